@@ -1,0 +1,31 @@
+//! Embeds the kernels: a table with one row per variant, whose PTX is in `ptx/` or missing.
+//!
+//! `cargo xtask build` writes `ptx/`; a published package contains it. Nothing is compiled here.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs};
+
+use fulgurite_spec::VARIANTS;
+
+fn main() {
+    let package = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let directory = Path::new(&package).join("ptx");
+    // Cargo takes a missing path for changed every time; the package itself is always there.
+    println!("cargo::rerun-if-changed={}", if directory.is_dir() { "ptx" } else { "." });
+
+    let mut table = String::from("[\n");
+    for variant in VARIANTS {
+        let file = directory.join(format!("{}.ptx", variant.entry));
+        if file.is_file() {
+            writeln!(table, "    Some(include_str!({:?})),", file.display().to_string())
+        } else {
+            writeln!(table, "    None, // {}", variant.entry)
+        }
+        .expect("writing to a string");
+    }
+    table.push_str("]\n");
+
+    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    fs::write(Path::new(&out).join("ptx_table.rs"), table).expect("OUT_DIR is writable");
+}

@@ -1,0 +1,342 @@
+//! Everything that can go wrong, with what was got, what is allowed and what to do.
+
+use crate::{Dtype, Mask};
+
+/// Why a call was refused or failed. Nothing has been launched or written when one is returned.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two of the four tensors have different element types.
+    #[error("{tensor} has elements of type {}, q of type {}: all four tensors must share one \
+             type; convert {tensor}", .got.name(), .want.name())]
+    DtypeMix {
+        /// The tensor that differs from q.
+        tensor: &'static str,
+        /// Its element type.
+        got: Dtype,
+        /// The element type of q.
+        want: Dtype,
+    },
+    /// A tensor's size along one axis does not fit the other tensors.
+    #[error("{tensor} has {axis} {got}, but {other} has {want}: they must be equal")]
+    Shape {
+        /// The tensor that does not fit.
+        tensor: &'static str,
+        /// The axis: batch, heads, rows or head_dim.
+        axis: &'static str,
+        /// The tensor's size along that axis.
+        got: usize,
+        /// The tensor it was compared with.
+        other: &'static str,
+        /// The size of that one.
+        want: usize,
+    },
+    /// A size that must not be zero is zero.
+    #[error(
+        "{tensor} has {axis} 0: it must be at least 1 (only batch 0 and 0 query rows are \
+             calls without work); skip the call"
+    )]
+    Empty {
+        /// The empty tensor.
+        tensor: &'static str,
+        /// The axis of size 0.
+        axis: &'static str,
+    },
+    /// The query heads cannot be shared out over the KV heads.
+    #[error(
+        "q has {q_heads} heads, k and v have {kv_heads}: the heads of q must be a multiple of \
+             those of k and v; repeat or regroup the KV heads"
+    )]
+    HeadGroups {
+        /// Query heads.
+        q_heads: usize,
+        /// Key and value heads.
+        kv_heads: usize,
+    },
+    /// No kernel takes this head dim.
+    #[error(
+        "head_dim {got} is not supported: multiples of 8 from 8 to {largest} are; pad q, k \
+             and v with zero columns (and keep the scale of the unpadded head_dim)"
+    )]
+    HeadDim {
+        /// The requested head dim.
+        got: usize,
+        /// The largest head dim any kernel of this dtype and mask takes.
+        largest: usize,
+    },
+    /// V is wider or narrower than Q and K.
+    #[error(
+        "v has head_dim {v}, q and k have {qk}: different head dims are not supported; pad \
+             the narrower with zero columns and give the scale of the unpadded head_dim"
+    )]
+    HeadDimsDiffer {
+        /// Head dim of q and k.
+        qk: usize,
+        /// Head dim of v.
+        v: usize,
+    },
+    /// No kernel was compiled for this combination.
+    #[error("no kernel for {} with mask {mask:?} on this GPU: see `fulgurite::VARIANTS` for what \
+             there is", .dtype.name())]
+    NoVariant {
+        /// Element type asked for.
+        dtype: Dtype,
+        /// Mask asked for.
+        mask: Mask,
+    },
+    /// The head dim of a tensor is not its contiguous axis.
+    #[error(
+        "the head_dim stride of {tensor} is {got} elements: it must be 1; make the tensor \
+             contiguous along its last axis"
+    )]
+    LastStride {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its stride along head_dim, in elements.
+        got: usize,
+    },
+    /// A stride is not a whole number of 16-byte units.
+    #[error(
+        "the {axis} stride of {tensor} is {got} elements: it must be a multiple of 8 elements \
+             (16 bytes, asked for by TMA); copy the tensor or pad its rows"
+    )]
+    StrideAlignment {
+        /// The tensor.
+        tensor: &'static str,
+        /// The axis.
+        axis: &'static str,
+        /// Its stride in elements.
+        got: usize,
+    },
+    /// A stride of zero along an axis that has more than one index.
+    #[error(
+        "the {axis} stride of {tensor} is 0 along {size} indices: broadcast axes are not \
+             supported (grouped heads need none: give k and v fewer heads); copy the tensor"
+    )]
+    StrideZero {
+        /// The tensor.
+        tensor: &'static str,
+        /// The axis.
+        axis: &'static str,
+        /// Size along the axis.
+        size: usize,
+    },
+    /// A stride is too large for a tensor map.
+    #[error(
+        "the {axis} stride of {tensor} is {got_bytes} bytes: it must be below 2^40 bytes; copy \
+             the tensor into a denser layout"
+    )]
+    StrideTooLarge {
+        /// The tensor.
+        tensor: &'static str,
+        /// The axis.
+        axis: &'static str,
+        /// Its stride in bytes.
+        got_bytes: u128,
+    },
+    /// Two elements of the output would share an address.
+    #[error(
+        "the {axis} stride of out is {got} elements, less than the {want} elements that the \
+             axes inside it span: rows of the output would overlap; give out its own memory"
+    )]
+    OutputOverlaps {
+        /// The axis whose stride is too small.
+        axis: &'static str,
+        /// Its stride in elements.
+        got: usize,
+        /// The smallest allowed stride in elements.
+        want: usize,
+    },
+    /// A size is beyond what the kernels count with.
+    #[error("{tensor} has {axis} {got}: at most {limit} is supported; split the call")]
+    TooLarge {
+        /// The tensor.
+        tensor: &'static str,
+        /// The axis.
+        axis: &'static str,
+        /// Its size.
+        got: usize,
+        /// The largest supported size.
+        limit: usize,
+    },
+    /// A tensor reaches further than 64-bit byte offsets.
+    #[error(
+        "{tensor} spans 2^63 bytes or more (shape {shape:?}, strides {strides:?} elements): \
+             check its shape and strides"
+    )]
+    SpanOverflow {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its shape: batch, heads, rows, head_dim.
+        shape: [usize; 4],
+        /// Its strides in elements, same order.
+        strides: [usize; 4],
+    },
+    /// The call has more tiles of work than a kernel can count.
+    #[error(
+        "the call has {got} query tiles over all heads and batch entries: at most {limit} are \
+             supported; split the batch"
+    )]
+    TooManyJobs {
+        /// Query tiles of the whole call.
+        got: u128,
+        /// The largest supported count.
+        limit: u32,
+    },
+    /// The softmax scale is not a usable number.
+    #[error(
+        "softmax scale {got}: it must be a positive normal f32, also after multiplication \
+             with log2(e); pass None for 1/sqrt(head_dim)"
+    )]
+    Scale {
+        /// The scale asked for.
+        got: f32,
+    },
+    /// The GPU cannot run the kernels.
+    #[error("{device} has compute capability {}.{}: the kernels need {}.{} (Hopper: H100, H200, \
+             GH200); use such a GPU", .got.0, .got.1, .want.0, .want.1)]
+    Architecture {
+        /// Name of the device.
+        device: String,
+        /// Its compute capability.
+        got: (u32, u32),
+        /// The compute capability that the kernels were compiled for.
+        want: (u32, u32),
+    },
+    /// The GPU offers a block less shared memory than the kernel needs.
+    #[error(
+        "{device} offers {got_bytes} bytes of shared memory to a block, {entry} needs \
+             {want_bytes}: use a whole Hopper GPU"
+    )]
+    SharedMemory {
+        /// Name of the device.
+        device: String,
+        /// The kernel.
+        entry: &'static str,
+        /// Bytes the device offers.
+        got_bytes: u32,
+        /// Bytes the kernel needs.
+        want_bytes: u32,
+    },
+    /// The buffers' element type is not the planned one.
+    #[error("the buffers hold {}, the plan is for {}: pass buffers of the planned type or plan \
+             again", .got.name(), .want.name())]
+    BufferDtype {
+        /// Element type of the buffers.
+        got: Dtype,
+        /// Element type of the plan.
+        want: Dtype,
+    },
+    /// A buffer ends before its layout does.
+    #[error(
+        "the buffer of {tensor} has {got} elements, its layout reaches {want}: pass a longer \
+             buffer or plan with the right shape and strides"
+    )]
+    BufferTooShort {
+        /// The tensor.
+        tensor: &'static str,
+        /// Elements of the buffer.
+        got: usize,
+        /// Elements the layout needs.
+        want: usize,
+    },
+    /// An address is zero.
+    #[error("the address of {tensor} is null: pass a device address")]
+    NullPointer {
+        /// The tensor.
+        tensor: &'static str,
+    },
+    /// An address is not aligned.
+    #[error("the address of {tensor} is {address:#x}: it must be a multiple of {want} bytes; start \
+             the view at an element whose index is a multiple of {}", .want / 2)]
+    Misaligned {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its device address.
+        address: u64,
+        /// The alignment it needs in bytes.
+        want: u64,
+    },
+    /// The plan writes the log-sum-exp, but the launch has no place for it.
+    #[error(
+        "the plan has lse = true, but the launch got no lse buffer: pass {want} f32 or plan \
+             with lse = false"
+    )]
+    LseMissing {
+        /// Elements the buffer needs.
+        want: usize,
+    },
+    /// The launch offers a place for the log-sum-exp that the plan would not write.
+    #[error(
+        "the launch got an lse buffer, but the plan has lse = false and would leave it \
+             unwritten: pass None or plan with lse = true"
+    )]
+    LseUnexpected,
+    /// A buffer or the stream lives in another CUDA context than the plan.
+    #[error(
+        "{what} belongs to another CUDA context (device {got}) than the plan (device {want}): \
+             use the context of `FlashAttention::context`"
+    )]
+    WrongDevice {
+        /// The stream or tensor.
+        what: &'static str,
+        /// Ordinal of its device.
+        got: usize,
+        /// Ordinal of the plan's device.
+        want: usize,
+    },
+    /// The stream is being captured while cudarc orders streams by events.
+    #[error(
+        "the stream is being captured while cudarc tracks its buffers with events, which \
+             would break the capture: call `CudaContext::disable_event_tracking` for the time of \
+             the capture, or launch with `launch_raw`"
+    )]
+    CaptureWithEvents,
+    /// No NVIDIA driver on this machine, or none that can be loaded.
+    #[error(
+        "no NVIDIA driver: {reason}; install the driver (no CUDA toolkit is needed) or run \
+             where one is; `Plan::new` works without"
+    )]
+    NoDriver {
+        /// What was tried and what the system said.
+        reason: String,
+    },
+    /// The driver is older than the interface the kernels need.
+    #[error(
+        "the NVIDIA driver lacks {symbol}: a driver of CUDA 12.0 (525) or later is needed; \
+             update the driver"
+    )]
+    DriverTooOld {
+        /// The missing function.
+        symbol: &'static str,
+    },
+    /// There is no device of this ordinal.
+    #[error(
+        "no device {ordinal}: this machine shows {count} (see CUDA_VISIBLE_DEVICES); ordinals \
+             start at 0"
+    )]
+    NoDevice {
+        /// The ordinal asked for.
+        ordinal: usize,
+        /// Devices the driver shows.
+        count: usize,
+    },
+    /// A driver call failed.
+    #[error("{call} failed with {name} ({code}): {detail}")]
+    Driver {
+        /// The driver function.
+        call: &'static str,
+        /// Its `CUresult`.
+        code: u32,
+        /// The name of that code.
+        name: String,
+        /// The driver's explanation, and the kernel concerned.
+        detail: String,
+    },
+    /// The crate was built without this kernel.
+    #[error("the kernel {entry} is not in this build: run `cargo xtask build`, then build again")]
+    NotBuilt {
+        /// The missing entry.
+        entry: &'static str,
+    },
+}

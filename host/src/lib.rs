@@ -1,0 +1,157 @@
+//! Exact attention for Hopper GPUs (H100, H200, GH200), with kernels written in Rust.
+//!
+//! The crate needs an NVIDIA driver at run time (CUDA 12.0 or later) and nothing else: no CUDA
+//! toolkit, no C++ compiler. Contexts, streams and buffers are those of [`cudarc`].
+//!
+//! ```no_run
+//! use fulgurite::{Dtype, FlashAttention, Forward, Layout, Mask};
+//! use half::bf16;
+//!
+//! let attention = FlashAttention::open(0)?;
+//! let stream = attention.context().default_stream();
+//! let layout = Layout::bshd(Dtype::Bf16, 2, 4096, 16, 128); // batch, rows, heads, head_dim
+//! let request = Forward {
+//!     q: layout, k: layout, v: layout, out: layout, mask: Mask::Causal, scale: None, lse: false,
+//! };
+//! let prepared = attention.plan(&request)?; // checks everything, loads the kernel
+//! let q = stream.alloc_zeros::<bf16>(2 * 4096 * 16 * 128)?;
+//! let (k, v, mut out) = (q.clone(), q.clone(), q.clone());
+//! prepared.launch(&stream, &q, &k, &v, &mut out, None)?;
+//! let result: Vec<bf16> = stream.clone_dtoh(&out)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The life of a call
+//! [`Forward`] describes a call: a [`Layout`] for each tensor, a [`Mask`], a scale.
+//! [`FlashAttention::plan`] decides which kernel runs it on which grid ([`Plan`], pure, works
+//! without a GPU) and loads that kernel ([`Prepared`]). [`Prepared::launch`] enqueues it for
+//! buffers of cudarc; [`Prepared::launch_raw`] for addresses and streams of anyone else. A
+//! prepared plan serves any number of launches, from any thread.
+//!
+//! # What is computed
+//! For every batch entry and query head `h`, with KV head `h / (q heads / kv heads)`:
+//!
+//! `out = softmax(scale · q kᵀ + mask) v` and, if asked for,
+//! `lse[row] = ln Σ_col exp(scale · q·k + mask)`.
+//!
+//! * **Types**: q, k, v and out are bf16 or f16; products accumulate in f32, softmax is f32,
+//!   probabilities are rounded to the type of v for the second product; lse is f32.
+//! * **Sizes**: any number of queries, keys (at least one), batch entries and heads; head_dim any
+//!   multiple of 8 up to 256. Batch 0 and no queries are calls without work: nothing is launched
+//!   or written.
+//! * **Causal** masks are aligned bottom right: the last query sees every key, row `row` sees
+//!   `col <= row + kv_len - q_len`.
+//! * **A row that sees no key** (causal, more queries than keys) gives output 0 and lse −∞.
+//! * **Inputs that are not finite**: a NaN or infinity in a row of q stays in that row of the
+//!   output; in a row of k it reaches the query rows that see this key; in v it can reach every
+//!   query row that works on the tile of keys it lies in, because the probability 0 times
+//!   infinity or NaN is NaN. Batch entries, and heads that do not share the KV head, are not
+//!   affected.
+//! * **Determinism**: the same call gives the same bits on every launch.
+//!
+//! # Sources
+//! The algorithm is that of FlashAttention-2 (Dao 2023, section 3.1: online softmax, one
+//! rescaling at the end, LSE) with the Hopper pipeline of FlashAttention-3 (Shah et al. 2024,
+//! sections 3.1 and 3.2: warp specialisation, ping-pong scheduling of softmax and products).
+
+mod check;
+mod device;
+mod driver;
+mod error;
+mod forward;
+mod launch;
+mod layout;
+mod module;
+mod plan;
+mod tensor_map;
+
+use std::sync::Arc;
+
+use cudarc::driver::CudaContext;
+
+pub use cudarc;
+pub use fulgurite_spec::{
+    FwdParams, FwdScalars, JobOrder, LaunchSpec, MaskKind, TensorMap, Tile, VARIANTS, Variant,
+    variants::Dtype,
+};
+
+pub use crate::device::DeviceFacts;
+pub use crate::error::Error;
+pub use crate::forward::{Forward, Mask};
+pub use crate::launch::{Element, Pointers, Prepared};
+pub use crate::layout::Layout;
+pub use crate::module::ptx;
+pub use crate::plan::{BufferLengths, Plan};
+pub use crate::tensor_map::TensorMapSpec;
+
+use crate::module::Kernels;
+
+/// Attention on one device. Cheap to clone; may be shared and used by any thread.
+///
+/// Kernels are compiled by the driver on first use (about a second each, kept in the driver's
+/// cache on disk) and stay loaded for the rest of the process, together with their context.
+#[derive(Clone, Debug)]
+pub struct FlashAttention {
+    context: Arc<CudaContext>,
+    facts: Arc<DeviceFacts>,
+    kernels: &'static Kernels,
+}
+
+impl FlashAttention {
+    /// Attention on the device of a cudarc context (candle and others have one to share).
+    ///
+    /// # Errors
+    /// [`Error::Architecture`] if no kernel runs on this device, [`Error::SharedMemory`] if it
+    /// offers too little, [`Error::NotBuilt`] if the crate was built without kernels,
+    /// [`Error::DriverTooOld`], [`Error::Driver`].
+    pub fn load(context: &Arc<CudaContext>) -> Result<Self, Error> {
+        driver::probe()?;
+        let facts = driver::facts(context)?;
+        check::check_any_variant(&facts)?;
+        module::check_built()?;
+        let kernels = Kernels::of(context);
+        Ok(FlashAttention { context: context.clone(), facts: Arc::new(facts), kernels })
+    }
+
+    /// Attention on device number `ordinal`, in its primary context (the one that CUDA's runtime,
+    /// and so PyTorch, uses too).
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load), and [`Error::NoDriver`], [`Error::NoDevice`].
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
+        Self::load(&driver::open(ordinal)?)
+    }
+
+    /// The context that buffers and streams must belong to.
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// What the driver says about the device.
+    pub fn facts(&self) -> &DeviceFacts {
+        &self.facts
+    }
+
+    /// Plans a call and loads its kernel, unless that is loaded already (or there is no work).
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`]; [`Error::NotBuilt`] if the kernel is not in this build;
+    /// [`Error::Driver`] if the driver does not take it.
+    pub fn plan(&self, request: &Forward) -> Result<Prepared, Error> {
+        let plan = Plan::new(request, &self.facts)?;
+        let kernel =
+            if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
+        Ok(Prepared::new(plan, self.context.clone(), kernel))
+    }
+
+    /// Loads kernels ahead of their first use: one second now instead of later.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan) about kernels, for the first one that fails.
+    pub fn preload(&self, variants: &[&Variant]) -> Result<(), Error> {
+        for variant in variants {
+            self.kernels.get(module::index(variant)?)?;
+        }
+        Ok(())
+    }
+}

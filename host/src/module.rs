@@ -1,0 +1,138 @@
+//! The kernels of one device: each variant's embedded PTX, compiled by the driver on first use.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cudarc::driver::{CudaContext, sys};
+use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
+
+use crate::Error;
+use crate::driver::{self, CurrentContext};
+
+/// PTX of each row of [`VARIANTS`], as far as it was there when the crate was built.
+static PTX: [Option<&str>; VARIANTS.len()] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+
+/// The PTX text of a variant; `None` if the crate was built before `cargo xtask build`.
+pub fn ptx(variant: &Variant) -> Option<&'static str> {
+    index(variant).ok().and_then(|index| PTX[index])
+}
+
+/// The variant's row in [`VARIANTS`].
+///
+/// # Errors
+/// [`Error::NotBuilt`] if the variant is not one of the table.
+pub(crate) fn index(variant: &Variant) -> Result<usize, Error> {
+    VARIANTS.iter().position(|row| row == variant).ok_or(Error::NotBuilt { entry: variant.entry })
+}
+
+/// Whether any kernel at all is in this build.
+///
+/// # Errors
+/// [`Error::NotBuilt`] with the first entry if none is.
+pub(crate) fn check_built() -> Result<(), Error> {
+    if PTX.iter().any(Option::is_some) {
+        Ok(())
+    } else {
+        Err(Error::NotBuilt { entry: VARIANTS[0].entry })
+    }
+}
+
+/// A loaded kernel, for the rest of the process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel(sys::CUfunction);
+
+// SAFETY: a handle that the driver synchronises, valid in any thread that has made the context
+// current.
+unsafe impl Send for Kernel {}
+// SAFETY: as above; a `Kernel` is never changed.
+unsafe impl Sync for Kernel {}
+
+impl Kernel {
+    fn load(context: &CudaContext, index: usize) -> Result<Kernel, Error> {
+        let variant = &VARIANTS[index];
+        let entry = variant.entry;
+        let text = PTX[index].ok_or(Error::NotBuilt { entry })?;
+        let _current = CurrentContext::enter(context)?;
+        let module = driver::load_module(entry, text)?;
+        // SAFETY: the module was just loaded in the context that is current.
+        unsafe { driver::function(module, entry, LaunchSpec::of(variant).smem_bytes) }
+            .map(Kernel)
+            .inspect_err(|_| driver::unload_module(module))
+    }
+
+    /// The driver's handle.
+    pub(crate) fn function(self) -> sys::CUfunction {
+        self.0
+    }
+}
+
+/// The kernels of one context, each loaded at most once and never unloaded: a captured graph may
+/// outlive everything else that refers to them.
+#[derive(Debug)]
+pub(crate) struct Kernels {
+    /// Keeps the context, and with it the modules, alive.
+    context: Arc<CudaContext>,
+    slots: [OnceLock<Kernel>; VARIANTS.len()],
+    /// Held while a kernel is loaded, so that two threads do not compile the same one.
+    loading: Mutex<()>,
+}
+
+impl Kernels {
+    /// The kernels of a context: the same ones for every call with that context.
+    pub(crate) fn of(context: &Arc<CudaContext>) -> &'static Kernels {
+        static ALL: Mutex<Vec<&'static Kernels>> = Mutex::new(Vec::new());
+        // A panic cannot leave the list half written: it is only pushed to.
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernels) = all.iter().find(|kernels| kernels.context == *context) {
+            return kernels;
+        }
+        let kernels = Box::leak(Box::new(Kernels {
+            context: context.clone(),
+            slots: [const { OnceLock::new() }; VARIANTS.len()],
+            loading: Mutex::new(()),
+        }));
+        all.push(kernels);
+        kernels
+    }
+
+    /// The kernel of a row of [`VARIANTS`], loaded if it is not yet.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`], [`Error::Driver`]; a later call tries again.
+    pub(crate) fn get(&self, index: usize) -> Result<Kernel, Error> {
+        let slot = &self.slots[index];
+        if let Some(kernel) = slot.get() {
+            return Ok(*kernel);
+        }
+        // The lock guards no data that a panic could leave half written.
+        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = slot.get() {
+            return Ok(*kernel);
+        }
+        let kernel = Kernel::load(&self.context, index)?;
+        Ok(*slot.get_or_init(|| kernel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_outside_the_table_is_not_built() {
+        let unknown = Variant { entry: "fwd_unknown", ..VARIANTS[0] };
+        let error = index(&unknown).unwrap_err();
+        assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown" });
+        assert!(error.to_string().contains("run `cargo xtask build`"));
+        assert_eq!(ptx(&unknown), None);
+    }
+
+    #[test]
+    fn embedded_ptx_has_its_entry() {
+        for variant in VARIANTS {
+            if let Some(text) = ptx(variant) {
+                assert!(text.contains(&format!(".entry {}", variant.entry)));
+            }
+        }
+        assert_eq!(check_built().is_ok(), VARIANTS.iter().any(|variant| ptx(variant).is_some()));
+    }
+}

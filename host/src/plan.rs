@@ -1,0 +1,286 @@
+//! From a request and the facts of a device to everything a launch needs, or an error. Pure: no
+//! driver, no GPU.
+
+use fulgurite_spec::{
+    Divisor, FwdParams, FwdScalars, JobOrder, LaunchSpec, TensorMap, Tile, VARIANTS, Variant,
+};
+
+use crate::check::{
+    check_address, check_device, check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2,
+    select, tensors,
+};
+use crate::{DeviceFacts, Dtype, Error, Forward, Mask, Pointers, TensorMapSpec};
+
+/// Jobs that the kernels count with 32-bit integers, a round of the grid beyond the last included.
+const JOB_LIMIT: u32 = i32::MAX as u32;
+
+/// L2 cache that the K and V of one section of heads may fill.
+const SECTION_BYTES: u128 = 32 << 20;
+
+/// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
+const TENSOR_ALIGNMENT_BYTES: u64 = 16;
+
+/// The decision for one request: which kernel, which grid, which parameters.
+///
+/// A plan holds no addresses: it serves any number of launches on buffers of the same layout.
+///
+/// ```
+/// use fulgurite::{DeviceFacts, Dtype, Forward, Layout, Mask, Plan};
+/// let qo = Layout::bshd(Dtype::Bf16, 2, 4096, 32, 128);
+/// let kv = Layout::bshd(Dtype::Bf16, 2, 4096, 8, 128); // 4 query heads share a KV head
+/// let request =
+///     Forward { q: qo, k: kv, v: kv, out: qo, mask: Mask::Causal, scale: None, lse: false };
+/// let plan = Plan::new(&request, &DeviceFacts::h200())?;
+/// assert_eq!(plan.variant().entry, "fwd_sm90_bf16_d128_causal");
+/// assert_eq!(plan.cta_count(), 132);
+/// # Ok::<(), fulgurite::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    request: Forward,
+    variant_index: usize,
+    cta_count: u32,
+    maps: [TensorMapSpec; 3],
+    /// Complete but for the two addresses.
+    scalars: FwdScalars,
+    /// Elements that the buffers of q, k, v and out need.
+    spans: [usize; 4],
+    lse_elements: usize,
+}
+
+impl Plan {
+    /// Decides how to run `request` on a device.
+    ///
+    /// # Errors
+    /// Every [`Error`] about types, shapes, strides, sizes and scale, and
+    /// [`Error::Architecture`] or [`Error::SharedMemory`] if the device cannot run the kernel.
+    pub fn new(request: &Forward, device: &DeviceFacts) -> Result<Plan, Error> {
+        check_dtypes(request)?;
+        check_shapes(request)?;
+        check_sizes(request)?;
+        for (tensor, layout) in tensors(request) {
+            layout.check(tensor)?;
+        }
+        request.out.check_no_overlap()?;
+        let scale_log2 = scale_log2(request)?;
+        let variant_index = select(request)?;
+        let variant = &VARIANTS[variant_index];
+        check_device(variant, device)?;
+
+        let tile = Tile::of(variant);
+        let (cta_count, order) = job_order(request, &tile, device)?;
+        // Both were found to fit when their tensors were checked.
+        let lse_elements = lse_elements(&request.q)?;
+        let spans = tensors(request).map(|(_, layout)| layout.span_elements().unwrap_or(0));
+        Ok(Plan {
+            request: *request,
+            variant_index,
+            cta_count,
+            maps: [
+                TensorMapSpec::q(&request.q),
+                TensorMapSpec::kv(&request.k, &tile),
+                TensorMapSpec::kv(&request.v, &tile),
+            ],
+            scalars: scalars(request, scale_log2, order),
+            spans,
+            lse_elements,
+        })
+    }
+
+    /// The request this plan answers.
+    pub fn request(&self) -> &Forward {
+        &self.request
+    }
+
+    /// The kernel.
+    pub fn variant(&self) -> &'static Variant {
+        &VARIANTS[self.variant_index]
+    }
+
+    /// The kernel's row in [`VARIANTS`].
+    pub(crate) fn variant_index(&self) -> usize {
+        self.variant_index
+    }
+
+    /// The kernel's tile.
+    pub fn tile(&self) -> Tile {
+        Tile::of(self.variant())
+    }
+
+    /// Block size, shared memory and registers of the kernel.
+    pub fn launch_spec(&self) -> LaunchSpec {
+        LaunchSpec::of(self.variant())
+    }
+
+    /// Blocks of the grid (along x); 0 for a plan without work.
+    pub fn cta_count(&self) -> u32 {
+        self.cta_count
+    }
+
+    /// Whether there is nothing to compute (batch 0 or no query rows): a launch returns at once
+    /// and writes nothing.
+    pub fn is_noop(&self) -> bool {
+        self.cta_count == 0
+    }
+
+    /// The tensor maps of q, k and v, yet without addresses.
+    pub fn tensor_maps(&self) -> &[TensorMapSpec; 3] {
+        &self.maps
+    }
+
+    /// Elements that the buffers of q, k, v and out must have at least, from the tensor's first
+    /// element on.
+    pub fn buffer_elements(&self) -> [usize; 4] {
+        self.spans
+    }
+
+    /// Elements of the log-sum-exp: batch × heads × q_len.
+    pub fn lse_elements(&self) -> usize {
+        self.lse_elements
+    }
+
+    /// The kernel's parameter for tensors at `pointers`, with the maps of q, k and v encoded for
+    /// these addresses (by [`TensorMapSpec::encode`] or by an emulator).
+    pub fn params(&self, pointers: &Pointers, maps: [TensorMap; 3]) -> FwdParams {
+        let [q, k, v] = maps;
+        let lse = pointers.lse.unwrap_or(0);
+        FwdParams { q, k, v, scalars: FwdScalars { out: pointers.out, lse, ..self.scalars } }
+    }
+
+    /// Checks the addresses of a launch: none null, all aligned, `lse` given exactly if planned.
+    ///
+    /// # Errors
+    /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::LseMissing`],
+    /// [`Error::LseUnexpected`].
+    pub fn check_pointers(&self, pointers: &Pointers) -> Result<(), Error> {
+        self.check_lse(pointers.lse.is_some())?;
+        let Pointers { q, k, v, out, lse } = *pointers;
+        for (tensor, address) in [("q", q), ("k", k), ("v", v), ("out", out)] {
+            check_address(tensor, address, TENSOR_ALIGNMENT_BYTES)?;
+        }
+        lse.map_or(Ok(()), |address| check_address("lse", address, size_of::<f32>() as u64))
+    }
+
+    /// Checks that a log-sum-exp buffer is offered exactly if the plan writes one.
+    ///
+    /// # Errors
+    /// [`Error::LseMissing`], [`Error::LseUnexpected`].
+    pub fn check_lse(&self, offered: bool) -> Result<(), Error> {
+        match (self.request.lse, offered) {
+            (true, false) => Err(Error::LseMissing { want: self.lse_elements }),
+            (false, true) => Err(Error::LseUnexpected),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the buffers' element type and lengths (in elements) against the plan.
+    ///
+    /// # Errors
+    /// [`Error::BufferDtype`], [`Error::BufferTooShort`], [`Error::LseMissing`],
+    /// [`Error::LseUnexpected`].
+    pub fn check_buffers(&self, dtype: Dtype, lengths: &BufferLengths) -> Result<(), Error> {
+        if dtype != self.request.q.dtype {
+            return Err(Error::BufferDtype { got: dtype, want: self.request.q.dtype });
+        }
+        self.check_lse(lengths.lse.is_some())?;
+        let BufferLengths { q, k, v, out, lse } = *lengths;
+        let [q_want, k_want, v_want, out_want] = self.spans;
+        for (tensor, got, want) in [
+            ("q", q, q_want),
+            ("k", k, k_want),
+            ("v", v, v_want),
+            ("out", out, out_want),
+            ("lse", lse.unwrap_or(self.lse_elements), self.lse_elements),
+        ] {
+            if got < want {
+                return Err(Error::BufferTooShort { tensor, got, want });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lengths in elements of the buffers of one launch, each from the tensor's first element on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferLengths {
+    /// Buffer of the queries.
+    pub q: usize,
+    /// Buffer of the keys.
+    pub k: usize,
+    /// Buffer of the values.
+    pub v: usize,
+    /// Buffer of the output.
+    pub out: usize,
+    /// Buffer of the log-sum-exp, if there is one.
+    pub lse: Option<usize>,
+}
+
+/// Blocks of the grid and the order in which they take the jobs.
+fn job_order(
+    request: &Forward,
+    tile: &Tile,
+    device: &DeviceFacts,
+) -> Result<(u32, JobOrder), Error> {
+    let Forward { q, mask, .. } = request;
+    let q_tile_count = q.rows().div_ceil(tile.q_rows() as usize) as u128;
+    // Sizes are below 2^32, so that the products fit 128 bits.
+    let batch_head_count = q.batch() as u128 * q.heads() as u128;
+    let got = q_tile_count * batch_head_count;
+    if got > u128::from(JOB_LIMIT) || batch_head_count > u128::from(JOB_LIMIT) {
+        return Err(Error::TooManyJobs { got: got.max(batch_head_count), limit: JOB_LIMIT });
+    }
+    let (q_tile_count, batch_head_count) = (q_tile_count as u32, batch_head_count as u32);
+    let cta_count = (got as u32).min(device.sm_count.max(1));
+    if cta_count == 0 {
+        return Ok((0, JobOrder::even(0, 0, 1)));
+    }
+    let order = match mask {
+        Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
+        Mask::Causal => {
+            let section_heads = section_heads(request, q_tile_count, batch_head_count, cta_count);
+            JobOrder::growing(q_tile_count, batch_head_count, section_heads, cta_count)
+        }
+    };
+    Ok((cta_count, order))
+}
+
+/// Heads of a section of a causal call: as many, in powers of two, as have their K and V in L2
+/// together, but enough to give the grid one and a half rounds of jobs.
+fn section_heads(
+    request: &Forward,
+    q_tile_count: u32,
+    batch_head_count: u32,
+    cta_count: u32,
+) -> u32 {
+    let Forward { q, k, .. } = request;
+    let group_size = (q.heads() / k.heads()) as u128;
+    let kv_head_bytes = 2 * k.rows() as u128 * k.head_dim() as u128 * k.dtype.bytes() as u128;
+    let fits = |heads: u32| u128::from(heads).div_ceil(group_size) * kv_head_bytes <= SECTION_BYTES;
+    let few =
+        |heads: u32| u64::from(heads) * u64::from(q_tile_count) * 2 < u64::from(cta_count) * 3;
+    let mut heads = 1;
+    while heads * 2 <= batch_head_count && (fits(heads * 2) || few(heads)) {
+        heads *= 2;
+    }
+    heads
+}
+
+fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
+    let Forward { q, k, out, .. } = request;
+    let [out_batch_stride, out_head_stride, out_row_stride, _] =
+        out.effective_strides().map(|stride| stride as u64);
+    FwdScalars {
+        out: 0,
+        out_row_stride,
+        out_head_stride,
+        out_batch_stride,
+        lse: 0,
+        q_len: q.rows() as u32,
+        kv_len: k.rows() as u32,
+        head_dim: q.head_dim() as u32,
+        head_count: Divisor::new(q.heads() as u32),
+        group_size: Divisor::new((q.heads() / k.heads()) as u32),
+        scale_log2,
+        order,
+    }
+}

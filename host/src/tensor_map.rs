@@ -1,0 +1,89 @@
+//! Tensor maps: how TMA finds a box of a tensor. The specification is pure; encoding it is the
+//! driver's work (or an emulator's).
+
+use cudarc::driver::sys;
+use fulgurite_spec::tile::{PANEL_COLUMNS, WARPGROUP_ROWS};
+use fulgurite_spec::{Dtype, TensorMap, Tile};
+
+use crate::driver;
+use crate::{Error, Layout};
+
+/// One tensor as TMA sees it: four dimensions, innermost (head_dim) first.
+///
+/// The rest is the same for all maps: 128-byte swizzle, no interleave, L2 promotion of 256 bytes,
+/// elements out of bounds read as zero, every element along each axis (element strides 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorMapSpec {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sizes in elements: head_dim, rows, heads, batch.
+    pub dims: [u64; 4],
+    /// Strides in bytes of rows, heads and batch; head_dim is contiguous.
+    pub stride_bytes: [u64; 3],
+    /// Sizes in elements of the box that one copy loads, in the order of `dims`.
+    pub box_dims: [u32; 4],
+}
+
+impl TensorMapSpec {
+    /// The map of the queries: a box is one panel of one warpgroup's rows.
+    pub fn q(layout: &Layout) -> Self {
+        Self::with_rows(layout, WARPGROUP_ROWS)
+    }
+
+    /// The map of the keys or the values: a box is one panel of one step's rows.
+    pub fn kv(layout: &Layout, tile: &Tile) -> Self {
+        Self::with_rows(layout, tile.kv_rows)
+    }
+
+    fn with_rows(layout: &Layout, box_rows: u32) -> Self {
+        let [batch, heads, rows, head_dim] = layout.shape.map(|size| size as u64);
+        let element_bytes = u64::from(layout.dtype.bytes());
+        let [batch_stride, head_stride, row_stride, _] =
+            layout.effective_strides().map(|stride| stride as u64 * element_bytes);
+        TensorMapSpec {
+            dtype: layout.dtype,
+            dims: [head_dim, rows, heads, batch],
+            stride_bytes: [row_stride, head_stride, batch_stride],
+            box_dims: [PANEL_COLUMNS, box_rows, 1, 1],
+        }
+    }
+
+    /// Has the driver encode the map for a tensor at device address `address`.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if the driver refuses, [`Error::NoDriver`] without one.
+    pub fn encode(&self, address: u64) -> Result<TensorMap, Error> {
+        driver::probe()?;
+        self.encode_loaded(address)
+    }
+
+    /// [`encode`](Self::encode) when the driver is known to be loaded.
+    pub(crate) fn encode_loaded(&self, address: u64) -> Result<TensorMap, Error> {
+        let dtype = match self.dtype {
+            Dtype::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            Dtype::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        };
+        // The binding's type carries the 64-byte alignment that the driver asks for.
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        // SAFETY: the arrays have rank (4), rank - 1 and rank elements; `map` is writable and
+        // aligned; the address is only stored, and a bad one is refused or faults on the device.
+        let code = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &raw mut map,
+                dtype,
+                4,
+                address as *mut core::ffi::c_void,
+                self.dims.as_ptr(),
+                self.stride_bytes.as_ptr(),
+                self.box_dims.as_ptr(),
+                [1_u32; 4].as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        driver::check(code, "cuTensorMapEncodeTiled", || format!("{self:?} at {address:#x}"))?;
+        Ok(TensorMap(map.opaque))
+    }
+}

@@ -1,0 +1,261 @@
+//! One test per error of a request: that it is found, and that its message says what was got, what
+//! is allowed and what to do.
+
+use fulgurite::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, Plan, VARIANTS};
+
+fn request(q: Layout, kv: Layout) -> Forward {
+    Forward { q, k: kv, v: kv, out: q, mask: Mask::Causal, scale: None, lse: false }
+}
+
+/// 2 batch entries, 100 queries, 200 keys, 8 heads on 2, head dim 64.
+fn valid() -> Forward {
+    request(Layout::bshd(Dtype::Bf16, 2, 100, 8, 64), Layout::bshd(Dtype::Bf16, 2, 200, 2, 64))
+}
+
+fn refused(request: &Forward) -> Error {
+    Plan::new(request, &DeviceFacts::h200()).expect_err("the request should be refused")
+}
+
+#[track_caller]
+fn says(error: &Error, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in: {text}");
+    }
+}
+
+fn with_q_stride(axis: usize, stride: usize) -> Forward {
+    let mut request = valid();
+    request.q.strides[axis] = stride;
+    request
+}
+
+#[test]
+fn the_base_of_these_tests_is_valid() {
+    Plan::new(&valid(), &DeviceFacts::h200()).unwrap();
+}
+
+#[test]
+fn dtype_mix() {
+    let mut request = valid();
+    request.v.dtype = Dtype::F16;
+    let error = refused(&request);
+    assert_eq!(error, Error::DtypeMix { tensor: "v", got: Dtype::F16, want: Dtype::Bf16 });
+    says(&error, &["v has elements of type f16", "q of type bf16", "convert v"]);
+}
+
+#[test]
+fn shape() {
+    // (tensor, axis) of every size that must agree with another tensor's.
+    let axes = ["batch", "heads", "rows", "head_dim"];
+    for (tensor, checked) in [("k", [0, 3].as_slice()), ("v", &[0, 1, 2]), ("out", &[0, 1, 2, 3])] {
+        for &axis in checked {
+            let mut request = valid();
+            let layout = match tensor {
+                "k" => &mut request.k,
+                "v" => &mut request.v,
+                _ => &mut request.out,
+            };
+            layout.shape[axis] += 8;
+            let got = layout.shape[axis];
+            if tensor == "k" && axis == 3 {
+                request.v.shape[3] = got;
+            }
+            let error = refused(&request);
+            says(&error, &[&format!("{tensor} has {} {got}", axes[axis]), "must be equal"]);
+            assert!(matches!(error, Error::Shape { want, .. } if want == got - 8));
+        }
+    }
+}
+
+#[test]
+fn empty() {
+    let q = Layout::bshd(Dtype::F16, 2, 100, 8, 64);
+    for (q, kv, text) in [
+        (q, Layout::bshd(Dtype::F16, 2, 0, 8, 64), "k has rows 0"),
+        (q, Layout::bshd(Dtype::F16, 2, 9, 0, 64), "k has heads 0"),
+        (
+            Layout::bshd(Dtype::F16, 2, 100, 0, 64),
+            Layout::bshd(Dtype::F16, 2, 100, 2, 64),
+            "q has heads 0",
+        ),
+    ] {
+        let error = refused(&request(q, kv));
+        assert!(matches!(error, Error::Empty { .. }));
+        says(&error, &[text, "at least 1", "skip the call"]);
+    }
+}
+
+#[test]
+fn head_groups() {
+    let q = Layout::bshd(Dtype::F16, 2, 100, 8, 64);
+    let error = refused(&request(q, Layout::bshd(Dtype::F16, 2, 100, 3, 64)));
+    assert_eq!(error, Error::HeadGroups { q_heads: 8, kv_heads: 3 });
+    says(&error, &["q has 8 heads", "k and v have 3", "multiple", "regroup"]);
+    // More KV heads than query heads divide no better.
+    let error = refused(&request(q, Layout::bshd(Dtype::F16, 2, 100, 16, 64)));
+    assert_eq!(error, Error::HeadGroups { q_heads: 8, kv_heads: 16 });
+}
+
+#[test]
+fn head_dim() {
+    for head_dim in [0, 1, 4, 60, 100, 255, 264, 512] {
+        let layout = Layout::bshd(Dtype::Bf16, 1, 10, 2, head_dim);
+        let error = refused(&request(layout, layout));
+        assert_eq!(error, Error::HeadDim { got: head_dim, largest: 256 });
+        says(&error, &[&format!("head_dim {head_dim}"), "8 to 256", "zero columns"]);
+    }
+}
+
+#[test]
+fn head_dims_differ() {
+    let mut request = valid();
+    request.v = Layout::bshd(Dtype::Bf16, 2, 200, 2, 128);
+    let error = refused(&request);
+    assert_eq!(error, Error::HeadDimsDiffer { qk: 64, v: 128 });
+    says(&error, &["v has head_dim 128", "q and k have 64", "zero columns"]);
+}
+
+#[test]
+fn no_variant() {
+    // The table has every combination, so that only the message can be looked at.
+    let error = Error::NoVariant { dtype: Dtype::F16, mask: Mask::Full };
+    says(&error, &["f16", "Full", "fulgurite::VARIANTS"]);
+}
+
+#[test]
+fn last_stride() {
+    let error = refused(&with_q_stride(3, 2));
+    assert_eq!(error, Error::LastStride { tensor: "q", got: 2 });
+    says(&error, &["head_dim stride of q is 2", "must be 1", "contiguous"]);
+}
+
+#[test]
+fn stride_alignment() {
+    for (axis, name) in [(0, "batch"), (1, "heads"), (2, "rows")] {
+        let error = refused(&with_q_stride(axis, 516));
+        assert_eq!(error, Error::StrideAlignment { tensor: "q", axis: name, got: 516 });
+        says(&error, &[&format!("{name} stride of q is 516"), "multiple of 8", "copy"]);
+    }
+}
+
+#[test]
+fn stride_zero() {
+    let mut request = valid();
+    request.k.strides[1] = 0;
+    let error = refused(&request);
+    assert_eq!(error, Error::StrideZero { tensor: "k", axis: "heads", size: 2 });
+    says(&error, &["heads stride of k is 0", "2 indices", "copy the tensor"]);
+}
+
+#[test]
+fn stride_too_large() {
+    let error = refused(&with_q_stride(0, 1 << 39));
+    assert_eq!(error, Error::StrideTooLarge { tensor: "q", axis: "batch", got_bytes: 1 << 40 });
+    says(&error, &["1099511627776 bytes", "below 2^40", "denser"]);
+    Plan::new(&with_q_stride(0, (1 << 39) - 8), &DeviceFacts::h200()).unwrap();
+    // Not only in 64 bits.
+    let error = refused(&with_q_stride(0, usize::MAX - 7));
+    assert!(matches!(error, Error::StrideTooLarge { .. }));
+}
+
+#[test]
+fn output_overlaps() {
+    let mut request = valid();
+    request.out.strides[2] = 64;
+    let error = refused(&request);
+    assert_eq!(error, Error::OutputOverlaps { axis: "rows", got: 64, want: 64 + 7 * 64 });
+    says(&error, &["rows stride of out is 64", "less than the 512", "its own memory"]);
+    // The inputs may overlap.
+    let mut request = valid();
+    request.k.strides[2] = 64;
+    Plan::new(&request, &DeviceFacts::h200()).unwrap();
+}
+
+#[test]
+fn too_large() {
+    let rows = Layout::bshd(Dtype::F16, 1, 1 << 31, 1, 8);
+    let error = refused(&request(rows, rows));
+    let limit = (1 << 31) - 512;
+    assert_eq!(error, Error::TooLarge { tensor: "q", axis: "rows", got: 1 << 31, limit });
+    says(&error, &["q has rows 2147483648", "at most 2147483136", "split"]);
+    let batch = Layout::bshd(Dtype::F16, 1 << 32, 1, 1, 8);
+    says(&refused(&request(batch, batch)), &["q has batch 4294967296", "at most 4294967295"]);
+}
+
+#[test]
+fn span_overflow() {
+    // Strides are each below 2^40 bytes, but there are very many rows of them.
+    let mut request = valid();
+    let wide = (1 << 39) - 8;
+    request.q = Layout::strided(Dtype::Bf16, [2, 8, 1 << 30, 64], [wide, wide, wide, 1]);
+    request.out = Layout::bshd(Dtype::Bf16, 2, 1 << 30, 8, 64);
+    let error = refused(&request);
+    assert!(matches!(error, Error::SpanOverflow { tensor: "q", .. }));
+    says(&error, &["q spans 2^63 bytes or more", "1073741824", "strides"]);
+    // A product that does not even fit the layout.
+    let huge = Layout::bhsd(Dtype::Bf16, 1 << 30, 1 << 30, 1 << 30, 64);
+    assert_eq!(huge.span_elements(), None);
+    refused(&self::request(huge, huge));
+}
+
+#[test]
+fn too_many_jobs() {
+    let layout = Layout::bshd(Dtype::Bf16, 1 << 20, 1, 1 << 12, 8);
+    let error = refused(&request(layout, layout));
+    assert_eq!(error, Error::TooManyJobs { got: 1 << 32, limit: i32::MAX as u32 });
+    says(&error, &["4294967296 query tiles", "at most 2147483647", "split the batch"]);
+}
+
+#[test]
+fn scale() {
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, f32::MAX] {
+        let error = refused(&Forward { scale: Some(scale), ..valid() });
+        assert!(matches!(error, Error::Scale { .. }));
+        says(&error, &[&format!("softmax scale {scale}"), "positive normal", "None"]);
+    }
+    for scale in [f32::MIN_POSITIVE, 1.0, 1e38] {
+        Plan::new(&Forward { scale: Some(scale), ..valid() }, &DeviceFacts::h200()).unwrap();
+    }
+}
+
+#[test]
+fn architecture() {
+    for got in [(8, 0), (8, 9), (10, 0), (12, 0)] {
+        let device = DeviceFacts {
+            name: "Other GPU".to_owned(),
+            compute_capability: got,
+            ..DeviceFacts::h200()
+        };
+        let error = Plan::new(&valid(), &device).unwrap_err();
+        let device = "Other GPU".to_owned();
+        assert_eq!(error, Error::Architecture { device, got, want: (9, 0) });
+        let capability = format!("compute capability {}.{}", got.0, got.1);
+        says(&error, &["Other GPU", &capability, "need 9.0", "H200"]);
+    }
+}
+
+#[test]
+fn shared_memory() {
+    let device = DeviceFacts { smem_optin_bytes: 65_536, ..DeviceFacts::h200() };
+    let error = Plan::new(&valid(), &device).unwrap_err();
+    assert!(matches!(error, Error::SharedMemory { got_bytes: 65_536, .. }));
+    says(&error, &["NVIDIA H200 offers 65536 bytes", "fwd_sm90_bf16_d64_causal needs"]);
+}
+
+/// What only a GPU can provoke is provoked in `gpu/`; here the wording.
+#[test]
+fn messages_of_errors_that_need_a_gpu() {
+    let error = Error::WrongDevice { what: "q", got: 1, want: 0 };
+    says(&error, &["q belongs to another CUDA context (device 1)", "FlashAttention::context"]);
+    says(&Error::CaptureWithEvents, &["being captured", "disable_event_tracking", "launch_raw"]);
+    let error = Error::NoDevice { ordinal: 3, count: 2 };
+    says(&error, &["no device 3", "shows 2", "CUDA_VISIBLE_DEVICES"]);
+    let error = Error::Driver {
+        call: "cuLaunchKernel",
+        code: 1,
+        name: "CUDA_ERROR_INVALID_VALUE".to_owned(),
+        detail: format!("kernel {}", VARIANTS[0].entry),
+    };
+    says(&error, &["cuLaunchKernel failed with CUDA_ERROR_INVALID_VALUE (1)", VARIANTS[0].entry]);
+}

@@ -1,0 +1,241 @@
+//! What a plan decides, without a GPU.
+
+use std::collections::HashSet;
+
+use fulgurite::{
+    DeviceFacts, Dtype, Forward, Layout, Mask, MaskKind, Plan, Pointers, TensorMap, TensorMapSpec,
+    Tile, VARIANTS,
+};
+
+fn request(q: Layout, kv: Layout, mask: Mask) -> Forward {
+    Forward { q, k: kv, v: kv, out: q, mask, scale: None, lse: false }
+}
+
+fn plan(request: &Forward) -> Plan {
+    Plan::new(request, &DeviceFacts::h200()).unwrap()
+}
+
+#[test]
+fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
+    for dtype in [Dtype::Bf16, Dtype::F16] {
+        for (mask, kind) in [(Mask::Full, MaskKind::Full), (Mask::Causal, MaskKind::Causal)] {
+            for head_dim in (8..=256).step_by(8) {
+                let layout = Layout::bhsd(dtype, 1, 2, 300, head_dim);
+                let plan = plan(&request(layout, layout, mask));
+                let variant = plan.variant();
+                assert_eq!((variant.dtype, variant.mask), (dtype, kind));
+                let want = [64, 96, 128, 192, 256].into_iter().find(|&width| width >= head_dim);
+                assert_eq!(Some(variant.head_dim as usize), want);
+                assert_eq!(plan.tile(), Tile::of(variant));
+            }
+        }
+    }
+}
+
+#[test]
+fn grid_and_jobs() {
+    let layout = Layout::bshd(Dtype::Bf16, 3, 1000, 4, 128);
+    let full = plan(&request(layout, layout, Mask::Full));
+    let q_tiles = 1000_u32.div_ceil(full.tile().q_rows());
+    let params =
+        full.params(&Pointers { q: 16, k: 32, v: 48, out: 64, lse: None }, [TensorMap([0; 16]); 3]);
+    let order = params.scalars.order;
+    assert_eq!((order.q_tile_count, order.batch_head_count), (q_tiles, 12));
+    assert_eq!((order.section_heads, order.longest_first), (12, 0));
+    // Never more blocks than jobs, never more than the device runs at once.
+    assert_eq!(full.cta_count(), (q_tiles * 12).min(132));
+    let one = Layout::bshd(Dtype::Bf16, 1, 1, 1, 128);
+    assert_eq!(plan(&request(one, layout_like(one, 77), Mask::Causal)).cta_count(), 1);
+}
+
+fn layout_like(layout: Layout, rows: usize) -> Layout {
+    Layout::bshd(layout.dtype, layout.batch(), rows, layout.heads(), layout.head_dim())
+}
+
+#[test]
+fn sections_of_a_causal_call_fit_l2() {
+    let section = |kv_len: usize, heads: usize, kv_heads: usize, batch: usize| {
+        let q = Layout::bshd(Dtype::F16, batch, kv_len, heads, 128);
+        let kv = Layout::bshd(Dtype::F16, batch, kv_len, kv_heads, 128);
+        let plan = plan(&request(q, kv, Mask::Causal));
+        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
+        plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order.section_heads
+    };
+    // One KV head of 16384 rows is 8 MiB.
+    assert_eq!(section(16_384, 16, 16, 1), 4);
+    assert_eq!(section(16_384, 16, 4, 1), 16);
+    assert_eq!(section(16_384, 16, 4, 4), 16);
+    assert_eq!(section(16_384, 4, 4, 4), 4);
+    // One that fills more than L2 still is a section, and all heads of a short call are one.
+    assert_eq!(section(131_072, 16, 16, 1), 1);
+    assert_eq!(section(512, 6, 6, 1), 4);
+    assert_eq!(section(512, 1, 1, 1), 1);
+}
+
+#[test]
+fn params_carry_the_request() {
+    let q = Layout::bhsd(Dtype::Bf16, 2, 12, 70, 80);
+    let kv = Layout::bshd(Dtype::Bf16, 2, 90, 3, 80);
+    let out = Layout::bshd(Dtype::Bf16, 2, 70, 12, 80);
+    let request = Forward { q, k: kv, v: kv, out, mask: Mask::Full, scale: Some(0.5), lse: true };
+    let maps = [TensorMap([1; 16]), TensorMap([2; 16]), TensorMap([3; 16])];
+    let pointers = Pointers { q: 16, k: 32, v: 48, out: 0x700, lse: Some(0x904) };
+    let params = plan(&request).params(&pointers, maps);
+    assert_eq!([params.q, params.k, params.v], maps);
+    let scalars = params.scalars;
+    assert_eq!((scalars.out, scalars.lse), (0x700, 0x904));
+    assert_eq!(
+        [scalars.out_batch_stride, scalars.out_head_stride, scalars.out_row_stride],
+        [70 * 12 * 80, 80, 12 * 80]
+    );
+    assert_eq!((scalars.q_len, scalars.kv_len, scalars.head_dim), (70, 90, 80));
+    assert_eq!((scalars.head_count.value, scalars.group_size.value), (12, 4));
+    assert_eq!(scalars.scale_log2, 0.5 * std::f32::consts::LOG2_E);
+
+    let default = plan(&Forward { scale: None, ..request }).params(&pointers, maps);
+    let want = (1.0 / 80_f64.sqrt()) * std::f64::consts::LOG2_E;
+    assert!((f64::from(default.scalars.scale_log2) / want - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn tensor_maps_follow_the_layouts() {
+    // A packed qkv: [batch 2, rows 50, (q: 6 heads, k: 2, v: 2), head_dim 72].
+    let row = 10 * 72;
+    let part = |heads| Layout::strided(Dtype::F16, [2, heads, 50, 72], [50 * row, 72, row, 1]);
+    let out = Layout::bshd(Dtype::F16, 2, 50, 6, 72);
+    let request = Forward {
+        q: part(6),
+        k: part(2),
+        v: part(2),
+        out,
+        mask: Mask::Causal,
+        scale: None,
+        lse: false,
+    };
+    let plan = plan(&request);
+    let [q, k, v] = *plan.tensor_maps();
+    let stride_bytes = [row, 72, 50 * row].map(|stride| 2 * stride as u64);
+    let map = |heads, rows| TensorMapSpec {
+        dtype: Dtype::F16,
+        dims: [72, 50, heads, 2],
+        stride_bytes,
+        box_dims: [64, rows, 1, 1],
+    };
+    assert_eq!(q, map(6, 64));
+    assert_eq!(k, map(2, plan.tile().kv_rows));
+    assert_eq!(v, k);
+}
+
+#[test]
+fn strides_of_single_indices_do_not_matter() {
+    for odd in [0, 1, 3, usize::MAX] {
+        let layout = Layout::strided(Dtype::Bf16, [1, 1, 1, 40], [odd, odd, odd, 1]);
+        let plan = plan(&request(layout, layout, Mask::Full));
+        assert_eq!(plan.buffer_elements(), [40; 4]);
+        for map in plan.tensor_maps() {
+            assert!(map.stride_bytes.iter().all(|&stride| stride == 80));
+        }
+    }
+}
+
+#[test]
+fn every_tensor_map_is_one_that_the_driver_takes() {
+    for variant in VARIANTS {
+        let head_dim = variant.head_dim as usize;
+        let mask = if variant.mask == MaskKind::Full { Mask::Full } else { Mask::Causal };
+        for layout in [
+            Layout::bshd(variant.dtype, 2, 333, 3, head_dim),
+            Layout::bhsd(variant.dtype, 1, 1, 1, head_dim),
+            Layout::bhsd(variant.dtype, 1, 3, 1, head_dim - 8),
+        ] {
+            for map in plan(&request(layout, layout, mask)).tensor_maps() {
+                assert!(map.dims.iter().all(|&size| (1..=1 << 32).contains(&size)));
+                let legal =
+                    |stride: &u64| stride.is_multiple_of(16) && (1..1 << 40).contains(stride);
+                assert!(map.stride_bytes.iter().all(legal));
+                assert!(map.box_dims.iter().all(|size| (1..=256).contains(size)));
+                // The 128-byte swizzle takes no wider rows.
+                assert!(map.box_dims[0] * map.dtype.bytes() <= 128);
+            }
+        }
+    }
+}
+
+#[test]
+fn calls_without_work_are_valid() {
+    for (batch, q_len) in [(0, 10), (3, 0), (0, 0)] {
+        let q = Layout::bshd(Dtype::Bf16, batch, q_len, 4, 64);
+        let kv = Layout::bshd(Dtype::Bf16, batch, 20, 2, 64);
+        for mask in [Mask::Full, Mask::Causal] {
+            let plan = plan(&Forward { lse: true, ..request(q, kv, mask) });
+            assert!(plan.is_noop());
+            assert_eq!((plan.cta_count(), plan.lse_elements()), (0, 0));
+            assert_eq!((plan.buffer_elements()[0], plan.buffer_elements()[3]), (0, 0));
+        }
+    }
+    let none = Layout::strided(Dtype::F16, [0, 2, 3, 64], [usize::MAX, usize::MAX, 1, 1]);
+    assert!(plan(&request(none, none, Mask::Causal)).is_noop());
+    let some = Layout::bshd(Dtype::Bf16, 1, 1, 1, 64);
+    assert!(!plan(&request(some, some, Mask::Full)).is_noop());
+}
+
+#[test]
+fn spans_beyond_32_bits_are_planned() {
+    let layout = Layout::bshd(Dtype::Bf16, 8, 65_536, 64, 128);
+    let plan = plan(&request(layout, layout, Mask::Causal));
+    assert_eq!(plan.buffer_elements(), [1 << 32; 4]);
+    // More heads and batch entries than a grid has in y and z.
+    let many = Layout::bshd(Dtype::F16, 70_000, 1, 2, 64);
+    assert_eq!(self::plan(&request(many, many, Mask::Full)).cta_count(), 132);
+}
+
+#[test]
+fn span_is_the_last_element_and_one() {
+    for strides in [[640, 64, 128, 1], [8, 80, 160, 1], [0, 0, 0, 1], [8, 8, 8, 1]] {
+        let layout = Layout::strided(Dtype::Bf16, [2, 3, 4, 8], strides);
+        assert_eq!(layout.span_elements(), addresses(&layout).into_iter().max().map(|a| a + 1));
+    }
+    assert_eq!(Layout::bshd(Dtype::Bf16, 0, 4, 2, 8).span_elements(), Some(0));
+}
+
+/// No layout that is accepted for the output has two elements at one address.
+#[test]
+fn accepted_outputs_never_overlap() {
+    let (mut accepted, mut refused) = (0, 0);
+    let steps = [8, 16, 24, 32, 48, 64, 96];
+    for (shape, batch, heads) in steps.iter().flat_map(|&batch| {
+        steps.iter().flat_map(move |&heads| {
+            [[2, 3, 2, 8], [1, 2, 4, 8], [3, 1, 1, 16]].map(|shape| (shape, batch, heads))
+        })
+    }) {
+        for rows in steps {
+            let out = Layout::strided(Dtype::Bf16, shape, [batch, heads, rows, 1]);
+            let q = Layout::bshd(Dtype::Bf16, shape[0], shape[2], shape[1], shape[3]);
+            let request = Forward { out, ..request(q, q, Mask::Full) };
+            if Plan::new(&request, &DeviceFacts::h200()).is_ok() {
+                accepted += 1;
+                let all = addresses(&out);
+                assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{out:?}");
+            } else {
+                refused += 1;
+            }
+        }
+    }
+    assert!(accepted > 50 && refused > 50, "{accepted} accepted, {refused} refused");
+}
+
+fn addresses(layout: &Layout) -> Vec<usize> {
+    let [batch, heads, rows, columns] = layout.shape;
+    let mut all = Vec::new();
+    for b in 0..batch {
+        for h in 0..heads {
+            for r in 0..rows {
+                for c in 0..columns {
+                    let index = [b, h, r, c];
+                    all.push(index.iter().zip(layout.strides).map(|(i, s)| i * s).sum());
+                }
+            }
+        }
+    }
+    all
+}

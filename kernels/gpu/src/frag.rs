@@ -1,0 +1,228 @@
+//! Register fragments of a warpgroup's tile: the only place that knows which lane holds what.
+//!
+//! The accumulator of a 64×N product: warp `w`, lane `l` holds row `16w + l/4` (half 0) and that
+//! plus 8 (half 1). Registers `4i`, `4i + 1` are columns `8i + 2(l % 4)` and the next of half 0;
+//! `4i + 2`, `4i + 3` the same columns of half 1. The four lanes of a row are a *quad*.
+
+use crate::{element::Element, global, imp, math};
+
+/// Registers of the widest accumulator (64×256).
+const ACCUM_REGISTERS: usize = 128;
+
+/// Accumulator of a 64×N product; the first N/2 registers are used, the rest cost nothing.
+pub struct Accum<const N: u32> {
+    pub(crate) registers: [f32; ACCUM_REGISTERS],
+}
+
+/// An [`Accum`] rounded to 16 bits, in the layout of the next product's A operand.
+pub struct Packed<const N: u32> {
+    pub(crate) registers: [u32; ACCUM_REGISTERS / 2],
+}
+
+/// Rows of the 64-row tile that this thread holds, by half.
+#[inline(always)]
+pub fn rows() -> [u32; 2] {
+    let thread = imp::thread_index() % 128;
+    let first = thread / 32 * 16 + thread % 32 / 4;
+    [first, first + 8]
+}
+
+/// First of the thread's columns in every group of eight.
+#[inline(always)]
+fn first_column() -> u32 {
+    imp::thread_index() % 4 * 2
+}
+
+/// Combines a value over the quad that holds a row.
+#[inline(always)]
+fn reduce_quad(value: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let value = combine(value, imp::shuffle_xor_f32::<1>(value));
+    combine(value, imp::shuffle_xor_f32::<2>(value))
+}
+
+/// Sum over the quad, for values that each thread accumulated for its rows.
+#[inline(always)]
+pub fn sum_rows(values: [f32; 2]) -> [f32; 2] {
+    [reduce_quad(values[0], |a, b| a + b), reduce_quad(values[1], |a, b| a + b)]
+}
+
+/// Writes one float per row from the first thread of its quad.
+///
+/// # Safety
+/// `address(half)` is 4-byte aligned global memory of that row, if `stored[half]`.
+#[inline(always)]
+pub unsafe fn store_per_row(values: [f32; 2], stored: [bool; 2], address: impl Fn(usize) -> u64) {
+    let mut half = 0;
+    while half < 2 {
+        if stored[half] && first_column() == 0 {
+            // SAFETY: the caller vouches for the address; one thread of the quad writes it.
+            unsafe { global::store_f32(address(half), values[half]) }
+        }
+        half += 1;
+    }
+}
+
+impl<const N: u32> Accum<N> {
+    const LEN: usize = N as usize / 2;
+
+    /// All zeros.
+    #[inline(always)]
+    pub fn zero() -> Self {
+        Accum { registers: [0.0; ACCUM_REGISTERS] }
+    }
+
+    /// Per row, the largest of `floor` and the row's elements; NaN elements are passed over.
+    #[inline(always)]
+    pub fn row_max(&self, floor: [f32; 2]) -> [f32; 2] {
+        // Two chains per row: one chain of N/4 dependent maxima would leave the pipe half idle.
+        let mut even = floor;
+        let mut odd = floor;
+        let mut i = 0;
+        while i < Self::LEN {
+            even[0] = even[0].max(self.registers[i]);
+            odd[0] = odd[0].max(self.registers[i + 1]);
+            even[1] = even[1].max(self.registers[i + 2]);
+            odd[1] = odd[1].max(self.registers[i + 3]);
+            i += 4;
+        }
+        [reduce_quad(even[0].max(odd[0]), f32::max), reduce_quad(even[1].max(odd[1]), f32::max)]
+    }
+
+    /// Replaces every element `x` by `2^(x * scale + shift[half])` and returns the thread's part
+    /// of the row sums.
+    #[inline(always)]
+    pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2]) -> [f32; 2] {
+        let mut even = [0.0; 2];
+        let mut odd = [0.0; 2];
+        let mut i = 0;
+        while i < Self::LEN {
+            let mut half = 0;
+            while half < 2 {
+                let at = i + 2 * half;
+                let low = math::exp2(math::fma(self.registers[at], scale, shift[half]));
+                let high = math::exp2(math::fma(self.registers[at + 1], scale, shift[half]));
+                even[half] += low;
+                odd[half] += high;
+                self.registers[at] = low;
+                self.registers[at + 1] = high;
+                half += 1;
+            }
+            i += 4;
+        }
+        [even[0] + odd[0], even[1] + odd[1]]
+    }
+
+    /// Multiplies each row by its factor.
+    #[inline(always)]
+    pub fn scale_rows(&mut self, factor: [f32; 2]) {
+        let mut i = 0;
+        while i < Self::LEN {
+            self.registers[i] *= factor[0];
+            self.registers[i + 1] *= factor[0];
+            self.registers[i + 2] *= factor[1];
+            self.registers[i + 3] *= factor[1];
+            i += 4;
+        }
+    }
+
+    /// Sets the elements of columns `end[half]` and later to `-inf`.
+    #[inline(always)]
+    pub fn mask_from(&mut self, end: [i32; 2]) {
+        // Relative to the thread's first column, so that each test compares with a constant.
+        let end = [end[0] - first_column() as i32, end[1] - first_column() as i32];
+        let mut i = 0;
+        while i < Self::LEN {
+            let mut part = 0;
+            while part < 4 {
+                let column = (2 * i + part % 2) as i32;
+                if column >= end[part / 2] {
+                    self.registers[i + part] = f32::NEG_INFINITY;
+                }
+                part += 1;
+            }
+            i += 4;
+        }
+    }
+
+    /// Rounds to `T`, in the layout of the next product's A operand.
+    #[inline(always)]
+    pub fn pack<T: Element>(&self) -> Packed<N> {
+        let mut registers = [0; ACCUM_REGISTERS / 2];
+        let mut i = 0;
+        while i < Self::LEN / 2 {
+            registers[i] = T::pack(self.registers[2 * i], self.registers[2 * i + 1]);
+            i += 1;
+        }
+        Packed { registers }
+    }
+}
+
+impl<const N: u32> Packed<N> {
+    /// All zeros.
+    #[inline(always)]
+    pub fn zero() -> Self {
+        Packed { registers: [0; ACCUM_REGISTERS / 2] }
+    }
+
+    /// The A operand of the product over columns `16 * step ..`.
+    #[inline(always)]
+    pub fn operand(&self, step: u32) -> [u32; 4] {
+        let at = 4 * step as usize;
+        [self.registers[at], self.registers[at + 1], self.registers[at + 2], self.registers[at + 3]]
+    }
+
+    /// Writes the tile's rows to global memory, 16 bytes per thread and store.
+    ///
+    /// A thread holds 4 bytes of each group of eight columns; four groups are transposed inside
+    /// the quad, so that each thread owns one whole group and a quad writes 64 bytes in a run.
+    ///
+    /// # Safety
+    /// `row_address(half)` is the 16-byte aligned address of the row's first column, with room for
+    /// `column_count` columns (a multiple of 8), if `stored[half]`; no other warp writes the row.
+    #[inline(always)]
+    pub unsafe fn store_rows(&self, column_count: u32, stored: [bool; 2], row_address: [u64; 2]) {
+        let place = imp::thread_index() % 4;
+        let mut group = 0;
+        while group < N / 8 {
+            let mut half = 0;
+            while half < 2 {
+                let at = 2 * group as usize + half;
+                let words = transpose_quad(
+                    place,
+                    [
+                        self.registers[at],
+                        self.registers[at + 2],
+                        self.registers[at + 4],
+                        self.registers[at + 6],
+                    ],
+                );
+                let column = 8 * (group + place);
+                if stored[half] && column < column_count {
+                    let address = row_address[half] + u64::from(column) * 2;
+                    // SAFETY: the caller vouches for the row; columns of one quad are disjoint.
+                    unsafe { global::store_16(address, words) }
+                }
+                half += 1;
+            }
+            group += 4;
+        }
+    }
+}
+
+/// Transposes the 4×4 matrix whose rows are the quad's threads: thread `place` gives its word for
+/// each column and gets all words of column `place`.
+#[inline(always)]
+fn transpose_quad(place: u32, words: [u32; 4]) -> [u32; 4] {
+    let (a, b) = exchange::<1>(place & 1 != 0, words[0], words[1]);
+    let (c, d) = exchange::<1>(place & 1 != 0, words[2], words[3]);
+    let (a, c) = exchange::<2>(place & 2 != 0, a, c);
+    let (b, d) = exchange::<2>(place & 2 != 0, b, d);
+    [a, b, c, d]
+}
+
+/// Swaps the off-diagonal of a 2×2 matrix spread over two threads that differ in bit `XOR`.
+#[inline(always)]
+fn exchange<const XOR: u32>(upper: bool, low: u32, high: u32) -> (u32, u32) {
+    let received = imp::shuffle_xor::<XOR>(if upper { low } else { high });
+    if upper { (received, high) } else { (low, received) }
+}

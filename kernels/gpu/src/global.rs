@@ -1,0 +1,23 @@
+//! Stores to global memory.
+
+use crate::imp;
+
+/// Writes 16 bytes.
+///
+/// # Safety
+/// `address` is 16-byte aligned global memory that this thread alone writes.
+#[inline(always)]
+pub unsafe fn store_16(address: u64, words: [u32; 4]) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::store_global_16(address, words) }
+}
+
+/// Writes one float.
+///
+/// # Safety
+/// `address` is 4-byte aligned global memory that this thread alone writes.
+#[inline(always)]
+pub unsafe fn store_f32(address: u64, value: f32) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::store_global_f32(address, value) }
+}

@@ -1,0 +1,112 @@
+//! Special registers, arithmetic, shuffles, plain stores.
+
+use core::arch::asm;
+
+/// Not `pure`: read again at every use. Kept in registers over the main loop, these values were
+/// spilled where registers are short (head dims 64 and 256).
+macro_rules! special_register {
+    ($name:ident, $register:literal) => {
+        #[inline(always)]
+        pub fn $name() -> u32 {
+            let value;
+            unsafe {
+                asm!(concat!("mov.u32 {0}, ", $register, ";"), out(reg32) value,
+                     options(nomem, nostack));
+            }
+            value
+        }
+    };
+}
+special_register!(thread_index, "%tid.x");
+special_register!(block_index, "%ctaid.x");
+special_register!(grid_size, "%nctaid.x");
+
+#[inline(always)]
+pub fn dynamic_smem_base() -> u32 {
+    let base;
+    unsafe { asm!("mov.u32 {0}, dynamic_smem;", out(reg32) base, options(pure, nomem, nostack)) }
+    base
+}
+
+macro_rules! unary {
+    ($name:ident, $instruction:literal) => {
+        #[inline(always)]
+        pub fn $name(x: f32) -> f32 {
+            let y;
+            unsafe {
+                asm!(concat!($instruction, " {0}, {1};"), out(reg32) y, in(reg32) x,
+                     options(pure, nomem, nostack));
+            }
+            y
+        }
+    };
+}
+unary!(ex2, "ex2.approx.ftz.f32");
+unary!(lg2, "lg2.approx.ftz.f32");
+
+#[inline(always)]
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let y;
+    unsafe {
+        asm!("fma.rn.ftz.f32 {0}, {1}, {2}, {3};", out(reg32) y, in(reg32) a, in(reg32) b,
+             in(reg32) c, options(pure, nomem, nostack));
+    }
+    y
+}
+
+macro_rules! pack {
+    ($name:ident, $instruction:literal) => {
+        #[inline(always)]
+        pub fn $name(low: f32, high: f32) -> u32 {
+            let packed;
+            unsafe {
+                asm!(concat!($instruction, " {0}, {1}, {2};"), out(reg32) packed,
+                     in(reg32) high, in(reg32) low, options(pure, nomem, nostack));
+            }
+            packed
+        }
+    };
+}
+pack!(pack_bf16, "cvt.rn.bf16x2.f32");
+pack!(pack_f16, "cvt.rn.f16x2.f32");
+
+#[inline(always)]
+pub fn shuffle_xor<const XOR: u32>(x: u32) -> u32 {
+    let y;
+    unsafe {
+        asm!("shfl.sync.bfly.b32 {0}, {1}, {xor}, 31, -1;", out(reg32) y, in(reg32) x,
+             xor = const XOR, options(nomem, nostack));
+    }
+    y
+}
+
+#[inline(always)]
+pub fn shuffle_xor_f32<const XOR: u32>(x: f32) -> f32 {
+    f32::from_bits(shuffle_xor::<XOR>(x.to_bits()))
+}
+
+#[inline(always)]
+pub fn broadcast_first(x: u32) -> u32 {
+    let y;
+    unsafe {
+        asm!("shfl.sync.idx.b32 {0}, {1}, 0, 31, -1;", out(reg32) y, in(reg32) x,
+             options(nomem, nostack));
+    }
+    y
+}
+
+#[inline(always)]
+pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
+    unsafe {
+        asm!("st.global.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg64) address,
+             in(reg32) words[0], in(reg32) words[1], in(reg32) words[2], in(reg32) words[3],
+             options(nostack));
+    }
+}
+
+#[inline(always)]
+pub unsafe fn store_global_f32(address: u64, value: f32) {
+    unsafe {
+        asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack));
+    }
+}

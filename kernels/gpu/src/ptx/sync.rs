@@ -1,0 +1,71 @@
+//! Barriers and register budgets.
+
+use crate::registers::Budget;
+use core::arch::asm;
+
+#[inline(always)]
+pub unsafe fn barrier_sync_all() {
+    unsafe { asm!("bar.sync 0;", options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn barrier_sync(id: u32, thread_count: u32) {
+    unsafe { asm!("bar.sync {0}, {1};", in(reg32) id, in(reg32) thread_count, options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn barrier_arrive(id: u32, thread_count: u32) {
+    unsafe { asm!("bar.arrive {0}, {1};", in(reg32) id, in(reg32) thread_count, options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn mbarrier_init(bar: u32, arrivals: u32) {
+    unsafe {
+        asm!("mbarrier.init.shared::cta.b64 [{0}], {1};", in(reg32) bar, in(reg32) arrivals,
+             options(nostack));
+    }
+}
+
+#[inline(always)]
+pub unsafe fn mbarrier_fence_init() {
+    unsafe { asm!("fence.mbarrier_init.release.cluster;", options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn mbarrier_arrive(bar: u32) {
+    unsafe { asm!("mbarrier.arrive.shared::cta.b64 _, [{0}];", in(reg32) bar, options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn mbarrier_arrive_expect(bar: u32, bytes: u32) {
+    unsafe {
+        asm!("mbarrier.arrive.expect_tx.shared::cta.b64 _, [{0}], {1};", in(reg32) bar,
+             in(reg32) bytes, options(nostack));
+    }
+}
+
+/// The predicate leaves the statement through `selp`, since `asm!` has no predicate operands.
+#[inline(always)]
+pub unsafe fn mbarrier_try_wait(bar: u32, parity: u32) -> bool {
+    let done: u32;
+    unsafe {
+        asm!(
+            "{{ .reg .pred p;",
+            "mbarrier.try_wait.parity.shared::cta.b64 p, [{bar}], {parity};",
+            "selp.b32 {done}, 1, 0, p; }}",
+            done = out(reg32) done, bar = in(reg32) bar, parity = in(reg32) parity,
+            options(nostack),
+        );
+    }
+    done != 0
+}
+
+#[inline(always)]
+pub unsafe fn setmaxnreg_dec<B: Budget>() {
+    unsafe { asm!("setmaxnreg.dec.sync.aligned.u32 {0};", const B::REGISTERS, options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn setmaxnreg_inc<B: Budget>() {
+    unsafe { asm!("setmaxnreg.inc.sync.aligned.u32 {0};", const B::REGISTERS, options(nostack)) }
+}

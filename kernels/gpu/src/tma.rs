@@ -1,0 +1,50 @@
+//! The tensor memory accelerator: bulk copies described by a tensor map.
+
+use crate::{imp, smem::Smem};
+use fulgurite_spec::TensorMap;
+
+/// Address of a tensor map in the kernel's parameter, as the copy engine takes it.
+#[derive(Clone, Copy)]
+pub struct MapAddress(u64);
+
+impl MapAddress {
+    /// The map at `address`.
+    ///
+    /// # Safety
+    /// `address` is that of a [`TensorMap`] that `cuTensorMapEncodeTiled` wrote, aligned to 64 bytes,
+    /// in parameter space and valid as long as the kernel runs.
+    #[inline(always)]
+    pub unsafe fn new(address: u64) -> MapAddress {
+        MapAddress(address)
+    }
+
+    /// The map that lies `maps` maps further on.
+    ///
+    /// # Safety
+    /// As [`MapAddress::new`] for the resulting address.
+    #[inline(always)]
+    pub unsafe fn plus(self, maps: u32) -> MapAddress {
+        MapAddress(self.0 + u64::from(maps) * size_of::<TensorMap>() as u64)
+    }
+}
+
+/// Brings a tensor map into the descriptor cache, so that the first copy does not wait for it.
+#[inline(always)]
+pub fn prefetch(map: MapAddress) {
+    // SAFETY: `MapAddress` can only hold the address of a valid map.
+    unsafe { imp::tma_prefetch(map.0) }
+}
+
+/// Starts the copy of one box into shared memory at `to`; its bytes count towards the phase of
+/// `bar`. Elements outside the tensor arrive as zeros.
+///
+/// `at`: coordinates of the box's first element (column, row, head, batch).
+///
+/// # Safety
+/// `to` is 1024-byte aligned with room for the map's box, nobody reads or writes that room before
+/// `bar` completes the phase, and the phase expects the bytes of this box.
+#[inline(always)]
+pub unsafe fn load(to: Smem, map: MapAddress, bar: Smem, at: [u32; 4]) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::tma_load_4d(to.0, map.0, bar.0, at) }
+}

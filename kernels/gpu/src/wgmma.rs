@@ -1,0 +1,117 @@
+//! Warpgroup matrix products (PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions").
+//!
+//! Order of use: [`begin`], any number of issues, [`commit`], then [`wait`] before an accumulator
+//! is read. `begin` and `wait` name the registers in flight as operands, so that the compiler
+//! cannot move their computation below the fence or their use above the wait.
+
+use crate::{
+    element::Element,
+    frag::{Accum, Packed},
+    imp,
+    smem::Smem,
+};
+
+/// A shared-memory operand: address and strides in the tensor core's encoding, 128-byte swizzle.
+#[derive(Clone, Copy)]
+pub struct Operand(u64);
+
+impl Operand {
+    /// K-major panels (rows of the operand are rows in memory): Q and K.
+    #[inline(always)]
+    pub const fn k_major(at: Smem) -> Operand {
+        Operand::encode(at, 16)
+    }
+
+    /// N-major panels (rows of the operand are columns in memory): V. `panel_bytes`: distance of
+    /// two panels of 64 columns.
+    #[inline(always)]
+    pub const fn n_major(at: Smem, panel_bytes: u32) -> Operand {
+        Operand::encode(at, panel_bytes)
+    }
+
+    #[inline(always)]
+    const fn encode(at: Smem, leading_bytes: u32) -> Operand {
+        const STRIDE_BYTES: u64 = 1024; // eight rows of 128 bytes: one swizzle atom
+        const SWIZZLE_128: u64 = 1 << 62;
+        let address = ((at.0 & 0x3ffff) >> 4) as u64;
+        let leading = ((leading_bytes >> 4) as u64) << 16;
+        Operand(address | leading | ((STRIDE_BYTES >> 4) << 32) | SWIZZLE_128)
+    }
+
+    /// The operand `bytes` further on.
+    #[inline(always)]
+    pub const fn plus(self, bytes: u32) -> Operand {
+        Operand(self.0 + (bytes >> 4) as u64)
+    }
+}
+
+/// Opens products into `acc`: orders earlier register writes before the tensor core's reads.
+///
+/// Needed before the first product and after every branch: left out behind a barrier's wait loop,
+/// ptxas inserts it by itself (note C7519), and if it cannot prove the path uniform it then
+/// serialises all products (note C7520).
+///
+/// # Safety
+/// All threads of the warpgroup call it; no product into `acc` is in flight.
+#[inline(always)]
+pub unsafe fn begin<const N: u32>(acc: &mut Accum<N>) {
+    imp::pin_f32::<N>(&mut acc.registers);
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::wgmma_fence() }
+}
+
+/// As [`begin`], for products that also read `a` from registers.
+///
+/// # Safety
+/// As [`begin`].
+#[inline(always)]
+pub unsafe fn begin_rs<const K: u32, const N: u32>(a: &mut Packed<K>, acc: &mut Accum<N>) {
+    imp::pin_u32::<K>(&mut a.registers);
+    // SAFETY: the caller's contract.
+    unsafe { begin(acc) }
+}
+
+/// Issues `acc = A × Bᵀ` or, with `ADD`, `acc += A × Bᵀ`: 64×N×16, operands in shared memory.
+///
+/// # Safety
+/// All threads of the warpgroup call it after [`begin`]; the operands lie in initialised shared
+/// memory that nobody writes before the product is waited for.
+#[inline(always)]
+pub unsafe fn issue_ss<T: Element, const N: u32, const ADD: bool>(
+    acc: &mut Accum<N>,
+    a: Operand,
+    b: Operand,
+) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { T::wgmma_ss::<N, ADD>(acc, a.0, b.0) }
+}
+
+/// Issues `acc += A × B`: 64×N×16, A from registers, B N-major in shared memory.
+///
+/// # Safety
+/// As [`issue_ss`]; the registers of `a` are not written before the product is waited for.
+#[inline(always)]
+pub unsafe fn issue_rs<T: Element, const N: u32>(acc: &mut Accum<N>, a: [u32; 4], b: Operand) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { T::wgmma_rs::<N>(acc, a, b.0) }
+}
+
+/// Closes the group of products issued since the last commit.
+///
+/// # Safety
+/// All threads of the warpgroup call it.
+#[inline(always)]
+pub unsafe fn commit() {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::wgmma_commit() }
+}
+
+/// Waits until at most `PENDING` groups are in flight; `acc` may be read if its group is older.
+///
+/// # Safety
+/// All threads of the warpgroup call it.
+#[inline(always)]
+pub unsafe fn wait<const PENDING: u32, const N: u32>(acc: &mut Accum<N>) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::wgmma_wait::<PENDING, N>(&mut acc.registers) }
+}

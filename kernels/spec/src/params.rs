@@ -1,0 +1,70 @@
+//! What a kernel receives: one struct per operation, the same bytes on both sides.
+
+use core::mem::{offset_of, size_of};
+
+use crate::{divisor::Divisor, order::JobOrder};
+
+/// A `CUtensorMap`: 128 opaque bytes that `cuTensorMapEncodeTiled` wrote.
+///
+/// Aligned to 16 bytes here because rustc's PTX target takes no more for a parameter; the builder
+/// raises the parameter's alignment to the 64 bytes that TMA asks for.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorMap(pub [u64; 16]);
+
+/// Parameters of the forward kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FwdParams {
+    /// Q as a 4-D tensor (head dim, row, head, batch); box: one panel of one warpgroup's rows.
+    pub q: TensorMap,
+    /// K as a 4-D tensor (head dim, row, KV head, batch); box: one panel of `kv_rows` rows.
+    pub k: TensorMap,
+    /// V, like K.
+    pub v: TensorMap,
+    /// Everything that is not read by TMA.
+    pub scalars: FwdScalars,
+}
+
+/// The part of [`FwdParams`] that threads read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FwdScalars {
+    /// Device address of the output, 16-byte aligned.
+    pub out: u64,
+    /// Elements from one output row (query) to the next.
+    pub out_row_stride: u64,
+    /// Elements from one output head to the next.
+    pub out_head_stride: u64,
+    /// Elements from one batch entry's output to the next.
+    pub out_batch_stride: u64,
+    /// Device address of the log-sum-exp `f32[batch, head, q_len]`, contiguous; 0: not wanted.
+    pub lse: u64,
+    /// Query rows.
+    pub q_len: u32,
+    /// Key rows, at least 1.
+    pub kv_len: u32,
+    /// Columns of the tensors; the rest of the tile's head dim is padding.
+    pub head_dim: u32,
+    /// Query heads.
+    pub head_count: Divisor,
+    /// Query heads that share one KV head.
+    pub group_size: Divisor,
+    /// Softmax scale × log₂ e: scores become exponents of two.
+    pub scale_log2: f32,
+    /// The order of the jobs.
+    pub order: JobOrder,
+}
+
+const _: () = {
+    assert!(size_of::<TensorMap>() == 128);
+    assert!(offset_of!(FwdParams, q).is_multiple_of(64));
+    assert!(offset_of!(FwdParams, k).is_multiple_of(64));
+    assert!(offset_of!(FwdParams, v).is_multiple_of(64));
+    assert!(offset_of!(FwdParams, scalars) == 384);
+    assert!(offset_of!(FwdScalars, lse) == 32);
+    assert!(offset_of!(FwdScalars, q_len) == 40);
+    assert!(offset_of!(FwdScalars, order) == 80);
+    assert!(size_of::<FwdScalars>() == 128);
+    assert!(size_of::<FwdParams>() == 512);
+};

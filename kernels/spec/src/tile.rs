@@ -1,0 +1,152 @@
+//! Tile shapes and the shared-memory plan.
+
+use crate::variants::{Dtype, MaskKind, VARIANTS, Variant};
+
+/// Query rows of one consumer warpgroup: the M of a `wgmma`.
+pub const WARPGROUP_ROWS: u32 = 64;
+
+/// Threads of one warpgroup.
+pub const WARPGROUP_THREADS: u32 = 128;
+
+/// Bytes of one row of a shared-memory panel: the span of TMA's 128-byte swizzle.
+pub const PANEL_ROW_BYTES: u32 = 128;
+
+/// Elements of one row of a panel, and columns of one TMA box (16-bit elements).
+pub const PANEL_COLUMNS: u32 = 64;
+
+/// Shared memory one block of a Hopper GPU may use, in bytes (227 KiB).
+pub const SMEM_LIMIT_BYTES: u32 = 232_448;
+
+/// The shape of one variant's work: how many rows of Q a CTA takes, how many rows of K and V it
+/// takes at a time, how many of each it keeps in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Consumer warpgroups; each owns [`WARPGROUP_ROWS`] query rows.
+    pub consumers: u32,
+    /// Rows of K and V in one step.
+    pub kv_rows: u32,
+    /// Columns of Q, K, V and the output that the products use.
+    pub head_dim: u32,
+    /// Buffers for Q, of one warpgroup's rows each, taken in turn: those beyond one for each
+    /// consumer let the next job's Q load while this one computes.
+    pub q_parts: u32,
+    /// Buffers for K and for V.
+    pub kv_stages: u32,
+}
+
+impl Tile {
+    /// The tile of a variant.
+    pub const fn of(variant: &Variant) -> Tile {
+        Tile::forward(variant.dtype, variant.head_dim, variant.mask)
+    }
+
+    /// The forward tile for a dtype, head dim and mask. Panics in `const` evaluation for a head
+    /// dim that the table does not have.
+    pub const fn forward(dtype: Dtype, head_dim: u32, mask: MaskKind) -> Tile {
+        assert!(dtype.bytes() == 2);
+        // Registers per consumer thread are the first limit (scores kv/2, probabilities kv/4,
+        // output head_dim/2 of 160 with three consumers or 240 with two), shared memory the
+        // second (const-asserted below).
+        let (consumers, kv_rows, q_parts, kv_stages) = match (head_dim, mask) {
+            (64, _) => (3, 128, 6, 2),
+            (96, _) => (2, 128, 4, 2),
+            (128, MaskKind::Full) => (2, 176, 3, 2),
+            (128, MaskKind::Causal) => (2, 128, 4, 2),
+            (192, _) => (2, 112, 2, 2),
+            (256, _) => (2, 80, 2, 2),
+            _ => panic!("no tile for this head dim"),
+        };
+        Tile { consumers, kv_rows, head_dim, q_parts, kv_stages }
+    }
+
+    /// Query rows of one job.
+    pub const fn q_rows(&self) -> u32 {
+        self.consumers * WARPGROUP_ROWS
+    }
+
+    /// Panels of [`PANEL_COLUMNS`] columns that hold a row of the head dim.
+    pub const fn panels(&self) -> u32 {
+        self.head_dim.div_ceil(PANEL_COLUMNS)
+    }
+
+    /// Bytes of one warpgroup's share of Q.
+    pub const fn q_part_bytes(&self) -> u32 {
+        WARPGROUP_ROWS * PANEL_ROW_BYTES * self.panels()
+    }
+
+    /// Bytes of one panel of K or V.
+    pub const fn kv_panel_bytes(&self) -> u32 {
+        self.kv_rows * PANEL_ROW_BYTES
+    }
+
+    /// Bytes of one stage of K, or of V.
+    pub const fn kv_stage_bytes(&self) -> u32 {
+        self.kv_panel_bytes() * self.panels()
+    }
+}
+
+/// Byte offsets of every region in a CTA's dynamic shared memory.
+///
+/// Q is kept as `[part][panel]`, K and V as `[stage][panel]`; every panel starts on a
+/// multiple of 1024 bytes, as the 128-byte swizzle asks. Barriers of 8 bytes follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmemPlan {
+    /// Q ring.
+    pub q: u32,
+    /// K ring.
+    pub k: u32,
+    /// V ring.
+    pub v: u32,
+    /// `q_full[part]`: the rows have arrived.
+    pub q_full: u32,
+    /// `q_empty[part]`: their warpgroup has read them for the last time.
+    pub q_empty: u32,
+    /// `k_full[stage]`.
+    pub k_full: u32,
+    /// `k_empty[stage]`.
+    pub k_empty: u32,
+    /// `v_full[stage]`.
+    pub v_full: u32,
+    /// `v_empty[stage]`.
+    pub v_empty: u32,
+    /// Bytes to ask for at launch.
+    pub total_bytes: u32,
+}
+
+impl SmemPlan {
+    /// Lays out the regions of a tile.
+    pub const fn of(tile: &Tile) -> SmemPlan {
+        let q = 0;
+        let k = q + tile.q_parts * tile.q_part_bytes();
+        let v = k + tile.kv_stages * tile.kv_stage_bytes();
+        let q_full = v + tile.kv_stages * tile.kv_stage_bytes();
+        let q_empty = q_full + 8 * tile.q_parts;
+        let k_full = q_empty + 8 * tile.q_parts;
+        let k_empty = k_full + 8 * tile.kv_stages;
+        let v_full = k_empty + 8 * tile.kv_stages;
+        let v_empty = v_full + 8 * tile.kv_stages;
+        let total_bytes = v_empty + 8 * tile.kv_stages;
+        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < VARIANTS.len() {
+        let tile = Tile::of(&VARIANTS[i]);
+        let plan = SmemPlan::of(&tile);
+        assert!(
+            plan.total_bytes <= SMEM_LIMIT_BYTES,
+            "a variant's tile needs too much shared memory"
+        );
+        assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
+        assert!(
+            tile.kv_rows.is_multiple_of(16) && tile.kv_rows <= 256,
+            "K and V boxes are at most 256 rows"
+        );
+        assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
+        assert!(tile.consumers == 2 || tile.consumers == 3);
+        assert!(tile.q_parts >= tile.consumers);
+        i += 1;
+    }
+};

@@ -1,0 +1,138 @@
+//! The one list of kernels.
+//!
+//! A row is a decision someone made. Whoever needs "all kernels" expands
+//! [`for_each_variant!`](crate::for_each_variant): the device crate makes an entry of each row,
+//! the host finds the row that accepts a request, tests and checks walk [`VARIANTS`].
+
+/// GPU architecture a variant is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// Hopper (H100, H200): TMA, wgmma, setmaxnreg; PTX target `sm_90a`.
+    Sm90,
+}
+
+impl Arch {
+    /// The `-C target-cpu` of rustc and the `.target` of the PTX.
+    pub const fn target(self) -> &'static str {
+        match self {
+            Arch::Sm90 => "sm_90a",
+        }
+    }
+
+    /// The one compute capability (major, minor) whose devices run this architecture's PTX.
+    pub const fn compute_capability(self) -> (u32, u32) {
+        match self {
+            Arch::Sm90 => (9, 0),
+        }
+    }
+}
+
+/// Element type of q, k, v and the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// bfloat16: 8 exponent and 7 mantissa bits.
+    Bf16,
+    /// IEEE half: 5 exponent and 10 mantissa bits.
+    F16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Dtype::Bf16 | Dtype::F16 => 2,
+        }
+    }
+
+    /// The name used in entry names, tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::Bf16 => "bf16",
+            Dtype::F16 => "f16",
+        }
+    }
+}
+
+/// Which keys a query row may see; the device crate has a type of the same name for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MaskKind {
+    /// Every key.
+    Full,
+    /// Key `col` is kept for row `row` if `col <= row + kv_len - q_len` (bottom-right aligned).
+    Causal,
+}
+
+impl MaskKind {
+    /// The name used in entry names, tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MaskKind::Full => "full",
+            MaskKind::Causal => "causal",
+        }
+    }
+}
+
+/// One row of the table: one compiled kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The PTX symbol, also the name of the PTX file.
+    pub entry: &'static str,
+    /// Architecture it is compiled for.
+    pub arch: Arch,
+    /// Element type of q, k, v and the output.
+    pub dtype: Dtype,
+    /// Largest head dim it accepts; smaller ones are padded with zeros by TMA.
+    pub head_dim: u32,
+    /// The mask compiled in.
+    pub mask: MaskKind,
+}
+
+/// Calls the macro `$with` once with every row: `entry: Arch, Dtype, head_dim, Mask;`.
+///
+/// ```
+/// macro_rules! count { ($($entry:ident: $arch:ident, $dtype:ident, $d:literal, $mask:ident;)*) => {
+///     [$(stringify!($entry)),*].len()
+/// } }
+/// assert_eq!(fulgurite_spec::for_each_variant!(count), fulgurite_spec::VARIANTS.len());
+/// ```
+#[macro_export]
+macro_rules! for_each_variant {
+    ($with:ident) => {
+        $with! {
+            fwd_sm90_bf16_d64_full:    Sm90, Bf16,  64, Full;
+            fwd_sm90_bf16_d64_causal:  Sm90, Bf16,  64, Causal;
+            fwd_sm90_bf16_d96_full:    Sm90, Bf16,  96, Full;
+            fwd_sm90_bf16_d96_causal:  Sm90, Bf16,  96, Causal;
+            fwd_sm90_bf16_d128_full:   Sm90, Bf16, 128, Full;
+            fwd_sm90_bf16_d128_causal: Sm90, Bf16, 128, Causal;
+            fwd_sm90_bf16_d192_full:   Sm90, Bf16, 192, Full;
+            fwd_sm90_bf16_d192_causal: Sm90, Bf16, 192, Causal;
+            fwd_sm90_bf16_d256_full:   Sm90, Bf16, 256, Full;
+            fwd_sm90_bf16_d256_causal: Sm90, Bf16, 256, Causal;
+            fwd_sm90_f16_d64_full:     Sm90, F16,   64, Full;
+            fwd_sm90_f16_d64_causal:   Sm90, F16,   64, Causal;
+            fwd_sm90_f16_d96_full:     Sm90, F16,   96, Full;
+            fwd_sm90_f16_d96_causal:   Sm90, F16,   96, Causal;
+            fwd_sm90_f16_d128_full:    Sm90, F16,  128, Full;
+            fwd_sm90_f16_d128_causal:  Sm90, F16,  128, Causal;
+            fwd_sm90_f16_d192_full:    Sm90, F16,  192, Full;
+            fwd_sm90_f16_d192_causal:  Sm90, F16,  192, Causal;
+            fwd_sm90_f16_d256_full:    Sm90, F16,  256, Full;
+            fwd_sm90_f16_d256_causal:  Sm90, F16,  256, Causal;
+        }
+    };
+}
+
+macro_rules! table {
+    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident;)*) => {
+        /// Every kernel, in order of preference.
+        pub const VARIANTS: &[Variant] = &[$(Variant {
+            entry: stringify!($entry),
+            arch: Arch::$arch,
+            dtype: Dtype::$dtype,
+            head_dim: $head_dim,
+            mask: MaskKind::$mask,
+        }),*];
+    };
+}
+for_each_variant!(table);

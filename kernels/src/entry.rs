@@ -1,0 +1,55 @@
+//! One PTX entry per row of the variant table: the only `extern "ptx-kernel"` functions.
+
+use crate::{forward, mask};
+use fulgurite_gpu::{element, tma::MapAddress};
+use fulgurite_spec::{FwdParams, Tile};
+
+fulgurite_gpu::declare_dynamic_smem!();
+
+/// Puts an entry under the `family` of its head dim, so that the builder can compile families in
+/// parallel; without the cfg all are compiled.
+macro_rules! family {
+    (64 $($item:item)*) => { family!(@ "d64" $($item)*); };
+    (96 $($item:item)*) => { family!(@ "d96" $($item)*); };
+    (128 $($item:item)*) => { family!(@ "d128" $($item)*); };
+    (192 $($item:item)*) => { family!(@ "d192" $($item)*); };
+    (256 $($item:item)*) => { family!(@ "d256" $($item)*); };
+    (@ $family:literal $($item:item)*) => {$(
+        #[cfg(any(
+            family = $family,
+            not(any(family = "d64", family = "d96", family = "d128", family = "d192", family = "d256"))
+        ))]
+        $item
+    )*};
+}
+
+macro_rules! entries {
+    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:tt, $mask:ident;)*) => {$(
+        family! { $head_dim
+            /// The variant of this name.
+            ///
+            /// # Safety
+            /// Launched by the host crate's plan: grid, block, shared memory and parameters.
+            #[unsafe(no_mangle)]
+            pub unsafe extern "ptx-kernel" fn $entry(params: FwdParams) {
+                const TILE: Tile = Tile::forward(
+                    fulgurite_spec::Dtype::$dtype,
+                    $head_dim,
+                    fulgurite_spec::MaskKind::$mask,
+                );
+                // SAFETY: the parameter starts with the three maps that the host encoded.
+                let maps = unsafe { MapAddress::new(fulgurite_gpu::parameter_address!($entry)) };
+                // SAFETY: the entry's contract is the kernel's.
+                unsafe {
+                    forward::sm90::run::<
+                        element::$dtype,
+                        mask::$mask,
+                        $head_dim,
+                        { TILE.kv_rows },
+                    >(maps, &params.scalars);
+                }
+            }
+        }
+    )*};
+}
+fulgurite_spec::for_each_variant!(entries);

@@ -1,0 +1,49 @@
+//! What happens to a finished job: normalise, round, store, log-sum-exp.
+//!
+//! Rows go from registers straight to global memory. That needs no shared memory, so Q and K of
+//! the next job can already be on their way, takes any strides, and cuts partial tiles by row.
+
+use crate::{forward::Job, softmax::OnlineSoftmax};
+use fulgurite_gpu::{
+    element::Element,
+    frag::{self, Accum},
+};
+use fulgurite_spec::FwdScalars;
+
+/// Stores the 64 rows that a warpgroup owns; `first_row` is the first one's index in the head.
+///
+/// # Safety
+/// The addresses and strides in `scalars` are those of the caller's output tensors, as the host
+/// has checked them; each row is stored by one warpgroup.
+#[inline(always)]
+pub unsafe fn store<T: Element, const D: u32>(
+    scalars: &FwdScalars,
+    job: &Job,
+    first_row: u32,
+    out: &mut Accum<D>,
+    softmax: &OnlineSoftmax,
+) {
+    let (factor, lse) = softmax.finish();
+    out.scale_rows(factor);
+    let [low, high] = frag::rows();
+    let rows = [first_row + low, first_row + high];
+    let stored = [rows[0] < scalars.q_len, rows[1] < scalars.q_len];
+    let (batch, head) = job.batch_and_head(scalars);
+    let base = scalars.out
+        + 2 * (u64::from(batch) * scalars.out_batch_stride
+            + u64::from(head) * scalars.out_head_stride);
+    let address = |half: usize| base + 2 * (u64::from(rows[half]) * scalars.out_row_stride);
+    // SAFETY: rows below `q_len` lie inside the output tensor.
+    unsafe {
+        out.pack::<T>().store_rows(scalars.head_dim, stored, [address(0), address(1)]);
+    }
+    if scalars.lse != 0 {
+        let first = u64::from(job.batch_head) * u64::from(scalars.q_len);
+        // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
+        unsafe {
+            frag::store_per_row(lse, stored, |half| {
+                scalars.lse + 4 * (first + u64::from(rows[half]))
+            });
+        }
+    }
+}

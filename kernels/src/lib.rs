@@ -1,0 +1,29 @@
+//! The device programs.
+//!
+//! Rules of this crate: leaves are shared, control flow is not (one straight-line file per
+//! architecture); no `asm!` and no lane arithmetic (both live in `fulgurite-gpu`); barriers and
+//! roles are tables at the head of each kernel.
+//!
+//! * [`mask`]: which KV tiles a query tile visits, and which elements of them count.
+//! * `entry`: one PTX entry per row of the variant table.
+//! * `forward`: the forward kernels; `softmax`, `ring`, `epilogue`: their parts.
+#![no_std]
+#![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
+
+pub mod mask;
+pub mod ring;
+
+#[cfg(target_arch = "nvptx64")]
+pub mod entry;
+#[cfg(target_arch = "nvptx64")]
+pub mod epilogue;
+#[cfg(target_arch = "nvptx64")]
+pub mod forward;
+#[cfg(target_arch = "nvptx64")]
+pub mod softmax;
+
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,23 @@
+//! The CPU reference, the list of cases, the rules of comparison, and what `fulgurite-check` does.
+//!
+//! * [`oracle`]: attention in float64; [`closed_forms`]: what it must give where that is known.
+//! * [`lowprec`]: the rounding that no kernel of this element type avoids.
+//! * [`cases`] with [`values`] and [`memory`]: what is computed, on which numbers, laid out how.
+//! * [`backend`]: who computes; [`gpu`]: a GPU does; [`mutants`]: someone gets it wrong.
+//! * [`check`] runs a case on a backend, [`compare`] judges the answer.
+//! * [`verify`] and [`bench`]: the two commands.
+
+pub mod backend;
+pub mod bench;
+pub mod cases;
+pub mod check;
+pub mod closed_forms;
+pub mod compare;
+pub mod gpu;
+pub mod lowprec;
+pub mod memory;
+pub mod mutants;
+pub mod oracle;
+pub mod tensor;
+pub mod values;
+pub mod verify;

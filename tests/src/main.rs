@@ -1,0 +1,40 @@
+//! `fulgurite-check`: verifies and measures the kernels; runs alone, with a driver or without.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tests::{bench, verify};
+
+/// Checks Fulgurite's kernels against a float64 reference, and measures them.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every variant on the case list, or on your own tensors, and compare with the reference
+    Verify(verify::Options),
+    /// Measure the forward kernels on the peers' grid; every cell is checked before it is timed
+    Bench(bench::Options),
+    /// Draw the picture of a benchmark from its CSV or record; needs no GPU
+    Plot(bench::PlotOptions),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Verify(options) => verify::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Plot(options) => bench::run_plot(&options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

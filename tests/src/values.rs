@@ -1,0 +1,170 @@
+//! The numbers that fill a case's tensors: deterministic, of the kinds that attention trips over.
+
+use fulgurite::Dtype;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+
+use crate::tensor::{Tensor, encode};
+
+/// What q, k and v hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Values {
+    /// N(0, 1).
+    Normal,
+    /// Scaled scores of standard deviation 20, so that they reach ±80.
+    LargeLogits,
+    /// N(0, 1), and every 16th row has one key that outweighs all others.
+    DominantKey,
+    /// Every element of V is this; the output must be exactly it.
+    ConstantV(f32),
+    /// Q is zero: every key weighs the same.
+    ZeroQ,
+    /// N(0, 1) + N(0, 100) · Bernoulli(0.001), as in the FlashAttention-3 paper.
+    Outliers,
+}
+
+/// Something that is not a number, planted in a few rows of batch entry 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// NaN in every seventh query row of head 0.
+    QueryNan,
+    /// +∞ in every seventh query row of head 0.
+    QueryInf,
+    /// NaN in one key, two thirds along, of KV head 0.
+    KeyNan,
+    /// +∞ in one key, two thirds along, of KV head 0.
+    KeyInf,
+}
+
+/// Q, K and V.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inputs {
+    /// Queries.
+    pub q: Tensor,
+    /// Keys.
+    pub k: Tensor,
+    /// Values.
+    pub v: Tensor,
+}
+
+/// Elements that one generator makes: blocks are independent, so they are made in parallel.
+const BLOCK: usize = 1 << 16;
+
+/// `count` numbers of a distribution; `stream` tells tensors of one seed apart.
+fn draw(
+    seed: u64,
+    stream: u64,
+    count: usize,
+    one: impl Fn(&mut ChaCha8Rng) -> f32 + Sync,
+) -> Vec<f32> {
+    let mut numbers = vec![0.0; count];
+    numbers.par_chunks_mut(BLOCK).enumerate().for_each(|(block, numbers)| {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream((stream << 32) | block as u64);
+        numbers.iter_mut().for_each(|number| *number = one(&mut random));
+    });
+    numbers
+}
+
+fn normal(random: &mut ChaCha8Rng) -> f32 {
+    StandardNormal.sample(random)
+}
+
+fn outlier(random: &mut ChaCha8Rng) -> f32 {
+    use rand::RngExt;
+    let base = normal(random);
+    if random.random_bool(0.001) { base + 10.0 * normal(random) } else { base }
+}
+
+/// N(0, 1) numbers, rounded to `dtype`.
+pub fn normal_bits(seed: u64, stream: u64, count: usize, dtype: Dtype) -> Vec<u16> {
+    let numbers = draw(seed, stream, count, normal);
+    numbers.par_iter().map(|&x| encode(dtype, f64::from(x))).collect()
+}
+
+impl Values {
+    /// Fills tensors of the given shapes (batch, head, row, head dim).
+    pub fn inputs(
+        self,
+        dtype: Dtype,
+        q_shape: [usize; 4],
+        kv_shape: [usize; 4],
+        seed: u64,
+    ) -> Inputs {
+        let one = if self == Values::Outliers { outlier } else { normal };
+        let tensor = |stream, shape: [usize; 4], factor: f32| {
+            let numbers = draw(seed, stream, shape.iter().product(), one);
+            Tensor::new(dtype, shape, numbers.into_iter().map(|x| x * factor))
+        };
+        let factor = match self {
+            Values::LargeLogits => 20f32.sqrt(),
+            _ => 1.0,
+        };
+        let q_factor = if self == Values::ZeroQ { 0.0 } else { factor };
+        let mut inputs = Inputs {
+            q: tensor(0, q_shape, q_factor),
+            k: tensor(1, kv_shape, factor),
+            v: tensor(2, kv_shape, 1.0),
+        };
+        match self {
+            Values::ConstantV(value) => inputs.v.bits.fill(encode(dtype, f64::from(value))),
+            Values::DominantKey => dominate(&mut inputs),
+            _ => {}
+        }
+        inputs
+    }
+}
+
+/// Makes the last key that every 16th row may see six times that row.
+fn dominate(inputs: &mut Inputs) {
+    let dtype = inputs.q.layout.dtype;
+    let [batches, heads, q_len, _] = inputs.q.layout.shape;
+    let [_, kv_heads, kv_len, _] = inputs.k.layout.shape;
+    for batch in 0..batches {
+        for kv_head in 0..kv_heads {
+            for row in (0..q_len).step_by(16).filter(|row| row + kv_len >= q_len) {
+                let head = kv_head * (heads / kv_heads);
+                let q_row: Vec<f32> = inputs.q.view().row([batch, head, row]).collect();
+                let key = inputs.k.row_mut([batch, kv_head, row + kv_len - q_len]);
+                for (x, q) in key.iter_mut().zip(q_row) {
+                    *x = encode(dtype, f64::from(6.0 * q));
+                }
+            }
+        }
+    }
+}
+
+impl Poison {
+    /// The query rows that are planted in.
+    pub fn query_rows(q_len: usize) -> impl Iterator<Item = usize> {
+        (3..q_len).step_by(7)
+    }
+
+    /// The key that is planted in.
+    pub fn key_row(kv_len: usize) -> usize {
+        kv_len * 2 / 3
+    }
+
+    /// Plants it.
+    pub fn plant(self, inputs: &mut Inputs) {
+        let dtype = inputs.q.layout.dtype;
+        let value = match self {
+            Poison::QueryNan | Poison::KeyNan => f64::NAN,
+            Poison::QueryInf | Poison::KeyInf => f64::INFINITY,
+        };
+        let bits = encode(dtype, value);
+        match self {
+            Poison::QueryNan | Poison::QueryInf => {
+                for row in Poison::query_rows(inputs.q.layout.shape[2]) {
+                    inputs.q.row_mut([0, 0, row])[1] = bits;
+                }
+            }
+            Poison::KeyNan | Poison::KeyInf => {
+                let key = Poison::key_row(inputs.k.layout.shape[2]);
+                inputs.k.row_mut([0, 0, key])[1] = bits;
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `verify`: every variant on every case, or on a user's own tensors.
+
+mod input;
+mod offline;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use fulgurite::{FlashAttention, VARIANTS, Variant};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+
+use crate::backend::{Backend, Model};
+use crate::cases::{Case, cases};
+use crate::check::{Outcome, check};
+use crate::gpu::Gpu;
+pub use offline::{ptx_faults, static_checks};
+pub use report::{Record, Tally};
+
+/// Options of `verify`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Only variants and cases whose "entry case" contains this text; may be repeated (all must)
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Vec<String>,
+    /// Check the q, k and v of a safetensors file instead of the case list. Tensors are named
+    /// `q`, `k`, `v` or `<prefix>.q`, ... and shaped [batch, heads, rows, head_dim] or
+    /// [heads, rows, head_dim]; F32, F16 and BF16 are read, each set runs as bf16 and f16, full
+    /// and causal
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// List the cases and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Write every finding as CSV
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write every finding as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Ordinal of the GPU
+    #[arg(long, default_value_t = 0)]
+    pub device: usize,
+    /// Do not use a GPU even if there is one
+    #[arg(long)]
+    pub no_gpu: bool,
+}
+
+impl Options {
+    fn wants(&self, entry: &str, case: &str) -> bool {
+        let full = format!("{entry} {case}");
+        self.filter.iter().all(|text| full.contains(text))
+    }
+}
+
+/// One case of one variant.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The kernel.
+    pub variant: &'static Variant,
+    /// What it is to compute.
+    pub case: Case,
+}
+
+/// Runs `verify`; `Ok(true)` if nothing failed.
+///
+/// # Errors
+/// A message if the options cannot be followed: an unreadable input, a report that cannot be
+/// written.
+pub fn run(options: &Options) -> Result<bool, String> {
+    let jobs: Vec<Job> = VARIANTS
+        .iter()
+        .flat_map(|variant| cases(variant).into_iter().map(move |case| Job { variant, case }))
+        .filter(|job| options.wants(job.variant.entry, &job.case.name))
+        .collect();
+    if options.list {
+        jobs.iter().for_each(|job| println!("{} {}", job.variant.entry, job.case.name));
+        return Ok(true);
+    }
+    if jobs.is_empty() && options.input.is_none() {
+        return Err(format!("no case contains {:?}; --list shows them", options.filter));
+    }
+    let start = Instant::now();
+    let gpu = open(options)?;
+    let mut tally = Tally::default();
+    if let Some(path) = &options.input {
+        input::verify(path, options, gpu.as_ref(), &mut tally)?;
+    } else {
+        println!("Without a GPU:");
+        for (name, result) in static_checks(&jobs) {
+            tally.add_check(name, &result);
+        }
+        match &gpu {
+            Some(gpu) => {
+                println!("On {}:", gpu.name());
+                // The driver compiles kernels while the first references are computed.
+                let records = std::thread::scope(|scope| {
+                    scope.spawn(|| compile(gpu.attention(), &jobs));
+                    run_jobs(&jobs, gpu)
+                });
+                tally.add_records(records);
+            }
+            None => offline::verify_model(&jobs, &mut tally),
+        }
+    }
+    tally.print_table();
+    println!("took {:.0} s", start.elapsed().as_secs_f64());
+    tally.write(options.csv.as_deref(), options.json.as_deref())?;
+    println!("{}", tally.summary());
+    Ok(tally.failed == 0 && tally.passed > 0)
+}
+
+/// The GPU; none if there is none that the kernels are for, which is said. A right GPU that fails
+/// is an error.
+fn open(options: &Options) -> Result<Option<Gpu>, String> {
+    if options.no_gpu {
+        println!("GPU: not wanted (--no-gpu); no kernel is run.");
+        return Ok(None);
+    }
+    match Gpu::open(options.device) {
+        Ok(gpu) => {
+            let facts = gpu.attention().facts();
+            println!("GPU: {}, {} multiprocessors", facts.name, facts.sm_count);
+            Ok(Some(gpu))
+        }
+        Err(
+            error @ (fulgurite::Error::NoDriver { .. }
+            | fulgurite::Error::NoDevice { .. }
+            | fulgurite::Error::DriverTooOld { .. }
+            | fulgurite::Error::Architecture { .. }
+            | fulgurite::Error::NotBuilt { .. }),
+        ) => {
+            println!("GPU: none can be used, so NO KERNEL IS RUN; what can be checked without is.");
+            println!("     ({error})");
+            Ok(None)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Has the driver compile the kernels. One that it refuses is reported by its first case.
+fn compile(attention: &FlashAttention, jobs: &[Job]) {
+    let start = Instant::now();
+    let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
+    variants.dedup();
+    if attention.preload(&variants).is_ok() {
+        let seconds = start.elapsed().as_secs_f64();
+        println!("  {} kernels compiled and loaded in {seconds:.1} s", variants.len());
+    }
+}
+
+/// Runs jobs on a backend; references are computed in parallel, the backend is asked in turn.
+pub fn run_jobs(jobs: &[Job], backend: &dyn Backend) -> Vec<Record> {
+    run_jobs_on(jobs, |_| backend)
+}
+
+/// Runs every job on the model of a right kernel with its variant's tile.
+pub fn run_model(jobs: &[Job]) -> Vec<Record> {
+    let models: Vec<Model> = VARIANTS.iter().map(Model::of).collect();
+    let place = |job: &Job| VARIANTS.iter().position(|variant| variant == job.variant);
+    run_jobs_on(jobs, |job| &models[place(job).expect("jobs are of the table")])
+}
+
+fn run_jobs_on<'a, F>(jobs: &[Job], backend: F) -> Vec<Record>
+where
+    F: Fn(&Job) -> &'a dyn Backend,
+    F: Sync,
+{
+    let bar = ProgressBar::new(jobs.len() as u64).with_style(
+        ProgressStyle::with_template("  {bar:40} {pos}/{len} {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let one = |job: &Job| {
+        bar.set_message(format!("{} {}", job.variant.entry, job.case.name));
+        let outcome = check(&job.case, backend(job));
+        bar.inc(1);
+        Record { entry: job.variant.entry.to_owned(), case: job.case.name.clone(), outcome }
+    };
+    let records = jobs.par_iter().map(one).collect();
+    bar.finish_and_clear();
+    records
+}
+
+/// Turns an outcome into a line for people; empty if it passed.
+pub fn complaint(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Ran(findings) => {
+            let failed = findings.iter().filter(|finding| !finding.passed()).map(|finding| {
+                let at = finding.row.map_or(String::new(), |id| {
+                    format!(" (batch {}, head {}, row {})", id.batch, id.head, id.row)
+                });
+                let (rule, value, limit) = (finding.rule.name(), finding.value, finding.limit);
+                format!("{rule} {value:.3e} > {limit:.3e}{at}")
+            });
+            failed.collect::<Vec<_>>().join("; ")
+        }
+        Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
+    }
+}

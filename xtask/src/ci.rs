@@ -1,0 +1,92 @@
+//! `cargo xtask ci`: everything that must hold before a change is taken; and `test`, a part of it.
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+
+use crate::build::{self, BuildArgs};
+use crate::error::Result;
+use crate::harness;
+use crate::process::{cargo, run};
+use crate::tidy;
+use crate::workspace::Workspace;
+
+/// Options of `ci`.
+#[derive(Args, Clone, Debug)]
+pub struct CiArgs {
+    /// Leave a step out (may be given several times)
+    #[arg(long, value_name = "STEP")]
+    skip: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Step {
+    Fmt,
+    Tidy,
+    Build,
+    Clippy,
+    Test,
+    Verify,
+}
+
+/// Runs the steps until one fails, and says how long each took.
+pub fn ci(workspace: &Workspace, arguments: &CiArgs) -> Result<()> {
+    let mut times: Vec<(Step, Duration)> = Vec::new();
+    let mut result = Ok(());
+    for step in Step::value_variants() {
+        if arguments.skip.contains(step) {
+            continue;
+        }
+        println!("== {}", name(*step));
+        let started = Instant::now();
+        result = run_step(workspace, *step);
+        times.push((*step, started.elapsed()));
+        if result.is_err() {
+            break;
+        }
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["step", "seconds", "result"]);
+    let last = times.len().saturating_sub(1);
+    for (index, (step, time)) in times.iter().enumerate() {
+        let failed = index == last && result.is_err();
+        let seconds = format!("{:.1}", time.as_secs_f64());
+        table.add_row([name(*step), seconds, if failed { "failed" } else { "ok" }.to_string()]);
+    }
+    println!("{table}");
+    result
+}
+
+fn name(step: Step) -> String {
+    format!("{step:?}").to_lowercase()
+}
+
+fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
+    let mut build = BuildArgs::default();
+    build.ptxas.fetch_if_possible = true;
+    let cargo = |arguments: &[&str]| {
+        let mut command = cargo(workspace.root());
+        command.args(arguments);
+        run(&format!("cargo {}", arguments.join(" ")), &mut command)
+    };
+    match step {
+        Step::Fmt => cargo(&["fmt", "--all", "--check"]),
+        Step::Tidy => tidy::run(workspace),
+        Step::Build => build::run(workspace, &build),
+        Step::Clippy => {
+            cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+        }
+        Step::Test => test(workspace, &build, &[]),
+        Step::Verify => harness::run_subcommand(workspace, "verify", &[], &build),
+    }
+}
+
+/// Builds the PTX and runs all tests of the workspace.
+pub fn test(workspace: &Workspace, build: &BuildArgs, arguments: &[String]) -> Result<()> {
+    build::run(workspace, build)?;
+    let mut command = cargo(workspace.root());
+    command.args(["test", "--workspace"]).args(arguments);
+    run("cargo test", &mut command)
+}

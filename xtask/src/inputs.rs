@@ -1,0 +1,70 @@
+//! Everything the PTX is made from, as one hash: nothing changed, nothing to build.
+
+use fulgurite_spec::Arch;
+
+use crate::compile::flags;
+use crate::error::{Error, Result};
+use crate::manifest::content_hash;
+use crate::toolchain::Toolchain;
+use crate::workspace::{Workspace, files_below};
+
+/// The builder's own source that has a say in the PTX.
+const BUILDER: [&str; 4] = [
+    include_str!("compile.rs"),
+    include_str!("manifest.rs"),
+    include_str!("ptx/finish.rs"),
+    include_str!("ptx/split.rs"),
+];
+
+/// The hash of the kernels' sources, the compiler, its flags, and the builder.
+pub fn hash(workspace: &Workspace, toolchain: &Toolchain, arch: Arch) -> Result<String> {
+    let mut sources = files_below(&workspace.root().join("kernels"), &|_| true, &|path| {
+        path.extension().is_some_and(|extension| extension == "rs" || extension == "toml")
+    })?;
+    sources.push(workspace.root().join("Cargo.toml"));
+    let mut parts = vec![
+        toolchain.source.name().to_string(),
+        toolchain.version.clone(),
+        flags(toolchain, arch).join(" "),
+    ];
+    parts.extend(BUILDER.map(|source| content_hash(source.as_bytes())));
+    for source in sources {
+        let content = std::fs::read(&source).map_err(Error::file("read", &source))?;
+        let name = source.strip_prefix(workspace.root()).unwrap_or(&source).display().to_string();
+        parts.push(format!("{name} {}", content_hash(&content)));
+    }
+    Ok(content_hash(parts.join("\n").as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolchain::Source;
+    use std::fs;
+
+    #[test]
+    fn the_hash_follows_sources_compiler_and_flags() {
+        let root = std::env::temp_dir().join(format!("fulgurite-inputs-{}", std::process::id()));
+        let source = root.join("kernels/src/lib.rs");
+        fs::create_dir_all(root.join("kernels/src")).expect("a directory of our own");
+        fs::write(&source, "one").expect("a file of our own");
+        fs::write(root.join("Cargo.toml"), "").expect("a file of our own");
+        let workspace = Workspace::at(&root);
+        let prebuilt = Toolchain::for_tests(Source::PrebuiltCore, "rustc 1");
+        let hash_of = |toolchain: &Toolchain| {
+            hash(&workspace, toolchain, Arch::Sm90).expect("readable files")
+        };
+
+        let first = hash_of(&prebuilt);
+        fs::write(root.join("kernels/notes.md"), "no source").expect("a file of our own");
+        assert_eq!(hash_of(&prebuilt), first, "only sources count");
+        assert_ne!(hash_of(&Toolchain::for_tests(Source::PrebuiltCore, "rustc 2")), first);
+        assert_ne!(hash_of(&Toolchain::for_tests(Source::RustSrc, "rustc 1")), first);
+        fs::write(&source, "two").expect("a file of our own");
+        assert_ne!(hash_of(&prebuilt), first);
+        fs::rename(&source, root.join("kernels/src/new.rs")).expect("a file of our own");
+        fs::write(root.join("kernels/src/new.rs"), "one").expect("a file of our own");
+        assert_ne!(hash_of(&prebuilt), first, "names count");
+        fs::remove_dir_all(&root).expect("a directory of our own");
+    }
+}

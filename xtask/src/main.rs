@@ -1,0 +1,82 @@
+//! The builder of the kernels and the commands of Fulgurite's developers: `cargo xtask help`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod ci;
+mod compile;
+mod error;
+mod harness;
+mod inputs;
+mod manifest;
+mod process;
+mod progress;
+mod ptx;
+mod ptxas;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use build::BuildArgs;
+use ci::CiArgs;
+use workspace::Workspace;
+
+/// Builds, checks and measures Fulgurite.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile the kernels to PTX (host/ptx) and check what they need
+    Build(BuildArgs),
+    /// Build, then compare the kernels with the float64 reference; arguments go to the program
+    Verify(Passed),
+    /// Build, then measure the kernels; arguments go to the program
+    Bench(Passed),
+    /// Build a program that verifies and measures on a machine without Rust (target/dist)
+    Dist(BuildArgs),
+    /// Build, then run all tests; arguments go to `cargo test`
+    Test(Passed),
+    /// Check the rules of the repository that compilers do not know
+    Tidy,
+    /// Run everything that must hold before a change is taken
+    Ci(CiArgs),
+}
+
+/// Arguments that another program understands.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let workspace = Workspace::find();
+    let build = BuildArgs::default();
+    let check = |subcommand, passed: Passed| {
+        harness::run_subcommand(&workspace, subcommand, &passed.arguments, &build)
+    };
+    let result = match Arguments::parse().command {
+        Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Verify(passed) => check("verify", passed),
+        Command::Bench(passed) => check("bench", passed),
+        Command::Dist(arguments) => harness::dist(&workspace, &arguments),
+        Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
+        Command::Tidy => tidy::run(&workspace),
+        Command::Ci(arguments) => ci::ci(&workspace, &arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
