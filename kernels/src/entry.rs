@@ -7,7 +7,7 @@ use fulgurite_spec::{FwdParams, Tile};
 fulgurite_gpu::declare_dynamic_smem!();
 
 /// Puts an entry under the `family` of its head dim, so that the builder can compile families in
-/// parallel; without the cfg all are compiled.
+/// parallel; without the cfg all are compiled. The builder sets both `family` and its value.
 macro_rules! family {
     (64 $($item:item)*) => { family!(@ "d64" $($item)*); };
     (96 $($item:item)*) => { family!(@ "d96" $($item)*); };
@@ -17,7 +17,7 @@ macro_rules! family {
     (@ $family:literal $($item:item)*) => {$(
         #[cfg(any(
             family = $family,
-            not(any(family = "d64", family = "d96", family = "d128", family = "d192", family = "d256"))
+            not(family)
         ))]
         $item
     )*};

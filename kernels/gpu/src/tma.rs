@@ -11,8 +11,8 @@ impl MapAddress {
     /// The map at `address`.
     ///
     /// # Safety
-    /// `address` is that of a [`TensorMap`] that `cuTensorMapEncodeTiled` wrote, aligned to 64 bytes,
-    /// in parameter space and valid as long as the kernel runs.
+    /// `address` is that of a [`TensorMap`] that `cuTensorMapEncodeTiled` wrote, aligned to 64
+    /// bytes, in parameter space and valid as long as the kernel runs.
     #[inline(always)]
     pub unsafe fn new(address: u64) -> MapAddress {
         MapAddress(address)

@@ -90,9 +90,11 @@ pub struct Variant {
 /// Calls the macro `$with` once with every row: `entry: Arch, Dtype, head_dim, Mask;`.
 ///
 /// ```
-/// macro_rules! count { ($($entry:ident: $arch:ident, $dtype:ident, $d:literal, $mask:ident;)*) => {
-///     [$(stringify!($entry)),*].len()
-/// } }
+/// macro_rules! count {
+///     ($($entry:ident: $arch:ident, $dtype:ident, $d:literal, $mask:ident;)*) => {
+///         [$(stringify!($entry)),*].len()
+///     };
+/// }
 /// assert_eq!(fulgurite_spec::for_each_variant!(count), fulgurite_spec::VARIANTS.len());
 /// ```
 #[macro_export]

@@ -54,7 +54,8 @@ const fn assert_width(n: u32) {
 
 /// Spells out octets of indices, and possibly a last quad.
 macro_rules! octets {
-    ($with:ident [$($args:tt)*] $width:literal $first:literal $($base:literal)*; $($quad:literal)?) => {
+    ($with:ident [$($args:tt)*] $width:literal
+     $first:literal $($base:literal)*; $($quad:literal)?) => {
         $with!($($args)*; $width; ($first) ($first + 1) ($first + 2) ($first + 3) ($first + 4)
             ($first + 5) ($first + 6) ($first + 7)
             $(($base) ($base + 1) ($base + 2) ($base + 3) ($base + 4) ($base + 5) ($base + 6)
@@ -76,7 +77,8 @@ macro_rules! issue_ss {
         asm!(
             concat!(
                 "{{ .reg .pred p; setp.ne.b32 p, {add}, 0; wgmma.mma_async.sync.aligned.m64n",
-                $width, "k16.f32.", $type, " {{{}", $(next_operand!($i),)* "}}, {a}, {b}, p, 1, 1, 0, 0; }}"
+                $width, "k16.f32.", $type, " {{{}", $(next_operand!($i),)*
+                "}}, {a}, {b}, p, 1, 1, 0, 0; }}"
             ),
             inout(reg32) $acc[$first], $(inout(reg32) $acc[$i],)*
             a = in(reg64) $a, b = in(reg64) $b, add = const $add as u32, options(nostack),

@@ -1,0 +1,324 @@
+//! The consumers: 64 query rows each, from Q, K and V in shared memory to the stored output.
+
+use core::marker::PhantomData;
+
+use super::{Call, ConsumerBudget, Shape, TURN};
+use crate::{
+    epilogue,
+    forward::{Job, Jobs, rows},
+    mask::Mask,
+    ring::Cursor,
+    softmax::OnlineSoftmax,
+};
+use fulgurite_gpu::{
+    barrier,
+    element::Element,
+    frag::{self, Accum, Packed},
+    mbarrier, registers,
+    smem::Smem,
+    thread,
+    wgmma::{self, Operand},
+};
+use fulgurite_spec::{
+    SmemPlan, Tile,
+    tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
+};
+
+/// K of one `wgmma`: columns of Q and K, rows of V.
+const STEP: u32 = 16;
+
+/// Registers and ring positions of one consumer; `W` is its number, a constant so that all
+/// addresses stay in uniform registers.
+struct Consumer<'a, T, M, const D: u32, const KV: u32, const W: u32> {
+    call: &'a Call<'a>,
+    scores: Accum<KV>,
+    probs: Packed<KV>,
+    out: Accum<D>,
+    q: Cursor,
+    k: Cursor,
+    v: Cursor,
+    kind: PhantomData<(T, M)>,
+}
+
+/// Computes the 64 rows of warpgroup `W` of every job.
+#[inline(always)]
+pub unsafe fn consume<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32>(call: &Call) {
+    // SAFETY: the whole warpgroup comes here once.
+    unsafe { registers::grow_to::<ConsumerBudget<Shape<T, M, D>>>() }
+    let mut this = Consumer::<T, M, D, KV, W> {
+        call,
+        scores: Accum::zero(),
+        probs: Packed::zero(),
+        out: Accum::zero(),
+        q: Cursor::read(W),
+        k: Cursor::read(0),
+        v: Cursor::read(0),
+        kind: PhantomData,
+    };
+    let tile = const { Shape::<T, M, D>::TILE };
+    let scalars = call.scalars;
+    let mask = M::new(scalars.q_len, scalars.kv_len);
+    let mut jobs = Jobs::<M>::new(scalars, tile);
+    let mut job = jobs.next();
+    if job.kv_tiles == 0 {
+        return;
+    }
+    // SAFETY: all consumers run the same jobs and steps in the same order, so that turns, ring
+    // positions and barrier phases agree.
+    unsafe {
+        if W + 1 == tile.consumers {
+            this.pass_turn();
+        }
+        this.wait_q();
+        this.wait_k();
+        this.await_turn();
+        this.issue_scores();
+        this.pass_turn();
+        wgmma::wait::<0, KV>(&mut this.scores);
+        this.release_k();
+        loop {
+            let softmax = this.run_job(&job, mask);
+            let next = jobs.next();
+            if next.kv_tiles == 0 {
+                return this.finish_last(&job, &softmax);
+            }
+            this.finish(&job, &softmax);
+            job = next;
+        }
+    }
+}
+
+/// The parts of a consumer's loop. All are called by the whole warpgroup.
+impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, M, D, KV, W> {
+    const TILE: Tile = Shape::<T, M, D>::TILE;
+    const PLAN: SmemPlan = Shape::<T, M, D>::PLAN;
+
+    /// One job, from the scores of its last KV tile to the probabilities of its first.
+    #[inline(always)]
+    unsafe fn run_job(&mut self, job: &Job, mask: M) -> OnlineSoftmax {
+        let scalars = self.call.scalars;
+        let first_row = job.first_row + W * WARPGROUP_ROWS;
+        let full = mask.segments(rows(first_row, WARPGROUP_ROWS, scalars.q_len), KV).full;
+        let mut softmax = OnlineSoftmax::new(scalars.scale_log2);
+        let mut step = job.kv_tiles - 1;
+        // SAFETY: as `step`.
+        unsafe {
+            self.mask_tile(mask, first_row, step);
+            softmax.step::<true, KV>(&mut self.scores);
+            self.probs = self.scores.pack::<T>();
+            self.out = Accum::zero();
+            while M::EDGE_RUN && step > full {
+                step -= 1;
+                self.step::<true>(&mut softmax, mask, first_row, step);
+            }
+            while step > 0 {
+                step -= 1;
+                self.step::<false>(&mut softmax, mask, first_row, step);
+            }
+            self.release_q();
+        }
+        softmax
+    }
+
+    /// Ends a job that another follows: that one's first product computes while this one's
+    /// output is stored.
+    #[inline(always)]
+    unsafe fn finish(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+        // SAFETY: as `step`; the rows are this warpgroup's own.
+        unsafe {
+            self.wait_v();
+            self.await_turn();
+            self.issue_out();
+            self.wait_q();
+            self.wait_k();
+            self.issue_scores();
+            self.pass_turn();
+            wgmma::wait::<1, D>(&mut self.out);
+            self.release_v();
+            self.store(job, softmax);
+            wgmma::wait::<0, KV>(&mut self.scores);
+            self.release_k();
+        }
+    }
+
+    /// Ends the last job.
+    #[inline(always)]
+    unsafe fn finish_last(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+        // SAFETY: as `finish`; nobody waits for a turn after the last consumer's.
+        unsafe {
+            self.wait_v();
+            self.await_turn();
+            self.issue_out();
+            if W + 1 != Self::TILE.consumers {
+                self.pass_turn();
+            }
+            wgmma::wait::<0, D>(&mut self.out);
+            self.store(job, softmax);
+        }
+    }
+
+    /// Stores the finished rows.
+    #[inline(always)]
+    unsafe fn store(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+        let first_row = job.first_row + W * WARPGROUP_ROWS;
+        // SAFETY: the caller's contract.
+        unsafe {
+            epilogue::store::<T, D>(self.call.scalars, job, first_row, &mut self.out, softmax);
+        }
+    }
+
+    /// One step: the scores of tile `step`, and the output of the tile before it.
+    #[inline(always)]
+    unsafe fn step<const EDGE: bool>(
+        &mut self,
+        softmax: &mut OnlineSoftmax,
+        mask: M,
+        first_row: u32,
+        step: u32,
+    ) {
+        // SAFETY: the waits and releases below pair with the producer's, see `barriers`.
+        unsafe {
+            self.wait_k();
+            self.await_turn();
+            self.issue_scores();
+            self.wait_v();
+            self.issue_out();
+            self.pass_turn();
+            wgmma::wait::<1, KV>(&mut self.scores);
+            self.release_k();
+            if EDGE {
+                self.mask_tile(mask, first_row, step);
+            }
+            let rescale = softmax.step::<EDGE, KV>(&mut self.scores);
+            wgmma::wait::<0, D>(&mut self.out);
+            self.release_v();
+            self.probs = self.scores.pack::<T>();
+            self.out.scale_rows(rescale);
+        }
+    }
+
+    /// Sets the scores that the mask does not keep to `-inf`.
+    #[inline(always)]
+    fn mask_tile(&mut self, mask: M, first_row: u32, step: u32) {
+        let [low, high] = frag::rows();
+        let start = (step * KV) as i32;
+        self.scores.mask_from([
+            mask.keep_end(first_row + low) as i32 - start,
+            mask.keep_end(first_row + high) as i32 - start,
+        ]);
+    }
+
+    /// Issues `scores = Q Kᵀ` for the tile in turn, as one group.
+    #[inline(always)]
+    unsafe fn issue_scores(&mut self) {
+        let q = Self::PLAN.q + self.q.stage * Self::TILE.q_part_bytes();
+        let q = Operand::k_major(self.call.smem.plus(q));
+        let k = Self::PLAN.k + self.k.stage * Self::TILE.kv_stage_bytes();
+        let k = Operand::k_major(self.call.smem.plus(k));
+        // SAFETY: earlier products on these registers have been waited for.
+        unsafe { wgmma::begin(&mut self.scores) }
+        let mut column = 0;
+        while column < D {
+            let panel = column / PANEL_COLUMNS;
+            let inside = column % PANEL_COLUMNS * 2;
+            let q = q.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES + inside);
+            let k = k.plus(panel * Self::TILE.kv_panel_bytes() + inside);
+            // SAFETY: the caller waited for Q and K and releases them after the product.
+            unsafe {
+                if column == 0 {
+                    wgmma::issue_ss::<T, KV, false>(&mut self.scores, q, k);
+                } else {
+                    wgmma::issue_ss::<T, KV, true>(&mut self.scores, q, k);
+                }
+            }
+            column += STEP;
+        }
+        // SAFETY: the whole warpgroup closes the group.
+        unsafe { wgmma::commit() }
+    }
+
+    /// Issues `out += probs V` for the tile in turn, as one group.
+    #[inline(always)]
+    unsafe fn issue_out(&mut self) {
+        let v = Self::PLAN.v + self.v.stage * Self::TILE.kv_stage_bytes();
+        let v = Operand::n_major(self.call.smem.plus(v), Self::TILE.kv_panel_bytes());
+        // SAFETY: earlier products on these registers have been waited for.
+        unsafe { wgmma::begin_rs(&mut self.probs, &mut self.out) }
+        let mut step = 0;
+        while step < KV / STEP {
+            let v = v.plus(step * STEP * PANEL_ROW_BYTES);
+            // SAFETY: the caller waited for V and releases it after the product.
+            unsafe { wgmma::issue_rs::<T, D>(&mut self.out, self.probs.operand(step), v) }
+            step += 1;
+        }
+        // SAFETY: the whole warpgroup closes the group.
+        unsafe { wgmma::commit() }
+    }
+
+    #[inline(always)]
+    unsafe fn wait_q(&self) {
+        // SAFETY: `start` initialised the barrier.
+        unsafe { mbarrier::wait(self.call.bar(Self::PLAN.q_full, self.q.stage), self.q.parity) }
+    }
+
+    #[inline(always)]
+    unsafe fn wait_k(&self) {
+        // SAFETY: `start` initialised the barrier.
+        unsafe { mbarrier::wait(self.call.bar(Self::PLAN.k_full, self.k.stage), self.k.parity) }
+    }
+
+    #[inline(always)]
+    unsafe fn wait_v(&self) {
+        // SAFETY: `start` initialised the barrier.
+        unsafe { mbarrier::wait(self.call.bar(Self::PLAN.v_full, self.v.stage), self.v.parity) }
+    }
+
+    /// Gives the job's Q back after its last product has been waited for.
+    #[inline(always)]
+    unsafe fn release_q(&mut self) {
+        // SAFETY: this warp has read the buffer for the last time.
+        unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.q_empty, self.q.stage)) }
+        self.q.advance(Self::TILE.consumers, Self::TILE.q_parts);
+    }
+
+    #[inline(always)]
+    unsafe fn release_k(&mut self) {
+        // SAFETY: this warp has read the buffer for the last time.
+        unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.k_empty, self.k.stage)) }
+        self.k.advance(1, Self::TILE.kv_stages);
+    }
+
+    #[inline(always)]
+    unsafe fn release_v(&mut self) {
+        // SAFETY: this warp has read the buffer for the last time.
+        unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.v_empty, self.v.stage)) }
+        self.v.advance(1, Self::TILE.kv_stages);
+    }
+
+    /// Waits until the consumer before this one has issued.
+    #[inline(always)]
+    unsafe fn await_turn(&self) {
+        // SAFETY: the two warpgroups that share the barrier each come once per phase.
+        unsafe { barrier::sync(TURN + W, 2 * WARPGROUP_THREADS) }
+    }
+
+    /// Lets the next consumer issue.
+    #[inline(always)]
+    unsafe fn pass_turn(&self) {
+        let next = (W + 1) % Self::TILE.consumers;
+        // SAFETY: as `await_turn`.
+        unsafe { barrier::arrive(TURN + next, 2 * WARPGROUP_THREADS) }
+    }
+}
+
+/// One arrival for the whole warp.
+///
+/// # Safety
+/// As [`mbarrier::arrive`].
+#[inline(always)]
+unsafe fn arrive_once_per_warp(bar: Smem) {
+    if thread::is_warp_leader() {
+        // SAFETY: the caller's contract.
+        unsafe { mbarrier::arrive(bar) }
+    }
+}
