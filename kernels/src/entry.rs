@@ -24,7 +24,8 @@ macro_rules! family {
 }
 
 macro_rules! entries {
-    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:tt, $mask:ident;)*) => {$(
+    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:tt, $mask:ident,
+      $q_rows:literal;)*) => {$(
         family! { $head_dim
             /// The variant of this name.
             ///
@@ -36,6 +37,7 @@ macro_rules! entries {
                     fulgurite_spec::Dtype::$dtype,
                     $head_dim,
                     fulgurite_spec::MaskKind::$mask,
+                    $q_rows,
                 );
                 // SAFETY: the parameter starts with the three maps that the host encoded.
                 let maps = unsafe { MapAddress::new(fulgurite_gpu::parameter_address!($entry)) };
@@ -46,6 +48,7 @@ macro_rules! entries {
                         mask::$mask,
                         $head_dim,
                         { TILE.kv_rows },
+                        $q_rows,
                     >(maps, &params.scalars);
                 }
             }
