@@ -200,6 +200,9 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Ends a job that another follows: that one's first product computes while this one's
     /// output is stored.
+    ///
+    /// The three ways to end a job each issue its last product themselves: with a branch between
+    /// that and the next issue, ptxas serialises all products (note C7514).
     #[inline(always)]
     unsafe fn finish(&mut self, job: &Job, softmax: &OnlineSoftmax) {
         // SAFETY: as `step`; the rows are this warpgroup's own.
