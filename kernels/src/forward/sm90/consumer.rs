@@ -210,6 +210,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 
     /// Issues `scores = Q Kᵀ` for the tile in turn, as one group.
     #[inline(always)]
+    #[track_caller]
     unsafe fn issue_scores(&mut self) {
         let q = Self::PLAN.q + self.q.stage * Self::TILE.q_part_bytes();
         let q = Operand::k_major(self.call.smem.plus(q));
@@ -239,6 +240,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 
     /// Issues `out += probs V` for the tile in turn, as one group.
     #[inline(always)]
+    #[track_caller]
     unsafe fn issue_out(&mut self) {
         let v = Self::PLAN.v + self.v.stage * Self::TILE.kv_stage_bytes();
         let v = Operand::n_major(self.call.smem.plus(v), Self::TILE.kv_panel_bytes());
@@ -256,18 +258,21 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn wait_q(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(Self::PLAN.q_full, self.q.stage), self.q.parity) }
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn wait_k(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(Self::PLAN.k_full, self.k.stage), self.k.parity) }
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn wait_v(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(Self::PLAN.v_full, self.v.stage), self.v.parity) }
@@ -275,6 +280,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 
     /// Gives the job's Q back after its last product has been waited for.
     #[inline(always)]
+    #[track_caller]
     unsafe fn release_q(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
         unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.q_empty, self.q.stage)) }
@@ -282,6 +288,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn release_k(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
         unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.k_empty, self.k.stage)) }
@@ -289,6 +296,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn release_v(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
         unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.v_empty, self.v.stage)) }
@@ -297,6 +305,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 
     /// Waits until the consumer before this one has issued.
     #[inline(always)]
+    #[track_caller]
     unsafe fn await_turn(&self) {
         // SAFETY: the two warpgroups that share the barrier each come once per phase.
         unsafe { barrier::sync(TURN + W, 2 * WARPGROUP_THREADS) }
@@ -304,6 +313,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 
     /// Lets the next consumer issue.
     #[inline(always)]
+    #[track_caller]
     unsafe fn pass_turn(&self) {
         let next = (W + 1) % Self::TILE.consumers;
         // SAFETY: as `await_turn`.
@@ -316,6 +326,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 /// # Safety
 /// As [`mbarrier::arrive`].
 #[inline(always)]
+#[track_caller]
 unsafe fn arrive_once_per_warp(bar: Smem) {
     if thread::is_warp_leader() {
         // SAFETY: the caller's contract.
