@@ -306,3 +306,11 @@ pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
         }),
     ]
 }
+
+/// The case for planted errors: several jobs for each of two blocks, full and partial tiles, and
+/// each ring gone round several times.
+pub fn mutation_case(variant: &Variant) -> Case {
+    let tile = Tile::of(variant);
+    let lengths = (2 * tile.q_rows() as usize - 3, 3 * tile.kv_rows as usize - 5);
+    Case::new("mutants", variant, 1, (3, 1), lengths)
+}

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use fulgurite::emulator::{Emulator, Fault, Global, Options, Outcome};
-use fulgurite::{Forward, Plan, Pointers};
+use fulgurite::{Forward, Mask, Plan, Pointers};
 
 use crate::backend::{Backend, Ran};
 use crate::memory::{Allocation, GUARD_ELEMENTS, Launch};
@@ -19,7 +19,7 @@ const FIRST_ADDRESS: u64 = 1 << 41;
 pub struct Emulated {
     /// Schedules to run every case under.
     pub seeds: Vec<u64>,
-    /// Multiprocessors of the device, if not the emulator's own number.
+    /// What the launches did so far.
     counts: Mutex<Vec<Counted>>,
 }
 
@@ -28,7 +28,7 @@ pub struct Emulated {
 pub struct Counted {
     /// The kernel.
     pub entry: &'static str,
-    /// Query tiles × KV tiles × heads of the call, without regard to the mask.
+    /// Query tiles × KV tiles of all heads that the mask makes the kernel visit.
     pub tiles: u64,
     /// The launch's counts.
     pub outcome: Outcome,
@@ -123,7 +123,9 @@ impl Backend for Emulated {
             let mut one = fresh.clone();
             let options = Options { seed, ..Options::default() };
             let (plan, result) = run_once(&mut one, options).map_err(|error| error.to_string())?;
-            let outcome = result.map_err(|fault| fault.to_string())?;
+            let outcome = result.map_err(|fault| {
+                format!("{fault}\n  to see it again: --emulate --replay {seed}")
+            })?;
             self.count(&plan, outcome);
             let out = |launch: &Launch| launch.allocations[launch.out.allocation].regions.clone();
             match &first {
@@ -145,11 +147,20 @@ impl Backend for Emulated {
 
 impl Emulated {
     fn count(&self, plan: &Plan, outcome: Outcome) {
-        let tile = plan.tile();
-        let [batch, heads, rows, _] = plan.request().q.shape;
-        let q_tiles = rows.div_ceil(tile.q_rows() as usize);
-        let kv_tiles = plan.request().k.shape[2].div_ceil(tile.kv_rows as usize);
-        let tiles = (batch * heads * q_tiles * kv_tiles) as u64;
+        let (tile, request) = (plan.tile(), plan.request());
+        let [batch, heads, rows, _] = request.q.shape;
+        let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
+        let kv_len = request.k.shape[2];
+        let visited = |first_row: usize| {
+            let last_row = (first_row + q_rows).min(rows) - 1;
+            let keys = match request.mask {
+                Mask::Full => kv_len,
+                Mask::Causal => (last_row + 1 + kv_len).saturating_sub(rows).min(kv_len),
+            };
+            keys.div_ceil(kv_rows).max(1)
+        };
+        let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
+        let tiles = (batch * heads * of_head) as u64;
         if let Ok(mut counts) = self.counts.lock() {
             counts.push(Counted { entry: plan.variant().entry, tiles, outcome });
         }

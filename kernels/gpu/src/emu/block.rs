@@ -116,6 +116,8 @@ pub struct Lane {
     pub site: Option<Site>,
     pub request: Option<Request>,
     pub result: u32,
+    /// The mbarrier whose phase woke it, until it runs.
+    pub woken_by: Option<u32>,
     /// The way out of its fiber, once it runs.
     pub yielder: *const Yielder<(), ()>,
     /// Registers named since its last fence.
@@ -132,6 +134,7 @@ impl Lane {
             site: None,
             request: None,
             result: 0,
+            woken_by: None,
             yielder: std::ptr::null(),
             pinned: Vec::new(),
             fenced: Vec::new(),

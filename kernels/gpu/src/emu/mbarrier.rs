@@ -116,8 +116,7 @@ impl Block {
         barrier.pending -= 1;
         barrier.bytes += i64::from(bytes);
         self.release(self.current);
-        self.complete(bar);
-        Ok(())
+        self.complete(bar)
     }
 
     /// Whether the phase of this parity is complete; if so, the thread learns what it brings.
@@ -165,15 +164,15 @@ impl Block {
             );
         }
         barrier.bytes -= i64::from(bytes);
-        self.complete(bar);
-        Ok(())
+        self.complete(bar)
     }
 
     /// Closes the phase if nothing is missing, and wakes who waits for it.
-    fn complete(&mut self, bar: u32) {
+    fn complete(&mut self, bar: u32) -> Checked {
+        let name = self.mbarrier_name(bar);
         let barrier = self.mbarriers.get_mut(&bar).expect("the caller has it");
         if barrier.pending > 0 || barrier.bytes != 0 {
-            return;
+            return Ok(());
         }
         let parity = barrier.phase & 1;
         barrier.phase += 1;
@@ -183,11 +182,20 @@ impl Block {
         barrier.completed.raise(barrier.agent, barrier.phase);
         let completed = barrier.completed.clone();
         for thread in 0..self.lanes.len() {
+            if self.lanes[thread].woken_by == Some(bar) {
+                return broken!(
+                    Barrier,
+                    "{name} completes another phase before thread {thread} has seen the last one: \
+                     a device might miss it"
+                );
+            }
             if self.lanes[thread].state == (State::OnMbarrier { bar, parity }) {
                 self.clocks[thread].join(&completed);
+                self.lanes[thread].woken_by = Some(bar);
                 self.wake(thread);
             }
         }
+        Ok(())
     }
 
     /// What an mbarrier waits for, in words.

@@ -197,7 +197,10 @@ fn run_warp(block: *mut Block, fibers: &mut [Fiber], warp: usize) {
         ready &= ready - 1;
         let thread = warp * 32 + lane as usize;
         // SAFETY: as above.
-        unsafe { (&mut *block).current = thread };
+        unsafe {
+            (&mut *block).current = thread;
+            (&mut *block).lanes[thread].woken_by = None;
+        }
         let result = catch_unwind(AssertUnwindSafe(|| fibers[thread].resume(())));
         // SAFETY: as above.
         let state = unsafe { &mut *block };
