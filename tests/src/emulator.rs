@@ -3,13 +3,13 @@
 use std::sync::Mutex;
 
 use fulgurite::emulator::{Emulator, Fault, Global, Options, Outcome};
-use fulgurite::{Forward, Mask, Plan, Pointers};
+use fulgurite::{Mask, Plan, Pointers};
 
 use crate::backend::{Backend, Ran};
 use crate::memory::{Allocation, GUARD_ELEMENTS, Launch};
 
-/// Products (rows × keys × heads × 2 head dims) beyond which a case is too long to emulate.
-const BUDGET: usize = 400_000_000;
+/// Multiplications of a product beyond which a case is too long to emulate.
+pub const BUDGET: usize = 400_000_000;
 
 /// Address of the first allocation; each has its own 2^41 bytes.
 const FIRST_ADDRESS: u64 = 1 << 41;
@@ -46,10 +46,9 @@ impl Emulated {
     }
 }
 
-/// Products of a call.
-pub fn products(request: &Forward) -> usize {
-    let [batch, heads, rows, head_dim] = request.q.shape;
-    batch * heads * rows.next_multiple_of(128) * request.k.shape[2].next_multiple_of(64) * head_dim
+/// Multiplications of one of a call's two products; `q`: shape of the queries.
+pub fn products([batch, heads, rows, head_dim]: [usize; 4], kv_len: usize) -> usize {
+    batch * heads * rows.next_multiple_of(128) * kv_len.next_multiple_of(64) * head_dim
 }
 
 /// Runs a launch once. The inner error is a rule that the kernel broke.
@@ -114,7 +113,8 @@ impl Backend for Emulated {
     }
 
     fn run(&self, launch: &mut Launch) -> Result<Ran, String> {
-        if products(&launch.request) > BUDGET {
+        let request = &launch.request;
+        if products(request.q.shape, request.k.shape[2]) > BUDGET {
             return Ok(Ran::Skipped("too long to emulate".to_owned()));
         }
         let fresh = launch.clone();

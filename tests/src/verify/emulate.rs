@@ -5,19 +5,31 @@ use std::time::Instant;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use fulgurite::VARIANTS;
+
 use super::{Job, Options, Tally, run_jobs};
-use crate::emulator::{Counted, Emulated};
+use crate::cases::Case;
+use crate::emulator::{BUDGET, Counted, Emulated, products};
 
 /// Schedules for every case, if nothing else is asked for: one of each kind.
 pub const SCHEDULES: u64 = 3;
 
-/// Runs every job on the emulator under the schedules that are asked for.
-pub fn verify(jobs: &[Job], options: &Options, tally: &mut Tally) {
+/// Runs the small cases, and those of the full list that are not too long, on the emulator.
+pub fn verify(small: Vec<Job>, full: Vec<Job>, options: &Options, tally: &mut Tally) {
     let seeds = options.seeds();
     println!("On the emulator, under schedules {seeds:?}, every synchronisation checked:");
+    let (fits, long): (Vec<Job>, Vec<Job>) = full.into_iter().partition(|job| {
+        let Case { batch, heads, q_len, kv_len, head_dim, .. } = job.case;
+        products([batch, heads.0, q_len, head_dim], kv_len) <= BUDGET
+    });
+    let mut jobs = [small, fits].concat();
+    jobs.sort_by_key(|job| VARIANTS.iter().position(|variant| variant == job.variant));
+    if !long.is_empty() {
+        println!("  {} of the cases for a GPU are too long for it and left out", long.len());
+    }
     let start = Instant::now();
     let emulated = Emulated::new(seeds);
-    let records = run_jobs(jobs, &emulated);
+    let records = run_jobs(&jobs, &emulated);
     tally.add_records(records);
     println!("  {} cases in {:.1} s", jobs.len(), start.elapsed().as_secs_f64());
     if options.stats {

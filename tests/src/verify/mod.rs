@@ -137,7 +137,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 if !options.emulate {
                     offline::verify_model(&jobs, &mut tally);
                 }
-                emulate::verify(&emulated, options, &mut tally);
+                emulate::verify(emulated, jobs, options, &mut tally);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Operations that a warp or a warpgroup does together.
 
 use super::block::{Block, ProductRequest, Request, Shuffle, State};
+use super::clock::Clock;
 use super::report::{Broken, Checked, FaultKind, Primitive, Site, broken, place};
 
 impl Block {
@@ -222,9 +223,13 @@ impl Block {
 
     /// After the last thread has ended: nothing may be left open.
     pub fn finish(&mut self) {
-        if let Some(copy) = self.copies.first() {
-            let (site, thread) = (copy.site, copy.thread);
-            let text = "the block has ended, and this copy is still on its way";
+        let unseen = self.mbarriers.values().find_map(|barrier| {
+            let (phase, site, thread) = barrier.last_copy?;
+            let seen = |clock: &Clock| clock.time(barrier.agent) > phase;
+            (!self.clocks.iter().any(seen)).then_some((site, thread))
+        });
+        if let Some((site, thread)) = unseen {
+            let text = "the block has ended, and nobody has waited for this copy";
             let broken = Broken::new(FaultKind::Unfinished, text);
             return self.fail(Primitive::TmaLoad, Some(site), Some(thread), broken);
         }

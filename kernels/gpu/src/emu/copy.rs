@@ -52,7 +52,7 @@ impl Block {
         }
         let bytes = map.box_bytes();
         self.shared.check_range(to, bytes)?;
-        let (agent, phase) = self.mbarrier_for_copy(bar)?;
+        let (agent, phase) = self.mbarrier_for_copy(bar, site)?;
         let first = self.shared.granule(to)?;
         let write = Write { agent, time: phase + 1, site };
         let clock = &self.clocks[self.current];

@@ -22,6 +22,8 @@ pub struct Mbarrier {
     completed: Clock,
     /// The initialisation as an event of the thread that did it.
     init: (Agent, u32, Site),
+    /// The phase, place and thread of the last copy that completes on it.
+    pub last_copy: Option<(u32, Site, usize)>,
     /// The fence that makes it visible to the copy engine, likewise.
     fence: Option<(Agent, u32)>,
 }
@@ -63,6 +65,7 @@ impl Block {
             arriving: Clock::default(),
             completed: Clock::default(),
             init: (event_agent, time, site),
+            last_copy: None,
             fence: None,
         };
         self.mbarriers.insert(bar, barrier);
@@ -136,10 +139,12 @@ impl Block {
     }
 
     /// The copy engine is given a barrier: its agent and the phase that will see the copy.
-    pub fn mbarrier_for_copy(&mut self, bar: u32) -> Checked<(Agent, u32)> {
+    pub fn mbarrier_for_copy(&mut self, bar: u32, site: Site) -> Checked<(Agent, u32)> {
         let name = self.mbarrier_name(bar);
+        let current = self.current;
         let barrier = self.mbarrier(bar)?;
         let (agent, phase, fence) = (barrier.agent, barrier.phase, barrier.fence);
+        barrier.last_copy = Some((phase, site, current));
         let clock = &self.clocks[self.current];
         if fence.is_none_or(|(agent, time)| clock.time(agent) < time) {
             return broken!(
