@@ -132,12 +132,14 @@ pub fn run(options: &Options) -> Result<bool, String> {
                     run_jobs(&jobs, gpu)
                 });
                 tally.add_records(records);
+                let same = emulate::compare_with(gpu, &emulated);
+                tally.add_check("the emulator gives the same", &same);
             }
             None => {
                 if !options.emulate {
                     offline::verify_model(&jobs, &mut tally);
                 }
-                emulate::verify(emulated, jobs, options, &mut tally);
+                emulate::verify(&emulated, jobs, options, &mut tally);
             }
         }
     }
