@@ -356,4 +356,10 @@ pub enum Error {
         /// The missing entry.
         entry: &'static str,
     },
+    /// A kernel broke a rule on the emulator.
+    #[error("on the emulator: {fault}; this is an error of the kernel: please report it")]
+    Emulated {
+        /// The rule, where it was broken and by whom.
+        fault: String,
+    },
 }

@@ -57,6 +57,8 @@
 mod check;
 mod device;
 mod driver;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 mod error;
 mod forward;
 mod launch;
@@ -76,6 +78,8 @@ pub use fulgurite_spec::{
 };
 
 pub use crate::device::DeviceFacts;
+#[cfg(feature = "emulator")]
+pub use crate::emulator::Emulator;
 pub use crate::error::Error;
 pub use crate::forward::{Forward, Mask};
 pub use crate::launch::{Element, Pointers, Prepared};

@@ -7,19 +7,14 @@
 //! * [`mask`]: which KV tiles a query tile visits, and which elements of them count.
 //! * `entry`: one PTX entry per row of the variant table.
 //! * `forward`: the forward kernels; `softmax`, `ring`, `epilogue`: their parts.
-#![no_std]
+#![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
 
+pub mod entry;
+pub mod epilogue;
+pub mod forward;
 pub mod mask;
 pub mod ring;
-
-#[cfg(target_arch = "nvptx64")]
-pub mod entry;
-#[cfg(target_arch = "nvptx64")]
-pub mod epilogue;
-#[cfg(target_arch = "nvptx64")]
-pub mod forward;
-#[cfg(target_arch = "nvptx64")]
 pub mod softmax;
 
 #[cfg(target_arch = "nvptx64")]

@@ -86,7 +86,6 @@ impl Mask for Causal {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use super::*;
 
     /// Tiles outside the segments keep nothing, tiles in `0..full` keep everything.

@@ -291,3 +291,34 @@ fn sizes(variant: &Variant) -> Vec<Case> {
     }
     all
 }
+
+/// The cases for the emulator, small but with every branch: one row, partial tiles, more queries
+/// than keys, several KV tiles so that the ring goes round, grouped heads, and enough jobs that
+/// each of two blocks does several.
+pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
+    let tile = Tile::of(variant);
+    let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
+    let case = |what, batch, heads, lengths| Case::new(what, variant, batch, heads, lengths);
+    vec![
+        case("one row", 1, (1, 1), (1, 1)),
+        case("one row, several tiles", 1, (2, 1), (1, 2 * kv_rows + 5)),
+        case("partial tiles", 1, (1, 1), (q_rows - 1, kv_rows + 1)),
+        case("more queries than keys", 1, (1, 1), (q_rows + 70, 40)),
+        case("round the ring", 1, (1, 1), (q_rows, 5 * kv_rows - 3)),
+        case("several jobs", 1, (5, 1), (q_rows + 1, kv_rows + 9)),
+        case("grouped heads", 2, (4, 2), (66, kv_rows)),
+        case("padded, sliced", 1, (2, 2), (70, 90)).with(|case| {
+            case.head_dim -= 8;
+            case.arrangement = Arrangement::SlicedHeadDim;
+            case.lse = false;
+        }),
+    ]
+}
+
+/// The case for planted errors: several jobs for each of two blocks, full and partial tiles, and
+/// each ring gone round several times.
+pub fn mutation_case(variant: &Variant) -> Case {
+    let tile = Tile::of(variant);
+    let lengths = (2 * tile.q_rows() as usize - 3, 3 * tile.kv_rows as usize - 5);
+    Case::new("mutants", variant, 1, (3, 1), lengths)
+}

@@ -13,6 +13,7 @@ pub mod cases;
 pub mod check;
 pub mod closed_forms;
 pub mod compare;
+pub mod emulator;
 pub mod gpu;
 pub mod lowprec;
 pub mod memory;

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::harness;
 use crate::process::{cargo, run};
 use crate::tidy;
+use crate::unchanged;
 use crate::workspace::Workspace;
 
 /// Options of `ci`.
@@ -26,6 +27,7 @@ enum Step {
     Fmt,
     Tidy,
     Build,
+    PtxUnchanged,
     Clippy,
     Test,
     Verify,
@@ -75,6 +77,7 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
         Step::Fmt => cargo(&["fmt", "--all", "--check"]),
         Step::Tidy => tidy::run(workspace),
         Step::Build => build::run(workspace, &build),
+        Step::PtxUnchanged => unchanged::run(workspace),
         Step::Clippy => {
             cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
         }

@@ -17,6 +17,7 @@ mod ptx;
 mod ptxas;
 mod tidy;
 mod toolchain;
+mod unchanged;
 mod workspace;
 
 use build::BuildArgs;
@@ -43,6 +44,8 @@ enum Command {
     Dist(BuildArgs),
     /// Build, then run all tests; arguments go to `cargo test`
     Test(Passed),
+    /// Check that what serves the emulator alone does not change the PTX
+    PtxUnchanged,
     /// Check the rules of the repository that compilers do not know
     Tidy,
     /// Run everything that must hold before a change is taken
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Bench(passed) => check("bench", passed),
         Command::Dist(arguments) => harness::dist(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
+        Command::PtxUnchanged => unchanged::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Ci(arguments) => ci::ci(&workspace, &arguments),
     };

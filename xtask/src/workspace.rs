@@ -27,7 +27,6 @@ impl Workspace {
     }
 
     /// A checkout at this place.
-    #[cfg(test)]
     pub fn at(root: &Path) -> Workspace {
         Workspace { root: root.to_path_buf(), target: root.join("target") }
     }

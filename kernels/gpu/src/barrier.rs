@@ -2,11 +2,18 @@
 
 use crate::imp;
 
+/// Gives barrier `id` a name for the emulator's reports: `family[index]`. Nothing on the GPU.
+#[inline(always)]
+pub fn name(id: u32, family: &'static str, index: u32) {
+    imp::barrier_name(id, family, index)
+}
+
 /// Waits for all threads of the block (id 0).
 ///
 /// # Safety
 /// Every thread of the block calls it the same number of times.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn sync_all() {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::barrier_sync_all() }
@@ -18,6 +25,7 @@ pub unsafe fn sync_all() {
 /// `id < 16`; all threads of the warp call it; everyone who uses the barrier in this phase gives
 /// the same `thread_count`, a multiple of 32.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn sync(id: u32, thread_count: u32) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::barrier_sync(id, thread_count) }
@@ -28,6 +36,7 @@ pub unsafe fn sync(id: u32, thread_count: u32) {
 /// # Safety
 /// As [`sync`].
 #[inline(always)]
+#[track_caller]
 pub unsafe fn arrive(id: u32, thread_count: u32) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::barrier_arrive(id, thread_count) }

@@ -43,6 +43,7 @@ macro_rules! element {
             }
 
             #[inline(always)]
+            #[track_caller]
             unsafe fn wgmma_ss<const N: u32, const ADD: bool>(
                 acc: &mut Accum<N>,
                 a: u64,
@@ -53,6 +54,7 @@ macro_rules! element {
             }
 
             #[inline(always)]
+            #[track_caller]
             unsafe fn wgmma_rs<const N: u32>(acc: &mut Accum<N>, a: [u32; 4], b: u64) {
                 // SAFETY: the caller's contract is the instruction's.
                 unsafe { imp::$rs::<N>(&mut acc.registers, a, b) }

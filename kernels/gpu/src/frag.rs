@@ -35,6 +35,7 @@ fn first_column() -> u32 {
 
 /// Combines a value over the quad that holds a row.
 #[inline(always)]
+#[track_caller]
 fn reduce_quad(value: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
     let value = combine(value, imp::shuffle_xor_f32::<1>(value));
     combine(value, imp::shuffle_xor_f32::<2>(value))
@@ -42,6 +43,7 @@ fn reduce_quad(value: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// Sum over the quad, for values that each thread accumulated for its rows.
 #[inline(always)]
+#[track_caller]
 pub fn sum_rows(values: [f32; 2]) -> [f32; 2] {
     [reduce_quad(values[0], |a, b| a + b), reduce_quad(values[1], |a, b| a + b)]
 }
@@ -51,6 +53,7 @@ pub fn sum_rows(values: [f32; 2]) -> [f32; 2] {
 /// # Safety
 /// `address(half)` is 4-byte aligned global memory of that row, if `stored[half]`.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn store_per_row(values: [f32; 2], stored: [bool; 2], address: impl Fn(usize) -> u64) {
     let mut half = 0;
     while half < 2 {
@@ -73,6 +76,7 @@ impl<const N: u32> Accum<N> {
 
     /// Per row, the largest of `floor` and the row's elements; NaN elements are passed over.
     #[inline(always)]
+    #[track_caller]
     pub fn row_max(&self, floor: [f32; 2]) -> [f32; 2] {
         // Two chains per row: one chain of N/4 dependent maxima would leave the pipe half idle.
         let mut even = floor;
@@ -180,6 +184,7 @@ impl<const N: u32> Packed<N> {
     /// `row_address(half)` is the 16-byte aligned address of the row's first column, with room for
     /// `column_count` columns (a multiple of 8), if `stored[half]`; no other warp writes the row.
     #[inline(always)]
+    #[track_caller]
     pub unsafe fn store_rows(&self, column_count: u32, stored: [bool; 2], row_address: [u64; 2]) {
         let place = imp::thread_index() % 4;
         let mut group = 0;
@@ -212,6 +217,7 @@ impl<const N: u32> Packed<N> {
 /// Transposes the 4×4 matrix whose rows are the quad's threads: thread `place` gives its word for
 /// each column and gets all words of column `place`.
 #[inline(always)]
+#[track_caller]
 fn transpose_quad(place: u32, words: [u32; 4]) -> [u32; 4] {
     let (a, b) = exchange::<1>(place & 1 != 0, words[0], words[1]);
     let (c, d) = exchange::<1>(place & 1 != 0, words[2], words[3]);
@@ -222,6 +228,7 @@ fn transpose_quad(place: u32, words: [u32; 4]) -> [u32; 4] {
 
 /// Swaps the off-diagonal of a 2×2 matrix spread over two threads that differ in bit `XOR`.
 #[inline(always)]
+#[track_caller]
 fn exchange<const XOR: u32>(upper: bool, low: u32, high: u32) -> (u32, u32) {
     let received = imp::shuffle_xor::<XOR>(if upper { low } else { high });
     if upper { (received, high) } else { (low, received) }

@@ -7,6 +7,7 @@ use crate::imp;
 /// # Safety
 /// `address` is 16-byte aligned global memory that this thread alone writes.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn store_16(address: u64, words: [u32; 4]) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::store_global_16(address, words) }
@@ -17,6 +18,7 @@ pub unsafe fn store_16(address: u64, words: [u32; 4]) {
 /// # Safety
 /// `address` is 4-byte aligned global memory that this thread alone writes.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn store_f32(address: u64, value: f32) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::store_global_f32(address, value) }

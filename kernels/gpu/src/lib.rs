@@ -6,7 +6,9 @@
 //!
 //! Shared memory is reached through [`smem::Smem`], a plain address: Rust references to memory
 //! that other threads and the copy engine write would be undefined behaviour.
-#![no_std]
+//!
+//! On any other target `imp` is `emu/body.rs`: the same functions, emulated; see [`emu`].
+#![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "nvptx64")]
@@ -14,25 +16,22 @@
 #[doc(hidden)]
 pub mod imp;
 
-#[cfg(target_arch = "nvptx64")]
-pub mod barrier;
-#[cfg(target_arch = "nvptx64")]
-pub mod element;
-#[cfg(target_arch = "nvptx64")]
-pub mod frag;
-#[cfg(target_arch = "nvptx64")]
-pub mod global;
-#[cfg(target_arch = "nvptx64")]
-pub mod math;
-#[cfg(target_arch = "nvptx64")]
-pub mod mbarrier;
-#[cfg(target_arch = "nvptx64")]
-pub mod registers;
-#[cfg(target_arch = "nvptx64")]
-pub mod thread;
-#[cfg(target_arch = "nvptx64")]
-pub mod tma;
-#[cfg(target_arch = "nvptx64")]
-pub mod wgmma;
+#[cfg(not(target_arch = "nvptx64"))]
+#[path = "emu/body.rs"]
+#[doc(hidden)]
+pub mod imp;
 
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod emu;
+
+pub mod barrier;
+pub mod element;
+pub mod frag;
+pub mod global;
+pub mod math;
+pub mod mbarrier;
+pub mod registers;
 pub mod smem;
+pub mod thread;
+pub mod tma;
+pub mod wgmma;

@@ -8,9 +8,17 @@ use crate::{imp, smem::Smem};
 /// `bar` is 8-byte aligned, inside the CTA's shared memory and used for nothing else; one thread
 /// calls it, before [`fence_init`].
 #[inline(always)]
+#[track_caller]
 pub unsafe fn init(bar: Smem, arrivals: u32) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::mbarrier_init(bar.0, arrivals) }
+}
+
+/// Gives the barrier at `bar` a name for the emulator's reports: `family[index]`. Nothing on the
+/// GPU.
+#[inline(always)]
+pub fn name(bar: Smem, family: &'static str, index: u32) {
+    imp::mbarrier_name(bar.0, family, index)
 }
 
 /// Makes this thread's [`init`]s visible to the copy engine; a block barrier must follow before
@@ -19,6 +27,7 @@ pub unsafe fn init(bar: Smem, arrivals: u32) {
 /// # Safety
 /// Called by the thread that initialised the barriers.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn fence_init() {
     // SAFETY: a fence has no operands; its place is the caller's contract.
     unsafe { imp::mbarrier_fence_init() }
@@ -29,6 +38,7 @@ pub unsafe fn fence_init() {
 /// # Safety
 /// `bar` is initialised, and the phase still waits for this arrival.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn arrive(bar: Smem) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::mbarrier_arrive(bar.0) }
@@ -39,6 +49,7 @@ pub unsafe fn arrive(bar: Smem) {
 /// # Safety
 /// As [`arrive`]; copies of exactly `bytes` bytes are issued on `bar` in this phase.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn arrive_expect(bar: Smem, bytes: u32) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::mbarrier_arrive_expect(bar.0, bytes) }
@@ -51,6 +62,7 @@ pub unsafe fn arrive_expect(bar: Smem, bytes: u32) {
 /// same parity can complete twice before this thread calls again (the ring guarantees it: a
 /// producer is never more than the ring's length ahead).
 #[inline(always)]
+#[track_caller]
 pub unsafe fn wait(bar: Smem, parity: u32) {
     // SAFETY: the caller's contract is the instruction's.
     while !unsafe { imp::mbarrier_try_wait(bar.0, parity) } {}

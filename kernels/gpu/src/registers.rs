@@ -13,6 +13,7 @@ pub trait Budget {
 /// # Safety
 /// All threads of the warpgroup call it once, at the start of their role.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn shrink_to<B: Budget>() {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::setmaxnreg_dec::<B>() }
@@ -23,6 +24,7 @@ pub unsafe fn shrink_to<B: Budget>() {
 /// # Safety
 /// As [`shrink_to`]; the budgets of all roles fit into the register file (asserted in `spec`).
 #[inline(always)]
+#[track_caller]
 pub unsafe fn grow_to<B: Budget>() {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::setmaxnreg_inc::<B>() }

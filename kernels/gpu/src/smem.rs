@@ -6,7 +6,6 @@ pub struct Smem(pub u32);
 
 impl Smem {
     /// Start of the CTA's dynamic shared memory, 1024-byte aligned.
-    #[cfg(target_arch = "nvptx64")]
     #[inline(always)]
     pub fn base() -> Smem {
         Smem(crate::imp::dynamic_smem_base())

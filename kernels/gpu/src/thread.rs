@@ -13,6 +13,7 @@ pub fn index() -> u32 {
 /// Read through a shuffle, because ptxas serialises every `wgmma` behind a branch that it cannot
 /// prove uniform (note C7520).
 #[inline(always)]
+#[track_caller]
 pub fn warpgroup() -> u32 {
     imp::broadcast_first(imp::thread_index() / 128)
 }

@@ -30,6 +30,7 @@ impl MapAddress {
 
 /// Brings a tensor map into the descriptor cache, so that the first copy does not wait for it.
 #[inline(always)]
+#[track_caller]
 pub fn prefetch(map: MapAddress) {
     // SAFETY: `MapAddress` can only hold the address of a valid map.
     unsafe { imp::tma_prefetch(map.0) }
@@ -44,6 +45,7 @@ pub fn prefetch(map: MapAddress) {
 /// `to` is 1024-byte aligned with room for the map's box, nobody reads or writes that room before
 /// `bar` completes the phase, and the phase expects the bytes of this box.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn load(to: Smem, map: MapAddress, bar: Smem, at: [u32; 4]) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::tma_load_4d(to.0, map.0, bar.0, at) }

@@ -54,6 +54,7 @@ impl Operand {
 /// # Safety
 /// All threads of the warpgroup call it; no product into `acc` is in flight.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn begin<const N: u32>(acc: &mut Accum<N>) {
     imp::pin_f32::<N>(&mut acc.registers);
     // SAFETY: the caller's contract is the instruction's.
@@ -65,6 +66,7 @@ pub unsafe fn begin<const N: u32>(acc: &mut Accum<N>) {
 /// # Safety
 /// As [`begin`].
 #[inline(always)]
+#[track_caller]
 pub unsafe fn begin_rs<const K: u32, const N: u32>(a: &mut Packed<K>, acc: &mut Accum<N>) {
     imp::pin_u32::<K>(&mut a.registers);
     // SAFETY: the caller's contract.
@@ -77,6 +79,7 @@ pub unsafe fn begin_rs<const K: u32, const N: u32>(a: &mut Packed<K>, acc: &mut 
 /// All threads of the warpgroup call it after [`begin`]; the operands lie in initialised shared
 /// memory that nobody writes before the product is waited for.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn issue_ss<T: Element, const N: u32, const ADD: bool>(
     acc: &mut Accum<N>,
     a: Operand,
@@ -91,6 +94,7 @@ pub unsafe fn issue_ss<T: Element, const N: u32, const ADD: bool>(
 /// # Safety
 /// As [`issue_ss`]; the registers of `a` are not written before the product is waited for.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn issue_rs<T: Element, const N: u32>(acc: &mut Accum<N>, a: [u32; 4], b: Operand) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { T::wgmma_rs::<N>(acc, a, b.0) }
@@ -101,6 +105,7 @@ pub unsafe fn issue_rs<T: Element, const N: u32>(acc: &mut Accum<N>, a: [u32; 4]
 /// # Safety
 /// All threads of the warpgroup call it.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn commit() {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::wgmma_commit() }
@@ -111,6 +116,7 @@ pub unsafe fn commit() {
 /// # Safety
 /// All threads of the warpgroup call it.
 #[inline(always)]
+#[track_caller]
 pub unsafe fn wait<const PENDING: u32, const N: u32>(acc: &mut Accum<N>) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::wgmma_wait::<PENDING, N>(&mut acc.registers) }

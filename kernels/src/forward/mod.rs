@@ -46,6 +46,7 @@ impl<'a, M: Mask> Jobs<'a, M> {
     }
 
     /// The next job, one without KV tiles after the last.
+    #[allow(clippy::should_implement_trait, reason = "an iterator's `Option` costs registers")]
     #[inline(always)]
     pub fn next(&mut self) -> Job {
         let order = &self.scalars.order;

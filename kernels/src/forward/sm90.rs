@@ -40,6 +40,8 @@ const TURN: u32 = 1;
 
 /// A family of barriers in shared memory.
 struct BarrierSpec {
+    /// What the emulator's reports call it.
+    name: &'static str,
     /// Offset of the first one.
     offset: u32,
     /// How many there are.
@@ -59,16 +61,18 @@ struct BarrierSpec {
 const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
     let warps = WARPGROUP_THREADS / 32;
     [
-        BarrierSpec { offset: plan.q_full, count: tile.q_parts, arrivals: 1 },
-        BarrierSpec { offset: plan.q_empty, count: tile.q_parts, arrivals: warps },
-        BarrierSpec { offset: plan.k_full, count: tile.kv_stages, arrivals: 1 },
+        BarrierSpec { name: "q_full", offset: plan.q_full, count: tile.q_parts, arrivals: 1 },
+        BarrierSpec { name: "q_empty", offset: plan.q_empty, count: tile.q_parts, arrivals: warps },
+        BarrierSpec { name: "k_full", offset: plan.k_full, count: tile.kv_stages, arrivals: 1 },
         BarrierSpec {
+            name: "k_empty",
             offset: plan.k_empty,
             count: tile.kv_stages,
             arrivals: warps * tile.consumers,
         },
-        BarrierSpec { offset: plan.v_full, count: tile.kv_stages, arrivals: 1 },
+        BarrierSpec { name: "v_full", offset: plan.v_full, count: tile.kv_stages, arrivals: 1 },
         BarrierSpec {
+            name: "v_empty",
             offset: plan.v_empty,
             count: tile.kv_stages,
             arrivals: warps * tile.consumers,
@@ -155,11 +159,18 @@ unsafe fn start<T: Element, M: Mask, const D: u32, const Q: u32>(call: &Call) {
         let spec = &families[family];
         let mut index = 0;
         while index < spec.count {
+            let bar = call.bar(spec.offset, index);
+            mbarrier::name(bar, spec.name, index);
             // SAFETY: the plan reserves these bytes; one thread runs this.
-            unsafe { mbarrier::init(call.bar(spec.offset, index), spec.arrivals) }
+            unsafe { mbarrier::init(bar, spec.arrivals) }
             index += 1;
         }
         family += 1;
+    }
+    let mut consumer = 0;
+    while consumer < const { Shape::<T, M, D, Q>::TILE.consumers } {
+        barrier::name(TURN + consumer, "turn", consumer);
+        consumer += 1;
     }
     // SAFETY: this thread initialised the barriers; the maps follow each other.
     unsafe {

@@ -1,5 +1,6 @@
 //! `verify`: every variant on every case, or on a user's own tensors.
 
+mod emulate;
 mod input;
 mod offline;
 mod report;
@@ -13,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use crate::backend::{Backend, Model};
-use crate::cases::{Case, cases};
+use crate::cases::{Case, cases, emulated_cases};
 use crate::check::{Outcome, check};
 use crate::gpu::Gpu;
 pub use offline::{ptx_faults, static_checks};
@@ -46,12 +47,44 @@ pub struct Options {
     /// Do not use a GPU even if there is one
     #[arg(long)]
     pub no_gpu: bool,
+    /// Run the kernels on the emulator alone, even if there is a GPU
+    #[arg(long)]
+    pub emulate: bool,
+    /// The emulator's first schedule: 0 is round robin, odd ones are random, even ones random by
+    /// priorities
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// How many schedules the emulator runs every case under
+    #[arg(long, value_name = "N", default_value_t = emulate::SCHEDULES)]
+    pub schedules: u64,
+    /// Run the emulator under this one schedule, the seed of a report
+    #[arg(long, value_name = "SEED")]
+    pub replay: Option<u64>,
+    /// Print how many products, copied bytes and barrier operations the kernels take per tile
+    #[arg(long)]
+    pub stats: bool,
 }
 
 impl Options {
     fn wants(&self, entry: &str, case: &str) -> bool {
         let full = format!("{entry} {case}");
         self.filter.iter().all(|text| full.contains(text))
+    }
+
+    /// The cases of a list that are wanted, for every variant.
+    fn jobs(&self, list: fn(&Variant) -> Vec<Case>) -> Vec<Job> {
+        let jobs = VARIANTS
+            .iter()
+            .flat_map(|variant| list(variant).into_iter().map(move |case| Job { variant, case }));
+        jobs.filter(|job| self.wants(job.variant.entry, &job.case.name)).collect()
+    }
+
+    /// The emulator's schedules.
+    fn seeds(&self) -> Vec<u64> {
+        match self.replay {
+            Some(seed) => vec![seed],
+            None => (self.seed..self.seed.saturating_add(self.schedules.max(1))).collect(),
+        }
     }
 }
 
@@ -70,16 +103,14 @@ pub struct Job {
 /// A message if the options cannot be followed: an unreadable input, a report that cannot be
 /// written.
 pub fn run(options: &Options) -> Result<bool, String> {
-    let jobs: Vec<Job> = VARIANTS
-        .iter()
-        .flat_map(|variant| cases(variant).into_iter().map(move |case| Job { variant, case }))
-        .filter(|job| options.wants(job.variant.entry, &job.case.name))
-        .collect();
+    let jobs = options.jobs(cases);
+    let emulated = options.jobs(emulated_cases);
     if options.list {
-        jobs.iter().for_each(|job| println!("{} {}", job.variant.entry, job.case.name));
+        let listed = if options.emulate { &emulated } else { &jobs };
+        listed.iter().for_each(|job| println!("{} {}", job.variant.entry, job.case.name));
         return Ok(true);
     }
-    if jobs.is_empty() && options.input.is_none() {
+    if jobs.is_empty() && emulated.is_empty() && options.input.is_none() {
         return Err(format!("no case contains {:?}; --list shows them", options.filter));
     }
     let start = Instant::now();
@@ -101,8 +132,15 @@ pub fn run(options: &Options) -> Result<bool, String> {
                     run_jobs(&jobs, gpu)
                 });
                 tally.add_records(records);
+                let same = emulate::compare_with(gpu, &emulated);
+                tally.add_check("the emulator gives the same", &same);
             }
-            None => offline::verify_model(&jobs, &mut tally),
+            None => {
+                if !options.emulate {
+                    offline::verify_model(&jobs, &mut tally);
+                }
+                emulate::verify(&emulated, jobs, options, &mut tally);
+            }
         }
     }
     tally.print_table();
@@ -115,8 +153,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
 /// The GPU; none if there is none that the kernels are for, which is said. A right GPU that fails
 /// is an error.
 fn open(options: &Options) -> Result<Option<Gpu>, String> {
+    if options.emulate {
+        println!("GPU: not wanted (--emulate); the kernels run on the emulator.");
+        return Ok(None);
+    }
     if options.no_gpu {
-        println!("GPU: not wanted (--no-gpu); no kernel is run.");
+        println!("GPU: not wanted (--no-gpu); the kernels run on the emulator.");
         return Ok(None);
     }
     match Gpu::open(options.device) {
@@ -132,7 +174,7 @@ fn open(options: &Options) -> Result<Option<Gpu>, String> {
             | fulgurite::Error::Architecture { .. }
             | fulgurite::Error::NotBuilt { .. }),
         ) => {
-            println!("GPU: none can be used, so NO KERNEL IS RUN; what can be checked without is.");
+            println!("GPU: none can be used; the kernels run on the emulator, on small cases.");
             println!("     ({error})");
             Ok(None)
         }

@@ -4,6 +4,12 @@ use crate::registers::Budget;
 use core::arch::asm;
 
 #[inline(always)]
+pub fn barrier_name(_id: u32, _family: &'static str, _index: u32) {}
+
+#[inline(always)]
+pub fn mbarrier_name(_bar: u32, _family: &'static str, _index: u32) {}
+
+#[inline(always)]
 pub unsafe fn barrier_sync_all() {
     unsafe { asm!("bar.sync 0;", options(nostack)) }
 }

@@ -161,6 +161,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Gives a tile of V back unused.
     #[inline(always)]
+    #[track_caller]
     unsafe fn skip_v(&mut self) {
         // SAFETY: as `start`.
         unsafe {
@@ -306,6 +307,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Issues `scores = Q Kᵀ` for the tile in turn, as one group.
     #[inline(always)]
+    #[track_caller]
     unsafe fn issue_scores(&mut self) {
         let q = Self::PLAN.q + self.q.stage * Self::TILE.q_part_bytes();
         let q = Operand::k_major(self.call.smem.plus(q));
@@ -335,6 +337,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Issues `out += probs V` for the tile in turn, as one group.
     #[inline(always)]
+    #[track_caller]
     unsafe fn issue_out(&mut self) {
         let v = Self::PLAN.v + self.v.stage * Self::TILE.kv_stage_bytes();
         let v = Operand::n_major(self.call.smem.plus(v), Self::TILE.kv_panel_bytes());
@@ -352,18 +355,21 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn wait_q(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(Self::PLAN.q_full, self.q.stage), self.q.parity) }
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn wait_k(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(Self::PLAN.k_full, self.k.stage), self.k.parity) }
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn wait_v(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(Self::PLAN.v_full, self.v.stage), self.v.parity) }
@@ -371,6 +377,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Gives the job's Q back after its last product has been waited for.
     #[inline(always)]
+    #[track_caller]
     unsafe fn release_q(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
         unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.q_empty, self.q.stage)) }
@@ -378,6 +385,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn release_k(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
         unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.k_empty, self.k.stage)) }
@@ -385,6 +393,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
     }
 
     #[inline(always)]
+    #[track_caller]
     unsafe fn release_v(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
         unsafe { arrive_once_per_warp(self.call.bar(Self::PLAN.v_empty, self.v.stage)) }
@@ -393,6 +402,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Waits until the consumer before this one has issued.
     #[inline(always)]
+    #[track_caller]
     unsafe fn await_turn(&self) {
         // SAFETY: the two warpgroups that share the barrier each come once per phase.
         unsafe { barrier::sync(TURN + W, 2 * WARPGROUP_THREADS) }
@@ -400,6 +410,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 
     /// Lets the next consumer issue.
     #[inline(always)]
+    #[track_caller]
     unsafe fn pass_turn(&self) {
         let next = (W + 1) % Self::TILE.consumers;
         // SAFETY: as `await_turn`.
@@ -412,6 +423,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u3
 /// # Safety
 /// As [`mbarrier::arrive`].
 #[inline(always)]
+#[track_caller]
 unsafe fn arrive_once_per_warp(bar: Smem) {
     if thread::is_warp_leader() {
         // SAFETY: the caller's contract.

@@ -1,0 +1,378 @@
+//! Bodies of the primitives on the host: each does to the emulated block what its instruction does.
+//!
+//! Contracts are those of the public function of the same purpose. `#[track_caller]` carries the
+//! place of the call from the kernel into reports.
+#![allow(missing_docs, clippy::missing_safety_doc)]
+
+use std::panic::Location;
+
+use half::{bf16, f16};
+
+use crate::emu::block::{
+    Pin, ProductRequest, Request, Shuffle, State, act, collective, suspend, wait, with,
+};
+use crate::emu::mutation::Change;
+use crate::emu::report::{Primitive, broken, place};
+use crate::emu::tensor_core::POISON;
+use crate::registers::Budget;
+use fulgurite_spec::Dtype;
+
+pub fn thread_index() -> u32 {
+    with(|block| block.current as u32)
+}
+
+pub fn block_index() -> u32 {
+    with(|block| block.index)
+}
+
+pub fn grid_size() -> u32 {
+    with(|block| block.grid)
+}
+
+pub fn dynamic_smem_base() -> u32 {
+    crate::emu::shared::BASE
+}
+
+/// Subnormals are zero, with their sign.
+fn flush(x: f32) -> f32 {
+    if x.is_subnormal() { 0.0_f32.copysign(x) } else { x }
+}
+
+pub fn ex2(x: f32) -> f32 {
+    flush(flush(x).exp2())
+}
+
+pub fn lg2(x: f32) -> f32 {
+    flush(x).log2()
+}
+
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    flush(flush(a).mul_add(flush(b), flush(c)))
+}
+
+pub fn pack_bf16(low: f32, high: f32) -> u32 {
+    let bits = |x: f32| if x.is_nan() { 0x7fff } else { u32::from(bf16::from_f32(x).to_bits()) };
+    bits(low) | bits(high) << 16
+}
+
+pub fn pack_f16(low: f32, high: f32) -> u32 {
+    let bits = |x: f32| if x.is_nan() { 0x7fff } else { u32::from(f16::from_f32(x).to_bits()) };
+    bits(low) | bits(high) << 16
+}
+
+#[track_caller]
+pub fn shuffle_xor<const XOR: u32>(value: u32) -> u32 {
+    let request = Request::Shuffle { from: Shuffle::Xor(XOR), value };
+    collective(Primitive::Shuffle, Location::caller(), request)
+}
+
+#[track_caller]
+pub fn shuffle_xor_f32<const XOR: u32>(x: f32) -> f32 {
+    f32::from_bits(shuffle_xor::<XOR>(x.to_bits()))
+}
+
+#[track_caller]
+pub fn broadcast_first(value: u32) -> u32 {
+    let request = Request::Shuffle { from: Shuffle::First, value };
+    collective(Primitive::Shuffle, Location::caller(), request)
+}
+
+#[track_caller]
+pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    act(Primitive::GlobalStore, Location::caller(), |block| {
+        block.global().write(address, &bytes, block.writer())
+    });
+}
+
+#[track_caller]
+pub unsafe fn store_global_f32(address: u64, value: f32) {
+    act(Primitive::GlobalStore, Location::caller(), |block| {
+        block.global().write(address, &value.to_le_bytes(), block.writer())
+    });
+}
+
+pub fn barrier_name(id: u32, family: &'static str, index: u32) {
+    with(|block| block.barrier_names[id as usize % 16] = Some((family, index)));
+}
+
+pub fn mbarrier_name(bar: u32, family: &'static str, index: u32) {
+    with(|block| block.names.insert(bar, (family, index)));
+}
+
+/// What is planted at a named barrier's site, applied to its count.
+#[track_caller]
+fn named_barrier(primitive: Primitive, id: u32, count: u32, wait: bool) {
+    let site = Location::caller();
+    let change = with(|block| {
+        let family = block.barrier_names.get(id as usize).copied().flatten();
+        block.planted(primitive, site, family.map_or("", |(family, _)| family))
+    });
+    let count = match change {
+        Some(Change::Drop) => return,
+        Some(Change::More) => count + 32,
+        Some(Change::Less) => count - 32,
+        _ => count,
+    };
+    collective(primitive, site, Request::Barrier { id, count, wait });
+}
+
+#[track_caller]
+pub unsafe fn barrier_sync_all() {
+    let threads = with(|block| block.lanes.len() as u32);
+    named_barrier(Primitive::BarrierSync, 0, threads, true);
+}
+
+#[track_caller]
+pub unsafe fn barrier_sync(id: u32, thread_count: u32) {
+    named_barrier(Primitive::BarrierSync, id, thread_count, true);
+}
+
+#[track_caller]
+pub unsafe fn barrier_arrive(id: u32, thread_count: u32) {
+    named_barrier(Primitive::BarrierArrive, id, thread_count, false);
+}
+
+/// What is planted at an mbarrier's site.
+fn planted(primitive: Primitive, site: &'static Location<'static>, bar: u32) -> Option<Change> {
+    with(|block| {
+        let family = block.mbarrier_family(bar);
+        block.planted(primitive, site, family)
+    })
+}
+
+#[track_caller]
+pub unsafe fn mbarrier_init(bar: u32, arrivals: u32) {
+    let site = Location::caller();
+    let arrivals = match planted(Primitive::BarrierInit, site, bar) {
+        Some(Change::Drop) => return,
+        Some(Change::More) => arrivals + 1,
+        Some(Change::Less) => arrivals - 1,
+        _ => arrivals,
+    };
+    act(Primitive::BarrierInit, site, |block| block.mbarrier_init(bar, arrivals, site));
+}
+
+#[track_caller]
+pub unsafe fn mbarrier_fence_init() {
+    let site = Location::caller();
+    if planted(Primitive::BarrierFenceInit, site, u32::MAX).is_none() {
+        with(|block| block.mbarrier_fence_init());
+    }
+}
+
+#[track_caller]
+pub unsafe fn mbarrier_arrive(bar: u32) {
+    let site = Location::caller();
+    let change = planted(Primitive::MbarrierArrive, site, bar);
+    if change == Some(Change::Drop) {
+        return;
+    }
+    act(Primitive::MbarrierArrive, site, |block| block.mbarrier_arrive(bar, 0));
+    if change == Some(Change::More) {
+        act(Primitive::MbarrierArrive, site, |block| block.mbarrier_arrive(bar, 0));
+    }
+    // Others may run between an arrival and what follows.
+    suspend();
+}
+
+#[track_caller]
+pub unsafe fn mbarrier_arrive_expect(bar: u32, bytes: u32) {
+    let site = Location::caller();
+    let bytes = match planted(Primitive::MbarrierArriveExpect, site, bar) {
+        Some(Change::Drop) => return,
+        Some(Change::More) => bytes + 16,
+        Some(Change::Less) => bytes - 16,
+        _ => bytes,
+    };
+    act(Primitive::MbarrierArriveExpect, site, |block| block.mbarrier_arrive(bar, bytes));
+    suspend();
+}
+
+/// Waits instead of testing: the loop around it then runs once.
+#[track_caller]
+pub unsafe fn mbarrier_try_wait(bar: u32, parity: u32) -> bool {
+    let site = Location::caller();
+    let parity = match planted(Primitive::MbarrierWait, site, bar) {
+        Some(Change::Drop) => return true,
+        Some(Change::Flip) => parity ^ 1,
+        _ => parity,
+    };
+    let done = act(Primitive::MbarrierWait, site, |block| block.mbarrier_test(bar, parity));
+    if !done {
+        wait(Primitive::MbarrierWait, site, State::OnMbarrier { bar, parity });
+    }
+    true
+}
+
+#[track_caller]
+fn set_registers(primitive: Primitive, grow: bool, count: u32) {
+    let site = Location::caller();
+    if with(|block| block.planted(primitive, site, "")).is_none() {
+        collective(primitive, site, Request::Registers { grow, count });
+    }
+}
+
+#[track_caller]
+pub unsafe fn setmaxnreg_dec<B: Budget>() {
+    set_registers(Primitive::RegistersShrink, false, B::REGISTERS);
+}
+
+#[track_caller]
+pub unsafe fn setmaxnreg_inc<B: Budget>() {
+    set_registers(Primitive::RegistersGrow, true, B::REGISTERS);
+}
+
+#[track_caller]
+pub unsafe fn tma_prefetch(map: u64) {
+    act(Primitive::TmaPrefetch, Location::caller(), |block| block.tensor_map(map).map(|_| ()));
+}
+
+#[track_caller]
+pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4]) {
+    let site = Location::caller();
+    if planted(Primitive::TmaLoad, site, bar).is_none() {
+        act(Primitive::TmaLoad, site, |block| block.tma_load(to, map, bar, at, site));
+    }
+    suspend();
+}
+
+#[track_caller]
+fn pin(address: usize, words: Vec<u32>) {
+    let site = Location::caller();
+    act(Primitive::WgmmaBegin, site, |block| {
+        let thread = block.current;
+        if let Some(before) = block.warpgroups[thread / 128].in_flight(thread % 128, address) {
+            return broken!(
+                Fragment,
+                "the accumulator's product issued at {} was not waited for, or its wait did not \
+                 cover it",
+                place(before)
+            );
+        }
+        block.lanes[thread].pinned.push(Pin { address, words });
+        Ok(())
+    });
+}
+
+#[track_caller]
+pub fn pin_f32<const N: u32>(acc: &mut [f32; 128]) {
+    let words = acc[..N as usize / 2].iter().map(|value| value.to_bits()).collect();
+    pin(acc.as_ptr() as usize, words);
+}
+
+#[track_caller]
+pub fn pin_u32<const N: u32>(packed: &mut [u32; 64]) {
+    pin(packed.as_ptr() as usize, packed[..N as usize / 4].to_vec());
+}
+
+#[track_caller]
+pub unsafe fn wgmma_fence() {
+    let site = Location::caller();
+    if with(|block| block.planted(Primitive::WgmmaBegin, site, "")).is_none() {
+        collective(Primitive::WgmmaBegin, site, Request::Fence);
+    }
+}
+
+#[track_caller]
+pub unsafe fn wgmma_commit() {
+    let site = Location::caller();
+    if with(|block| block.planted(Primitive::WgmmaCommit, site, "")).is_none() {
+        collective(Primitive::WgmmaCommit, site, Request::Commit);
+    }
+}
+
+#[track_caller]
+pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128]) {
+    let site = Location::caller();
+    let pending = match with(|block| block.planted(Primitive::WgmmaWait, site, "")) {
+        Some(Change::Drop) => return,
+        Some(Change::More) => PENDING + 1,
+        _ => PENDING,
+    };
+    let address = acc.as_mut_ptr() as usize;
+    let request = Request::Wait { pending, width: N as usize, address };
+    collective(Primitive::WgmmaWait, site, request);
+}
+
+/// Issues this thread's part of a product: checks that the fence covers its registers, takes the
+/// accumulator's values and poisons it.
+#[track_caller]
+fn product<const N: u32>(acc: &mut [f32; 128], mut request: ProductRequest) {
+    let site = Location::caller();
+    let registers = &mut acc[..N as usize / 2];
+    request.address = registers.as_ptr() as usize;
+    let chained = act(Primitive::WgmmaIssue, site, |block| {
+        let thread = block.current;
+        let lane = &mut block.lanes[thread];
+        if let Some(words) = request.registers {
+            let covers = |pin: &Pin| pin.words.chunks_exact(4).any(|chunk| chunk == words);
+            if !lane.fenced.iter().any(covers) {
+                return broken!(
+                    Fragment,
+                    "no wgmma::begin_rs covers the registers of A since they were written"
+                );
+            }
+        }
+        if block.warpgroups[thread / 128].in_flight(thread % 128, request.address).is_some() {
+            return Ok(true);
+        }
+        let same = |pin: &Pin| {
+            let mut pairs = pin.words.iter().zip(registers.iter());
+            pin.address == request.address && pairs.all(|(old, new)| *old == new.to_bits())
+        };
+        let Some(pin) = lane.fenced.iter().position(same) else {
+            return broken!(
+                Fragment,
+                "no wgmma::begin covers the accumulator's registers since they were written"
+            );
+        };
+        request.loaded = Some(lane.fenced.swap_remove(pin).words);
+        Ok(false)
+    });
+    if !chained {
+        registers.fill(f32::from_bits(POISON));
+    }
+    collective(Primitive::WgmmaIssue, site, Request::Product(request));
+}
+
+macro_rules! products {
+    ($dtype:ident, $ss:ident, $rs:ident) => {
+        #[track_caller]
+        pub unsafe fn $ss<const N: u32, const ADD: bool>(acc: &mut [f32; 128], a: u64, b: u64) {
+            let (width, dtype) = (N as usize, Dtype::$dtype);
+            let request = ProductRequest {
+                address: 0,
+                width,
+                a,
+                registers: None,
+                b,
+                add: ADD,
+                dtype,
+                loaded: None,
+            };
+            product::<N>(acc, request);
+        }
+
+        #[track_caller]
+        pub unsafe fn $rs<const N: u32>(acc: &mut [f32; 128], a: [u32; 4], b: u64) {
+            let (width, dtype) = (N as usize, Dtype::$dtype);
+            let request = ProductRequest {
+                address: 0,
+                width,
+                a: 0,
+                registers: Some(a),
+                b,
+                add: true,
+                dtype,
+                loaded: None,
+            };
+            product::<N>(acc, request);
+        }
+    };
+}
+products!(Bf16, wgmma_ss_bf16, wgmma_rs_bf16);
+products!(F16, wgmma_ss_f16, wgmma_rs_f16);

@@ -1,0 +1,113 @@
+//! Global memory: the ranges that a launch names, and nothing else.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::report::{Checked, broken};
+
+/// A range of global memory. `address` is what kernels compute with; the bytes lie in a slice of
+/// the host, at any place.
+#[derive(Debug)]
+struct Range {
+    name: &'static str,
+    address: u64,
+    bytes: *mut u8,
+    len: usize,
+    /// Who wrote each 4-byte word (block and thread, plus one); empty: read-only.
+    writers: Vec<AtomicU32>,
+}
+
+/// The global memory of a launch. Whatever is not in one of its ranges is out of bounds.
+#[derive(Debug, Default)]
+pub struct Global<'a> {
+    ranges: Vec<Range>,
+    borrowed: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: read-only ranges are shared borrows; words of writable ones are written by one thread
+// each, which `writers` makes sure of before every store.
+unsafe impl Sync for Global<'_> {}
+
+impl<'a> Global<'a> {
+    /// No memory at all.
+    pub fn new() -> Global<'a> {
+        Global::default()
+    }
+
+    /// Adds memory that the kernel may read, `bytes[0]` at `address`.
+    pub fn readable(&mut self, name: &'static str, address: u64, bytes: &'a [u8]) {
+        let (pointer, len) = (bytes.as_ptr().cast_mut(), bytes.len());
+        self.ranges.push(Range { name, address, bytes: pointer, len, writers: Vec::new() });
+    }
+
+    /// Adds memory that the kernel may write, `bytes[0]` at `address`.
+    pub fn writable(&mut self, name: &'static str, address: u64, bytes: &'a mut [u8]) {
+        let writers = (0..bytes.len().div_ceil(4)).map(|_| AtomicU32::new(0)).collect();
+        let (pointer, len) = (bytes.as_mut_ptr(), bytes.len());
+        self.ranges.push(Range { name, address, bytes: pointer, len, writers });
+    }
+
+    fn find(&self, address: u64, len: usize) -> Checked<(&Range, usize)> {
+        let inside = |range: &&Range| {
+            address >= range.address
+                && address - range.address <= range.len as u64
+                && len as u64 <= range.len as u64 - (address - range.address)
+        };
+        if let Some(range) = self.ranges.iter().find(inside) {
+            return Ok((range, (address - range.address) as usize));
+        }
+        let mut near = String::new();
+        for range in &self.ranges {
+            let end = range.address + range.len as u64;
+            near += &format!(" {} [{:#x}, {end:#x});", range.name, range.address);
+        }
+        broken!(
+            OutOfBounds,
+            "{len} bytes of global memory at {address:#x} are in no range of the launch:{near}"
+        )
+    }
+
+    /// Reads `to.len()` bytes.
+    pub(crate) fn read(&self, address: u64, to: &mut [u8]) -> Checked {
+        let (range, offset) = self.find(address, to.len())?;
+        // SAFETY: the bytes lie inside the range, which is borrowed for `'a`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(range.bytes.add(offset), to.as_mut_ptr(), to.len());
+        }
+        Ok(())
+    }
+
+    /// Writes whole words as thread `writer` of the grid; a word has one writer in a launch.
+    pub(crate) fn write(&self, address: u64, from: &[u8], writer: u32) -> Checked {
+        if !address.is_multiple_of(from.len() as u64) {
+            return broken!(
+                Malformed,
+                "a store of {} bytes to {address:#x}, which is not a multiple of it",
+                from.len()
+            );
+        }
+        let (range, offset) = self.find(address, from.len())?;
+        if range.writers.is_empty() {
+            return broken!(OutOfBounds, "{address:#x} is in {}, which is read-only", range.name);
+        }
+        for word in offset / 4..(offset + from.len()).div_ceil(4) {
+            let before = range.writers[word].swap(writer + 1, Ordering::Relaxed);
+            if before != 0 && before != writer + 1 {
+                return broken!(
+                    Race,
+                    "byte {} of {} was also written by thread {} of block {}",
+                    word * 4,
+                    range.name,
+                    (before - 1) % 1024,
+                    (before - 1) / 1024
+                );
+            }
+        }
+        // SAFETY: the bytes lie inside the range, which is borrowed exclusively for `'a`; no other
+        // thread writes these words, as was just made sure.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), range.bytes.add(offset), from.len());
+        }
+        Ok(())
+    }
+}

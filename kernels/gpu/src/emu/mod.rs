@@ -1,0 +1,62 @@
+//! The emulator: the kernels on a CPU, thread by thread.
+//!
+//! [`launch`] runs a function as every thread of a grid, each a fiber, under a [`Schedule`] that
+//! follows from a seed. The primitives of this crate, in builds for the host, act on the running
+//! block: barriers count, the copy engine and the tensor core work late and out of order, and
+//! every rule that is broken ends the launch with a [`Fault`] that says which, where and by whom.
+//! `kernels/EMULATOR.md` says what is modelled, what is not, and how to use it.
+//!
+//! * `block`: state, and how a thread reaches it; `run`, `schedule`: who runs; `body.rs`: the
+//!   primitives.
+//! * `mbarrier`, `named`, `collective`: what threads do together.
+//! * `copy` with `tensor_map`, `tensor_core` with `operand`: the engines.
+//! * `shared` with `clock`, `global`: memory, and who may touch it.
+//! * `report`: faults; `mutation`: planted errors.
+//!
+//! ```
+//! use fulgurite_gpu::{barrier, emu, thread};
+//!
+//! let global = emu::Global::new();
+//! let launch = emu::Launch {
+//!     grid: 1,
+//!     threads: 128,
+//!     smem_bytes: 1024,
+//!     parameters: (0, 0),
+//!     global: &global,
+//!     seed: 7,
+//!     mutation: None,
+//!     record: false,
+//! };
+//! // One warp does not come.
+//! let kernel = || {
+//!     if thread::index() >= 32 {
+//!         unsafe { barrier::sync_all() }
+//!     }
+//! };
+//! let fault = emu::launch(&launch, &kernel).unwrap_err();
+//! assert_eq!(fault.kind, emu::FaultKind::Deadlock);
+//! assert!(fault.to_string().contains("96 of 128 threads have come"));
+//! ```
+
+pub(crate) mod block;
+pub(crate) mod clock;
+mod collective;
+mod copy;
+mod global;
+mod mbarrier;
+pub(crate) mod mutation;
+mod named;
+mod operand;
+pub(crate) mod report;
+mod run;
+mod schedule;
+pub(crate) mod shared;
+pub(crate) mod tensor_core;
+mod tensor_map;
+
+pub use global::Global;
+pub use mutation::{Change, Mutation, SyncSite};
+pub use report::{Fault, FaultKind, Primitive, Site};
+pub use run::{Launch, Outcome, Stats, launch};
+pub use schedule::{Actor, Schedule};
+pub use tensor_map::{MapFields, Swizzle};

@@ -1,0 +1,145 @@
+//! Operands of `wgmma` in shared memory, found through the bits of their descriptors.
+
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+
+use super::report::{Checked, broken};
+use super::shared::{GRANULE, Shared};
+use super::tensor_map::Swizzle;
+use fulgurite_spec::Dtype;
+
+/// K of one product: columns of A, rows of B.
+pub const K: usize = 16;
+
+/// How an operand's elements follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Major {
+    /// The 16 elements of a row of A, or of a column of B, lie together.
+    K,
+    /// The rows of B lie together.
+    N,
+}
+
+/// A matrix descriptor (PTX ISA, "Matrix Descriptor Format").
+#[derive(Clone, Copy, Debug)]
+struct Descriptor {
+    start: u32,
+    leading: u32,
+    stride: u32,
+    swizzle: Swizzle,
+}
+
+impl Descriptor {
+    fn decode(bits: u64) -> Checked<Descriptor> {
+        let field = |low: u32| ((bits >> low & 0x3fff) as u32) << 4;
+        let swizzle = match bits >> 62 {
+            1 => Swizzle::Bytes128,
+            2 => Swizzle::Bytes64,
+            3 => Swizzle::Bytes32,
+            _ => Swizzle::None,
+        };
+        let descriptor =
+            Descriptor { start: field(0), leading: field(16), stride: field(32), swizzle };
+        let base_offset = (bits >> 49 & 7) as u32;
+        if swizzle == Swizzle::None {
+            return broken!(Malformed, "descriptor {bits:#x} without swizzle: no kernel uses it");
+        }
+        // The pattern is tied to addresses, so that it must start where the descriptor says.
+        let row_in_pattern = descriptor.start % swizzle.period() / 128;
+        if row_in_pattern != base_offset {
+            return broken!(
+                Malformed,
+                "descriptor {bits:#x}: its start {:#x} is row {row_in_pattern} of the swizzle's \
+                 pattern, its base offset says {base_offset}",
+                descriptor.start
+            );
+        }
+        if !descriptor.stride.is_multiple_of(swizzle.period()) {
+            return broken!(
+                Malformed,
+                "descriptor {bits:#x}: a stride offset of {} bytes is no multiple of {}",
+                descriptor.stride,
+                swizzle.period()
+            );
+        }
+        Ok(descriptor)
+    }
+
+    /// Bytes of a row of the swizzle's atom.
+    fn row_bytes(&self) -> u32 {
+        self.swizzle.period() / 8
+    }
+}
+
+/// Granules of an operand with `extent` rows of A or columns of B: for [`Major::K`] two for each,
+/// for [`Major::N`] `extent / 8` for each of the 16 rows.
+pub fn granules(shared: &Shared, bits: u64, major: Major, extent: usize) -> Checked<Vec<usize>> {
+    let descriptor = Descriptor::decode(bits)?;
+    let Descriptor { start, leading, stride, swizzle } = descriptor;
+    let row_bytes = descriptor.row_bytes();
+    let in_atom = |row: u32| row / 8 * stride + row % 8 * row_bytes;
+    let mut found = Vec::with_capacity(extent * 2);
+    let mut push = |plain: u32| shared.granule(swizzle.apply(plain)).map(|it| found.push(it));
+    match major {
+        Major::K => {
+            for row in 0..extent as u32 {
+                push(start + in_atom(row))?;
+                push(start + in_atom(row) + GRANULE)?;
+            }
+        }
+        Major::N => {
+            let units = row_bytes / GRANULE;
+            for row in 0..K as u32 {
+                for unit in 0..extent as u32 / 8 {
+                    push(start + unit / units * leading + in_atom(row) + unit % units * GRANULE)?;
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Elements of granules as floats.
+pub fn floats(shared: &Shared, granules: &[usize], dtype: Dtype) -> Vec<f32> {
+    let mut bits = Vec::with_capacity(granules.len() * 8);
+    for granule in granules {
+        let bytes = shared.bytes(*granule).chunks_exact(2);
+        bits.extend(bytes.map(|pair| u16::from_le_bytes([pair[0], pair[1]])));
+    }
+    to_floats(&bits, dtype)
+}
+
+/// 16-bit elements as floats.
+pub fn to_floats(bits: &[u16], dtype: Dtype) -> Vec<f32> {
+    let mut values = vec![0.0; bits.len()];
+    match dtype {
+        Dtype::Bf16 => bits.reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values),
+        Dtype::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values),
+    }
+    values
+}
+
+/// The `K`×`extent` matrix B from the floats of its granules.
+pub fn rows_of_b(values: Vec<f32>, major: Major, extent: usize) -> Vec<f32> {
+    if major == Major::N {
+        return values;
+    }
+    let mut rows = vec![0.0; values.len()];
+    for column in 0..extent {
+        for k in 0..K {
+            rows[k * extent + column] = values[column * K + k];
+        }
+    }
+    rows
+}
+
+/// `d += a × b`: `a` is 64×16, `b` 16×`width`, `d` 64×`width`, all row by row.
+pub fn multiply(d: &mut [f32], a: &[f32], b: &[f32], width: usize) {
+    for (d_row, a_row) in d.chunks_exact_mut(width).zip(a.chunks_exact(K)) {
+        for (factor, b_row) in a_row.iter().zip(b.chunks_exact(width)) {
+            for (sum, value) in d_row.iter_mut().zip(b_row) {
+                *sum += factor * value;
+            }
+        }
+    }
+}

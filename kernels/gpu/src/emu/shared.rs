@@ -1,0 +1,128 @@
+//! A block's shared memory: bytes, and for every 16 of them who wrote and who may still read.
+
+use super::clock::{Agent, Clock};
+use super::report::{Checked, Site, broken, place};
+
+/// Address of the first byte of dynamic shared memory; what lies below belongs to nobody.
+pub const BASE: u32 = 1024;
+
+/// Bytes that are tracked together.
+pub const GRANULE: u32 = 16;
+
+/// The last write to a granule.
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    pub agent: Agent,
+    pub time: u32,
+    pub site: Site,
+}
+
+/// Dynamic shared memory of a block.
+#[derive(Debug)]
+pub struct Shared {
+    bytes: Vec<u8>,
+    writes: Vec<Option<Write>>,
+    /// By granule and warp: the last product whose share of that warp reads it.
+    reads: Vec<u32>,
+    warps: usize,
+}
+
+impl Shared {
+    /// `len` bytes of NaN that nobody wrote.
+    pub fn new(len: u32, warps: usize) -> Shared {
+        let granules = len.div_ceil(GRANULE) as usize;
+        Shared {
+            bytes: vec![0xff; granules * GRANULE as usize],
+            writes: vec![None; granules],
+            reads: vec![0; granules * warps],
+            warps,
+        }
+    }
+
+    /// The granule at an address.
+    pub fn granule(&self, address: u32) -> Checked<usize> {
+        let end = BASE + self.bytes.len() as u32;
+        if !(BASE..end).contains(&address) {
+            return broken!(
+                OutOfBounds,
+                "shared memory at {address:#x}; the block has [{BASE:#x}, {end:#x})"
+            );
+        }
+        Ok(((address - BASE) / GRANULE) as usize)
+    }
+
+    /// Whether `len` bytes at `address` are the block's.
+    pub fn check_range(&self, address: u32, len: u32) -> Checked {
+        self.granule(address)?;
+        self.granule(address.saturating_add(len).saturating_sub(1)).map(|_| ())
+    }
+
+    /// A product's share of `warp` will read a granule. `visible` tells whether all who issue it
+    /// know of an agent's time.
+    pub fn will_read(
+        &mut self,
+        granule: usize,
+        warps: std::ops::Range<usize>,
+        product: u32,
+        visible: impl Fn(Agent, u32) -> bool,
+    ) -> Checked {
+        let address = BASE + granule as u32 * GRANULE;
+        match self.writes[granule] {
+            None => {
+                return broken!(
+                    Uninitialised,
+                    "reads shared bytes {address:#x}..+{GRANULE}, which nobody wrote"
+                );
+            }
+            Some(write) if !visible(write.agent, write.time) => {
+                return broken!(
+                    Race,
+                    "reads shared bytes {address:#x}..+{GRANULE}, which a copy issued at {} \
+                     writes; nothing it waited for says that the copy is complete",
+                    place(write.site)
+                );
+            }
+            Some(_) => {}
+        }
+        for warp in warps {
+            self.reads[granule * self.warps + warp] = product;
+        }
+        Ok(())
+    }
+
+    /// Someone whose knowledge is `clock` will write a granule. Names the warp whose product may
+    /// still read it, if there is one.
+    pub fn will_write(&mut self, granule: usize, clock: &Clock, write: Write) -> Result<(), Busy> {
+        let reads = &self.reads[granule * self.warps..(granule + 1) * self.warps];
+        let late = |(warp, product): (usize, &u32)| clock.time(warp as Agent) < *product;
+        if let Some(warp) = reads.iter().enumerate().position(late) {
+            return Err(Busy::Read { warp, product: reads[warp] });
+        }
+        if let Some(before) = self.writes[granule]
+            && clock.time(before.agent) < before.time
+        {
+            return Err(Busy::Write(before.site));
+        }
+        self.writes[granule] = Some(write);
+        Ok(())
+    }
+
+    /// The bytes of a granule.
+    pub fn bytes(&self, granule: usize) -> &[u8] {
+        &self.bytes[granule * GRANULE as usize..][..GRANULE as usize]
+    }
+
+    /// The bytes of a granule, to be written.
+    pub fn bytes_mut(&mut self, granule: usize) -> &mut [u8] {
+        &mut self.bytes[granule * GRANULE as usize..][..GRANULE as usize]
+    }
+}
+
+/// Why a granule cannot be written yet.
+#[derive(Debug)]
+pub enum Busy {
+    /// A product that this warp issued reads it.
+    Read { warp: usize, product: u32 },
+    /// An earlier copy writes it.
+    Write(Site),
+}

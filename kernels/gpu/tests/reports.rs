@@ -1,0 +1,383 @@
+//! Planted errors in tiny kernels: what the emulator says of each.
+
+use fulgurite_gpu::element::Bf16;
+use fulgurite_gpu::emu::{self, Fault, FaultKind, Global, Launch, MapFields, Swizzle};
+use fulgurite_gpu::frag::Accum;
+use fulgurite_gpu::registers::{self, Budget};
+use fulgurite_gpu::smem::Smem;
+use fulgurite_gpu::tma::{self, MapAddress};
+use fulgurite_gpu::wgmma::{self, Operand};
+use fulgurite_gpu::{barrier, global, mbarrier, thread};
+use fulgurite_spec::TensorMap;
+
+/// Where the tests' tensor and output lie.
+const TENSOR: u64 = 1 << 40;
+const OUT: u64 = 1 << 41;
+
+/// Bytes of the tensor's one box: 64 columns, 64 rows.
+const BOX_BYTES: u32 = 64 * 64 * 2;
+
+/// Offset of the barrier behind two boxes.
+const BAR: u32 = 2 * BOX_BYTES;
+
+#[repr(align(64))]
+struct Parameters([TensorMap; 1]);
+
+fn map(row_stride: u64) -> TensorMap {
+    let fields = MapFields {
+        address: TENSOR,
+        element_bytes: 2,
+        dims: [64, 64, 1, 1],
+        stride_bytes: [row_stride, 64 * row_stride, 64 * row_stride],
+        box_dims: [64, 64, 1, 1],
+        swizzle: Swizzle::Bytes128,
+    };
+    fields.encode()
+}
+
+/// Runs a kernel of 384 threads on one block under the schedule `seed`.
+fn run(seed: u64, kernel: impl Fn(MapAddress) + Sync) -> Result<emu::Outcome, Box<Fault>> {
+    run_with(map(128), seed, kernel)
+}
+
+fn run_with(
+    map: TensorMap,
+    seed: u64,
+    kernel: impl Fn(MapAddress) + Sync,
+) -> Result<emu::Outcome, Box<Fault>> {
+    let parameters = Parameters([map]);
+    let address = parameters.0.as_ptr().addr() as u64;
+    let (tensor, mut out) = (vec![0_u8; 64 * 64 * 2], vec![0_u8; 1024]);
+    let mut global = Global::new();
+    global.readable("tensor", TENSOR, &tensor);
+    global.writable("out", OUT, &mut out);
+    let launch = Launch {
+        grid: 1,
+        threads: 384,
+        smem_bytes: BAR + 64,
+        parameters: (address, size_of::<Parameters>()),
+        global: &global,
+        seed,
+        mutation: None,
+        record: false,
+    };
+    // SAFETY: the map is in the parameters, aligned, and lives until the launch has ended.
+    emu::launch(&launch, &|| kernel(unsafe { MapAddress::new(address) }))
+}
+
+/// What the kernel is reported for: the same under a schedule of each kind.
+fn expect(kind: FaultKind, words: &[&str], kernel: impl Fn(MapAddress) + Sync) {
+    for seed in 0..3 {
+        let fault = run(seed, &kernel).expect_err("the error must be reported");
+        check(&fault, kind, words);
+        let again = run(seed, &kernel).expect_err("it must be reported again");
+        assert_eq!(fault.to_string(), again.to_string(), "the same seed gives the same report");
+    }
+}
+
+fn check(fault: &Fault, kind: FaultKind, words: &[&str]) {
+    let text = fault.to_string();
+    assert_eq!(fault.kind, kind, "{text}");
+    for word in words {
+        assert!(text.contains(word), "`{word}` is not in: {text}");
+    }
+}
+
+/// Initialises the barrier for one arrival and lets everyone see it.
+fn start(fence: bool) -> Smem {
+    let bar = Smem::base().plus(BAR);
+    // SAFETY: one thread initialises, all meet at the barrier.
+    unsafe {
+        if thread::index() == 0 {
+            mbarrier::name(bar, "full", 0);
+            mbarrier::init(bar, 1);
+            if fence {
+                mbarrier::fence_init();
+            }
+        }
+        barrier::sync_all();
+    }
+    bar
+}
+
+/// Thread 0 loads the tensor's box to `to`, expecting `bytes`.
+fn load(map: MapAddress, bar: Smem, to: Smem, bytes: u32) {
+    if thread::index() == 0 {
+        // SAFETY: what the tests plant is the emulator's to find.
+        unsafe {
+            mbarrier::arrive_expect(bar, bytes);
+            tma::load(to, map, bar, [0; 4]);
+        }
+    }
+}
+
+/// The first warpgroup multiplies the box with itself; `wait` says whether it waits for the end.
+fn multiply(at: Smem, wait: bool) {
+    if thread::warpgroup() == 0 {
+        let mut acc = Accum::<64>::zero();
+        let operand = Operand::k_major(at);
+        // SAFETY: the whole warpgroup comes here.
+        unsafe {
+            wgmma::begin(&mut acc);
+            wgmma::issue_ss::<Bf16, 64, false>(&mut acc, operand, operand);
+            wgmma::commit();
+            if wait {
+                wgmma::wait::<0, 64>(&mut acc);
+            }
+        }
+    }
+}
+
+/// Waits for the first phase.
+fn wait(bar: Smem) {
+    // SAFETY: the barrier is initialised; what is planted is the emulator's to find.
+    unsafe { mbarrier::wait(bar, 0) }
+}
+
+#[test]
+fn a_right_kernel_is_not_reported() {
+    for seed in 0..16 {
+        let outcome = run(seed, |map| {
+            let bar = start(true);
+            load(map, bar, Smem::base(), BOX_BYTES);
+            wait(bar);
+            multiply(Smem::base(), true);
+        });
+        let stats = outcome.expect("nothing is wrong").stats;
+        assert_eq!((stats.products, stats.copies, stats.copy_bytes), (1, 1, 8192));
+    }
+}
+
+#[test]
+fn deadlocks() {
+    let words = ["mbarrier::wait at ", "reports.rs:", "parity 0 of full[0]", "misses 1 of 1"];
+    expect(FaultKind::Deadlock, &words, |_| wait(start(true)));
+    expect(FaultKind::Deadlock, &["-16 bytes", "full[0]"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES - 16);
+        wait(bar);
+    });
+}
+
+#[test]
+fn barriers_with_wrong_counts() {
+    // SAFETY: what is planted is the emulator's to find; so in all closures below.
+    let named =
+        |count: fn(u32) -> u32| move |_| unsafe { barrier::sync(3, count(thread::index())) };
+    expect(FaultKind::Barrier, &["barrier 3", "multiple of 32"], named(|_| 100));
+    expect(FaultKind::Barrier, &["others came for"], named(|index| 128 + index / 128 * 128));
+    expect(FaultKind::Barrier, &["full[0] phase 0 is over-arrived", "bytes are missing"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), 2 * BOX_BYTES);
+        // SAFETY: planted.
+        unsafe {
+            if thread::index() == 0 {
+                mbarrier::arrive(bar);
+            }
+        }
+    });
+    expect(FaultKind::Barrier, &["never initialised"], |_| wait(Smem::base().plus(8)));
+}
+
+#[test]
+fn addresses_out_of_bounds() {
+    expect(FaultKind::OutOfBounds, &["tma::load", "shared memory at"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base().plus(BOX_BYTES + 1024), BOX_BYTES);
+    });
+    let store = |address: u64| {
+        move |_| {
+            if thread::index() == 7 {
+                // SAFETY: planted.
+                unsafe { global::store_f32(address, 1.0) }
+            }
+        }
+    };
+    expect(FaultKind::OutOfBounds, &["warp 0, lane 7", "no range"], store(OUT + 1024));
+    expect(FaultKind::OutOfBounds, &["tensor, which is read-only"], store(TENSOR));
+    expect(FaultKind::Malformed, &["not a multiple"], store(OUT + 2));
+    let short = run_with(map(256), 0, |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        wait(bar);
+    });
+    let fault = short.expect_err("the tensor ends before its last row");
+    check(&fault, FaultKind::OutOfBounds, &["tma::load", "tensor [0x"]);
+}
+
+#[test]
+fn races() {
+    expect(FaultKind::Race, &["of out was also written by thread"], |_| {
+        // SAFETY: planted.
+        unsafe { global::store_f32(OUT, 1.0) }
+    });
+    expect(FaultKind::Race, &["wgmma::issue", "copy issued at", "complete"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        barrier_for_all();
+        multiply(Smem::base(), true);
+    });
+    expect(FaultKind::Race, &["no mbarrier::fence_init"], |map| {
+        let bar = start(false);
+        load(map, bar, Smem::base(), BOX_BYTES);
+    });
+    expect(FaultKind::Race, &["writes the buffer", "may still read"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        wait(bar);
+        multiply(Smem::base(), false);
+        barrier_for_all();
+        load(map, bar, Smem::base(), BOX_BYTES);
+    });
+    expect(FaultKind::Race, &["into which a copy", "may still write"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        if thread::index() == 0 {
+            // SAFETY: planted.
+            unsafe { tma::load(Smem::base().plus(1024), map, bar, [0; 4]) }
+        }
+    });
+}
+
+/// A block barrier that orders threads, but not engines.
+fn barrier_for_all() {
+    // SAFETY: all threads come here.
+    unsafe { barrier::sync_all() }
+}
+
+#[test]
+fn shared_memory_that_nobody_wrote() {
+    expect(FaultKind::Uninitialised, &["wgmma::issue", "nobody wrote"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        wait(bar);
+        multiply(Smem::base().plus(BOX_BYTES), true);
+    });
+}
+
+#[test]
+fn collectives_that_not_all_reach() {
+    expect(FaultKind::Divergence, &["shuffle", "thread 5 has ended"], |_| {
+        if thread::index() != 5 {
+            thread::warpgroup();
+        }
+    });
+    expect(FaultKind::Divergence, &["instead, or with other operands"], |_| {
+        // SAFETY: planted.
+        unsafe { barrier::sync(1 + thread::index() % 2, 128) }
+    });
+}
+
+struct Odd;
+impl Budget for Odd {
+    const REGISTERS: u32 = 100;
+}
+
+struct Most;
+impl Budget for Most {
+    const REGISTERS: u32 = 256;
+}
+
+#[test]
+fn register_budgets() {
+    // SAFETY: planted.
+    expect(FaultKind::Registers, &["100 registers"], |_| unsafe {
+        registers::shrink_to::<Odd>();
+    });
+    expect(FaultKind::Deadlock, &["registers::grow_to", "of the block are free"], |_| {
+        // SAFETY: planted.
+        unsafe { registers::grow_to::<Most>() }
+    });
+}
+
+#[test]
+fn operands_that_are_not_well_formed() {
+    expect(FaultKind::Malformed, &["tma::load", "no multiple of 1024"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base().plus(128), BOX_BYTES);
+    });
+    expect(FaultKind::Malformed, &["base offset"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        wait(bar);
+        multiply(Smem::base().plus(128), true);
+    });
+    let odd = run_with(map(120), 0, tma::prefetch).expect_err("a stride of 120 bytes");
+    check(&odd, FaultKind::Malformed, &["no multiple of 16 bytes"]);
+    let foreign = run_with(TensorMap([7; 16]), 0, tma::prefetch).expect_err("no map at all");
+    check(&foreign, FaultKind::Malformed, &["no tensor map"]);
+}
+
+#[test]
+fn registers_of_products_in_flight() {
+    let after = |kernel: fn(&mut Accum<64>, Operand)| {
+        move |map| {
+            let bar = start(true);
+            load(map, bar, Smem::base(), BOX_BYTES);
+            wait(bar);
+            if thread::warpgroup() == 0 {
+                kernel(&mut Accum::zero(), Operand::k_major(Smem::base()));
+            }
+        }
+    };
+    // SAFETY: planted, in all three.
+    expect(
+        FaultKind::Fragment,
+        &["no wgmma::begin"],
+        // SAFETY: planted.
+        after(|acc, at| unsafe {
+            wgmma::issue_ss::<Bf16, 64, false>(acc, at, at);
+        }),
+    );
+    expect(
+        FaultKind::Fragment,
+        &["was not waited for"],
+        // SAFETY: planted.
+        after(|acc, at| unsafe {
+            wgmma::begin(acc);
+            wgmma::issue_ss::<Bf16, 64, false>(acc, at, at);
+            wgmma::commit();
+            wgmma::begin(acc);
+        }),
+    );
+    expect(
+        FaultKind::Fragment,
+        &["was written while"],
+        // SAFETY: planted.
+        after(|acc, at| unsafe {
+            wgmma::begin(acc);
+            wgmma::issue_ss::<Bf16, 64, false>(acc, at, at);
+            acc.scale_rows([2.0; 2]);
+            *acc = Accum::zero();
+            wgmma::commit();
+            wgmma::wait::<0, 64>(acc);
+        }),
+    );
+}
+
+#[test]
+fn what_is_left_open() {
+    expect(FaultKind::Unfinished, &["tma::load", "nobody has waited"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+    });
+    expect(FaultKind::Unfinished, &["never waited for"], |map| {
+        let bar = start(true);
+        load(map, bar, Smem::base(), BOX_BYTES);
+        wait(bar);
+        multiply(Smem::base(), false);
+    });
+    expect(FaultKind::Unfinished, &["128 threads are left in barrier 2"], |_| {
+        if thread::warpgroup() == 0 {
+            // SAFETY: planted.
+            unsafe { barrier::arrive(2, 384) }
+        }
+    });
+}
+
+#[test]
+fn panics_of_the_kernel() {
+    expect(FaultKind::Panic, &["warp 1, lane 1", "a planted panic"], |_| {
+        assert_ne!(thread::index(), 33, "a planted panic");
+    });
+}

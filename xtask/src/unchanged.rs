@@ -1,0 +1,118 @@
+//! `cargo xtask ptx-unchanged`: what serves the emulator alone leaves no trace in the PTX.
+//!
+//! The kernels are built from a copy of the checkout in which all of that is taken out: the second
+//! bodies of the primitives, the carrying of call sites, the names of barriers. Every file must
+//! come out byte for byte as in the real build.
+
+use std::fs;
+use std::path::Path;
+
+use fulgurite_spec::VARIANTS;
+
+use crate::build::{self, BuildArgs};
+use crate::error::{Error, Result};
+use crate::workspace::{Workspace, files_below, read, write_if_changed};
+
+/// Directory of the second bodies.
+const EMULATOR: &str = "kernels/gpu/src/emu";
+
+/// Builds both and compares.
+pub fn run(workspace: &Workspace) -> Result<()> {
+    let arguments = BuildArgs::default();
+    build::run(workspace, &arguments)?;
+    let bare = Workspace::at(&workspace.target().join("without-emulator"));
+    let removed = copy_without_emulator(workspace, bare.root())?;
+    build::run(&bare, &arguments)?;
+    let mut problems = Vec::new();
+    for variant in VARIANTS {
+        let file = format!("{}.ptx", variant.entry);
+        if read(&workspace.ptx().join(&file))? != read(&bare.ptx().join(&file))? {
+            problems.push(format!("{file} is another one without what serves the emulator"));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Error::Ptx(problems));
+    }
+    let count = VARIANTS.len();
+    println!("{count} PTX files are the same without the {removed} lines for the emulator");
+    Ok(())
+}
+
+/// Copies the sources; returns how many lines were changed or left out, in files that are copied.
+fn copy_without_emulator(workspace: &Workspace, to: &Path) -> Result<usize> {
+    let root = workspace.root();
+    let enter = |path: &Path| {
+        path != workspace.target()
+            && !path.ends_with("target")
+            && !path.ends_with(".git")
+            && path != workspace.ptx()
+            && path != root.join(EMULATOR)
+    };
+    let keep = |path: &Path| {
+        let extension = path.extension().unwrap_or_default();
+        ["rs", "toml", "lock"].iter().any(|known| extension == *known)
+    };
+    let mut removed = 0;
+    let mut found = Vec::new();
+    for file in files_below(root, &enter, &keep)? {
+        let name = file.strip_prefix(root).unwrap_or(&file);
+        let mut text = read(&file)?;
+        if name.starts_with("kernels") {
+            let bare = without_emulator(&text);
+            let pairs = text.lines().zip(bare.lines());
+            removed += pairs.filter(|(before, after)| before != after).count();
+            text = bare;
+        }
+        write_if_changed(&to.join(name), &text)?;
+        found.push(to.join(name));
+    }
+    // Files of an earlier copy that are gone from the checkout.
+    let generated = |path: &Path| !path.ends_with("target") && !path.ends_with("host/ptx");
+    for file in files_below(to, &generated, &keep)? {
+        if !found.contains(&file) {
+            fs::remove_file(&file).map_err(Error::file("remove", &file))?;
+        }
+    }
+    Ok(removed)
+}
+
+/// A kernel source without call sites and names; lines stay where they are.
+fn without_emulator(text: &str) -> String {
+    let mut bare = String::with_capacity(text.len());
+    for line in text.lines() {
+        bare.push_str(&without_names(line));
+        bare.push('\n');
+    }
+    bare
+}
+
+fn without_names(line: &str) -> String {
+    let statement = line.trim();
+    let names_a_barrier =
+        statement.starts_with("mbarrier::name(") || statement.starts_with("barrier::name(");
+    if statement == "#[track_caller]"
+        || statement == "name: &'static str,"
+        || statement == "/// What the emulator's reports call it."
+        || (names_a_barrier && statement.ends_with(");"))
+    {
+        return String::new();
+    }
+    let Some((before, rest)) = line.split_once("name: \"") else {
+        return line.to_string();
+    };
+    let after = rest.split_once("\",").map_or(rest, |(_, after)| after);
+    format!("{before}{}", after.trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serves_the_emulator_is_taken_out() {
+        let text = "    #[track_caller]\n    fn f() {}\n    mbarrier::name(bar, spec.name, i);\n\
+                    [Spec { name: \"q\", offset: 1 }]\n    name: \"k\",\nmbarrier::wait(bar);\n";
+        let bare = "\n    fn f() {}\n\n[Spec { offset: 1 }]\n    \nmbarrier::wait(bar);\n";
+        assert_eq!(without_emulator(text), bare);
+    }
+}
