@@ -92,17 +92,20 @@ fn largest_head_dim(dtype: Dtype, mask: Mask) -> Result<usize, Error> {
         .ok_or(Error::NoVariant { dtype, mask })
 }
 
-/// The first row of the table that accepts the request.
+/// The row of the table that suits the request best.
 pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
     let Forward { q, mask, .. } = request;
     VARIANTS
         .iter()
-        .position(|variant| {
-            variant.dtype == q.dtype
-                && variant.mask == mask.kind()
-                && variant.head_dim as usize >= q.head_dim()
-        })
+        .position(|variant| accepts(variant, request) && q.rows() <= variant.q_len_limit() as usize)
         .ok_or(Error::NoVariant { dtype: q.dtype, mask: *mask })
+}
+
+/// Whether a variant can compute the request.
+pub(crate) fn accepts(variant: &Variant, request: &Forward) -> bool {
+    let Forward { q, mask, .. } = request;
+    u32::try_from(q.head_dim())
+        .is_ok_and(|head_dim| variant.accepts(q.dtype, mask.kind(), head_dim))
 }
 
 /// Checks that a device can run at least one variant; if none, says why not the last one.

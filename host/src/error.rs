@@ -84,6 +84,23 @@ pub enum Error {
         /// Mask asked for.
         mask: Mask,
     },
+    /// A kernel was chosen by hand that cannot compute the request.
+    #[error(
+        "the kernel {entry} does not compute {} with a {mask:?} mask at head_dim {head_dim}: \
+         choose a row of VARIANTS with the same element type and mask and at least this head_dim, \
+         or let the plan choose",
+        dtype.name()
+    )]
+    WrongVariant {
+        /// The kernel.
+        entry: &'static str,
+        /// Element type asked for.
+        dtype: Dtype,
+        /// Mask asked for.
+        mask: Mask,
+        /// Head dim asked for.
+        head_dim: usize,
+    },
     /// The head dim of a tensor is not its contiguous axis.
     #[error(
         "the head_dim stride of {tensor} is {got} elements: it must be 1; make the tensor \

@@ -175,6 +175,8 @@ impl Prepared {
             return Ok(());
         };
         self.plan.check_pointers(pointers)?;
+        // The driver encodes a tensor map only where a context is current.
+        let _current = CurrentContext::enter(&self.context)?;
         let [q, k, v] = self.plan.tensor_maps();
         let maps = [
             q.encode_loaded(pointers.q)?,
@@ -182,7 +184,6 @@ impl Prepared {
             v.encode_loaded(pointers.v)?,
         ];
         let params = self.plan.params(pointers, maps);
-        let _current = CurrentContext::enter(&self.context)?;
         // SAFETY: the kernel was loaded in the context that is current; the rest is this
         // function's own contract.
         unsafe { enqueue(&self.plan, kernel, stream, &params) }

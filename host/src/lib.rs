@@ -142,7 +142,18 @@ impl FlashAttention {
     /// Those of [`Plan::new`]; [`Error::NotBuilt`] if the kernel is not in this build;
     /// [`Error::Driver`] if the driver does not take it.
     pub fn plan(&self, request: &Forward) -> Result<Prepared, Error> {
-        let plan = Plan::new(request, &self.facts)?;
+        self.prepare(Plan::new(request, &self.facts)?)
+    }
+
+    /// As [`plan`](Self::plan) with a kernel of the caller's choice, to measure or test it.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan) and of [`Plan::with_variant`].
+    pub fn plan_with(&self, request: &Forward, variant: &Variant) -> Result<Prepared, Error> {
+        self.prepare(Plan::with_variant(request, &self.facts, variant)?)
+    }
+
+    fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
         let kernel =
             if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
         Ok(Prepared::new(plan, self.context.clone(), kernel))

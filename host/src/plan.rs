@@ -6,9 +6,10 @@ use fulgurite_spec::{
 };
 
 use crate::check::{
-    check_address, check_device, check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2,
-    select, tensors,
+    accepts, check_address, check_device, check_dtypes, check_shapes, check_sizes, lse_elements,
+    scale_log2, select, tensors,
 };
+use crate::module::index;
 use crate::{DeviceFacts, Dtype, Error, Forward, Mask, Pointers, TensorMapSpec};
 
 /// Jobs that the kernels count with 32-bit integers, a round of the grid beyond the last included.
@@ -55,6 +56,28 @@ impl Plan {
     /// Every [`Error`] about types, shapes, strides, sizes and scale, and
     /// [`Error::Architecture`] or [`Error::SharedMemory`] if the device cannot run the kernel.
     pub fn new(request: &Forward, device: &DeviceFacts) -> Result<Plan, Error> {
+        Plan::checked(request, device, || select(request))
+    }
+
+    /// As [`Plan::new`] with a kernel of the caller's choice, to measure or test it.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`]; [`Error::WrongVariant`] if the kernel cannot compute the request.
+    pub fn with_variant(
+        request: &Forward,
+        device: &DeviceFacts,
+        variant: &Variant,
+    ) -> Result<Plan, Error> {
+        Plan::checked(request, device, || {
+            if accepts(variant, request) { index(variant) } else { Err(wrong(variant, request)) }
+        })
+    }
+
+    fn checked(
+        request: &Forward,
+        device: &DeviceFacts,
+        select: impl FnOnce() -> Result<usize, Error>,
+    ) -> Result<Plan, Error> {
         check_dtypes(request)?;
         check_shapes(request)?;
         check_sizes(request)?;
@@ -63,7 +86,7 @@ impl Plan {
         }
         request.out.check_no_overlap()?;
         let scale_log2 = scale_log2(request)?;
-        let variant_index = select(request)?;
+        let variant_index = select()?;
         let variant = &VARIANTS[variant_index];
         check_device(variant, device)?;
 
@@ -263,6 +286,15 @@ fn section_heads(
         heads *= 2;
     }
     heads
+}
+
+fn wrong(variant: &Variant, request: &Forward) -> Error {
+    Error::WrongVariant {
+        entry: variant.entry,
+        dtype: request.q.dtype,
+        mask: request.mask,
+        head_dim: request.q.head_dim(),
+    }
 }
 
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {

@@ -1,7 +1,7 @@
 //! One test per error of a request: that it is found, and that its message says what was got, what
 //! is allowed and what to do.
 
-use fulgurite::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, Plan, VARIANTS};
+use fulgurite::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, MaskKind, Plan, VARIANTS};
 
 fn request(q: Layout, kv: Layout) -> Forward {
     Forward { q, k: kv, v: kv, out: q, mask: Mask::Causal, scale: None, lse: false }
@@ -240,7 +240,25 @@ fn shared_memory() {
     let device = DeviceFacts { smem_optin_bytes: 65_536, ..DeviceFacts::h200() };
     let error = Plan::new(&valid(), &device).unwrap_err();
     assert!(matches!(error, Error::SharedMemory { got_bytes: 65_536, .. }));
-    says(&error, &["NVIDIA H200 offers 65536 bytes", "fwd_sm90_bf16_d64_causal needs"]);
+    says(&error, &["NVIDIA H200 offers 65536 bytes", "fwd_sm90_bf16_d64_causal_q128 needs"]);
+}
+
+#[test]
+fn a_kernel_chosen_by_hand_must_fit() {
+    let request = valid();
+    for variant in VARIANTS {
+        let plan = Plan::with_variant(&request, &DeviceFacts::h200(), variant);
+        let fits = variant.dtype == request.q.dtype
+            && variant.mask == MaskKind::Causal
+            && variant.head_dim as usize >= request.q.head_dim();
+        match plan {
+            Ok(plan) => assert!(fits && plan.variant() == variant),
+            Err(error) => {
+                assert!(!fits);
+                says(&error, &[variant.entry, "choose a row of VARIANTS", "let the plan choose"]);
+            }
+        }
+    }
 }
 
 /// What only a GPU can provoke is provoked in `gpu/`; here the wording.

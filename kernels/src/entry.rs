@@ -49,7 +49,8 @@ macro_rules! entry {
 }
 
 macro_rules! entries {
-    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:tt, $mask:ident;)*) => {
+    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:tt, $mask:ident,
+      $q_rows:literal;)*) => {
         $(family! { $head_dim
             entry! {
                 /// The variant of this name.
@@ -61,6 +62,7 @@ macro_rules! entries {
                         fulgurite_spec::Dtype::$dtype,
                         $head_dim,
                         fulgurite_spec::MaskKind::$mask,
+                        $q_rows,
                     );
                     // SAFETY: the entry's contract is the kernel's.
                     unsafe {
@@ -69,6 +71,7 @@ macro_rules! entries {
                             mask::$mask,
                             $head_dim,
                             { TILE.kv_rows },
+                            $q_rows,
                         >(maps, &params.scalars);
                     }
                 }

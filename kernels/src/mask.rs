@@ -18,15 +18,16 @@ pub trait Mask: Copy {
     /// The same mask as data.
     const KIND: MaskKind;
 
-    /// Whether a query tile can have more than one KV tile that needs element tests. Where it
-    /// cannot, the kernel has no loop for them.
+    /// Whether rows keep different numbers of keys, so that a query tile can have more than one KV
+    /// tile that needs element tests, and some of its rows may need fewer tiles than others. Where
+    /// not, the kernel has no code for either.
     const EDGE_RUN: bool;
 
     /// The mask for these lengths (`kv_len >= 1`, both below 2³¹).
     fn new(q_len: u32, kv_len: u32) -> Self;
 
-    /// Keys that query row `row` keeps: `0..keep_end(row)`. Rows at or past `q_len` may give any
-    /// value up to `kv_len`. Never decreases from row to row.
+    /// Keys that query row `row` keeps: `0..keep_end(row)`. Never decreases from row to row; rows
+    /// at or past `q_len` are padding and may give any value up to `kv_len`.
     fn keep_end(self, row: u32) -> u32;
 
     /// The KV tiles, of `kv_tile_rows` keys each, for the query rows `q_rows` (not empty).
@@ -78,8 +79,7 @@ impl Mask for Causal {
 
     #[inline(always)]
     fn keep_end(self, row: u32) -> u32 {
-        // The host keeps both lengths so far below 2³¹ that the sum of a row of the last tile and
-        // the shift cannot overflow.
+        // Both lengths are below 2³¹ by more than a tile, so that only padding rows can wrap.
         (row as i32 + 1).wrapping_add(self.shift).clamp(0, self.kv_len as i32) as u32
     }
 }

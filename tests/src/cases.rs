@@ -12,6 +12,8 @@ use crate::values::{Inputs, Poison, Values};
 pub struct Case {
     /// What is special about it, and its sizes; unique among the cases of a variant.
     pub name: String,
+    /// The kernel, if it is not the plan's choice.
+    pub variant: Option<Variant>,
     /// Batch entries.
     pub batch: usize,
     /// Query heads and KV heads.
@@ -50,6 +52,7 @@ impl Case {
         let (q_len, kv_len) = lengths;
         let mut case = Case {
             name: String::new(),
+            variant: Some(*variant),
             batch,
             heads,
             q_len,
@@ -123,6 +126,7 @@ impl Case {
     /// Its tensors in memory.
     pub fn launch(&self, inputs: &Inputs) -> Launch {
         let setting = Setting {
+            variant: self.variant,
             arrangement: self.arrangement,
             mask: self.mask,
             scale: self.scale,
@@ -270,9 +274,13 @@ fn poisons(variant: &Variant) -> Vec<Case> {
     all
 }
 
-/// Large calls: one for the statistics of the error, one past the grid's limits, one past 2³¹.
+/// Large calls: one for the statistics of the error, one that gives every block several jobs, one
+/// past the grid's limits, one past 2³¹.
 fn sizes(variant: &Variant) -> Vec<Case> {
-    let mut all = vec![Case::new("many rows", variant, 2, (8, 4), (512, 640))];
+    let mut all = vec![
+        Case::new("many rows", variant, 2, (8, 4), (512, 640)),
+        Case::new("many jobs", variant, 12, (16, 4), (260, 90)),
+    ];
     if variant.head_dim == 64 {
         let many = Case::new("many heads", variant, 16_500, (4, 2), (3, 5));
         all.push(many.with(|case| case.head_dim = 8));

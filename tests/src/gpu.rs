@@ -75,7 +75,11 @@ impl Gpu {
     }
 
     fn run_typed<T: Bits>(&self, launch: &mut Launch) -> Result<(), String> {
-        let prepared = self.attention.plan(&launch.request).map_err(|error| error.to_string())?;
+        let prepared = match &launch.variant {
+            Some(variant) => self.attention.plan_with(&launch.request, variant),
+            None => self.attention.plan(&launch.request),
+        };
+        let prepared = prepared.map_err(|error| error.to_string())?;
         let mut buffers = Vec::new();
         for allocation in &launch.allocations {
             let buffer = self.upload::<T>(allocation).map_err(failed("copying to the device"))?;

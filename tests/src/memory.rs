@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use fulgurite::{Dtype, Forward, Layout};
+use fulgurite::{Dtype, Forward, Layout, Variant};
 
 use crate::tensor::Tensor;
 
@@ -71,6 +71,8 @@ pub struct Place {
 pub struct Launch {
     /// The call to plan.
     pub request: Forward,
+    /// The kernel to plan it for; `None`: the plan chooses.
+    pub variant: Option<Variant>,
     /// Device memory before the launch, the output's last; a backend leaves there what the output's
     /// holds after the launch.
     pub allocations: Vec<Allocation>,
@@ -254,6 +256,8 @@ fn place_huge(
 /// What a [`Launch`] is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
+    /// The kernel, if it is not the plan's choice.
+    pub variant: Option<Variant>,
     /// How the tensors lie in memory.
     pub arrangement: Arrangement,
     /// Which keys a row sees.
@@ -292,7 +296,8 @@ impl Launch {
             lse: setting.lse,
         };
         let lse = setting.lse.then(|| vec![f32::from_bits(UNWRITTEN_LSE); lse_len]);
-        Launch { request, allocations, q: q_place, k: k_place, v: v_place, out, lse }
+        let variant = setting.variant;
+        Launch { request, variant, allocations, q: q_place, k: k_place, v: v_place, out, lse }
     }
 
     /// Q, K and V as they lie in memory.

@@ -52,6 +52,14 @@ fn the_best_peer_of_a_cell_is_found() {
 }
 
 #[test]
+fn peers_with_another_mask_are_left_out() {
+    let text = "fa3,fwd,bf16,128,1,16,1024,16,0.1447,474.9,\n\
+                fa3-win1024,fwd,bf16,128,1,16,1024,16,0.1437,478.5,\n";
+    let read = peers::parse(text).unwrap();
+    assert_eq!(read.iter().map(|line| line.peer.as_str()).collect::<Vec<_>>(), ["fa3"]);
+}
+
+#[test]
 fn ratios_are_summed_up() {
     let all = peers::sum_up(&[0.5, 2.0, 1.0]).expect("three ratios");
     assert!((all.geometric_mean - 1.0).abs() < 1e-12);

@@ -94,14 +94,14 @@ fn faults_in_ptx_are_seen() {
     let good = format!(
         ".target sm_90a\n.visible .entry {entry}(\n\
          .param .align 64 .b8 {entry}_param_0[{size}]\n)\n\
-         .maxntid 512, 1, 1\n{{ wgmma.mma_async }}"
+         .maxntid 384, 1, 1\n{{ wgmma.mma_async }}"
     );
     assert_eq!(ptx_faults(variant, &good), Vec::<String>::new());
     for (from, to) in [
         ("sm_90a", "sm_90"),
         (".align 64", ".align 16"),
         ("_param_0[", "_param_0[1"),
-        (".maxntid 512", ".maxntid 384"),
+        (".maxntid 384", ".maxntid 512"),
         ("wgmma", "mma"),
         (".entry ", ".func "),
         (".entry fwd", ".entry other"),

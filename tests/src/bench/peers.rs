@@ -6,7 +6,7 @@ use std::path::Path;
 use super::grid::{Cell, Measurement, OURS};
 
 /// Reads a benchmark's CSV. Lines that begin with `#` or `skip,` are no data, nor are repeated
-/// headers.
+/// headers; peers that computed another mask are left out.
 ///
 /// # Errors
 /// A message that names the file, and the line if one cannot be read.
@@ -34,7 +34,14 @@ pub fn parse(text: &str) -> Result<Vec<Measurement>, String> {
             .and_then(|row| row.map_err(|error| error.to_string()))
             .map_err(|error| format!("`{line}` is no line of a benchmark: {error}"))
     };
-    lines.map(read_line).collect()
+    let all: Vec<Measurement> = lines.map(read_line).collect::<Result<_, String>>()?;
+    Ok(all.into_iter().filter(|line| !has_other_mask(&line.peer)).collect())
+}
+
+/// Whether a peer's name says that it computed another mask than its `causal` column: windowed and
+/// document masks skip work that our cells do, and scores with a bias are another problem.
+fn has_other_mask(peer: &str) -> bool {
+    ["-win", "-doc", "-alibi"].iter().any(|suffix| peer.contains(suffix))
 }
 
 /// The fastest peer of each cell that was measured with this element type.

@@ -77,6 +77,7 @@ fn variant_of(case: &Case) -> Result<&'static Variant, String> {
 fn case(name: &str, q: [usize; 4], kv: [usize; 4], dtype: Dtype, mask: Mask) -> Case {
     let [batch, q_heads, q_len, head_dim] = q;
     Case {
+        variant: None,
         name: format!("{name} b{batch} h{q_heads}/{} {q_len}x{} d{head_dim}", kv[1], kv[2]),
         batch,
         heads: (q_heads, kv[1]),

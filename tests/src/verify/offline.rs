@@ -35,7 +35,7 @@ fn every<T>(all: &[T], one: impl Fn(&T) -> Result<(), String>) -> Result<(), Str
 fn plan(job: &Job) -> Result<(), String> {
     let name = format!("{} {}", job.variant.entry, job.case.name);
     let launch = job.case.launch(&job.case.blank_inputs());
-    let plan = Plan::new(&launch.request, &DeviceFacts::h200())
+    let plan = Plan::with_variant(&launch.request, &DeviceFacts::h200(), job.variant)
         .map_err(|error| format!("{name}: {error}"))?;
     if plan.variant() != job.variant {
         return Err(format!("{name}: planned as {}", plan.variant().entry));

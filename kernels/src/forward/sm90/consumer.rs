@@ -29,7 +29,7 @@ const STEP: u32 = 16;
 
 /// Registers and ring positions of one consumer; `W` is its number, a constant so that all
 /// addresses stay in uniform registers.
-struct Consumer<'a, T, M, const D: u32, const KV: u32, const W: u32> {
+struct Consumer<'a, T, M, const D: u32, const KV: u32, const Q: u32, const W: u32> {
     call: &'a Call<'a>,
     scores: Accum<KV>,
     probs: Packed<KV>,
@@ -42,10 +42,19 @@ struct Consumer<'a, T, M, const D: u32, const KV: u32, const W: u32> {
 
 /// Computes the 64 rows of warpgroup `W` of every job.
 #[inline(always)]
-pub unsafe fn consume<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32>(call: &Call) {
+pub unsafe fn consume<
+    T: Element,
+    M: Mask,
+    const D: u32,
+    const KV: u32,
+    const Q: u32,
+    const W: u32,
+>(
+    call: &Call,
+) {
     // SAFETY: the whole warpgroup comes here once.
-    unsafe { registers::grow_to::<ConsumerBudget<Shape<T, M, D>>>() }
-    let mut this = Consumer::<T, M, D, KV, W> {
+    unsafe { registers::grow_to::<ConsumerBudget<Shape<T, M, D, Q>>>() }
+    let mut this = Consumer::<T, M, D, KV, Q, W> {
         call,
         scores: Accum::zero(),
         probs: Packed::zero(),
@@ -55,7 +64,7 @@ pub unsafe fn consume<T: Element, M: Mask, const D: u32, const KV: u32, const W:
         v: Cursor::read(0),
         kind: PhantomData,
     };
-    let tile = const { Shape::<T, M, D>::TILE };
+    let tile = const { Shape::<T, M, D, Q>::TILE };
     let scalars = call.scalars;
     let mask = M::new(scalars.q_len, scalars.kv_len);
     let mut jobs = Jobs::<M>::new(scalars, tile);
@@ -69,41 +78,111 @@ pub unsafe fn consume<T: Element, M: Mask, const D: u32, const KV: u32, const W:
         if W + 1 == tile.consumers {
             this.pass_turn();
         }
-        this.wait_q();
-        this.wait_k();
-        this.await_turn();
-        this.issue_scores();
-        this.pass_turn();
-        wgmma::wait::<0, KV>(&mut this.scores);
-        this.release_k();
+        let skipped = job.kv_tiles - this.own_tiles(&job, mask);
+        this.start(skipped, skipped);
         loop {
             let softmax = this.run_job(&job, mask);
             let next = jobs.next();
             if next.kv_tiles == 0 {
                 return this.finish_last(&job, &softmax);
             }
-            this.finish(&job, &softmax);
+            let skipped = next.kv_tiles - this.own_tiles(&next, mask);
+            if skipped == 0 {
+                this.finish(&job, &softmax);
+            } else {
+                this.finish_alone(&job, &softmax);
+                this.start(skipped, skipped - 1);
+            }
             job = next;
         }
     }
 }
 
 /// The parts of a consumer's loop. All are called by the whole warpgroup.
-impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, M, D, KV, W> {
-    const TILE: Tile = Shape::<T, M, D>::TILE;
-    const PLAN: SmemPlan = Shape::<T, M, D>::PLAN;
+impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u32>
+    Consumer<'_, T, M, D, KV, Q, W>
+{
+    const TILE: Tile = Shape::<T, M, D, Q>::TILE;
+    const PLAN: SmemPlan = Shape::<T, M, D, Q>::PLAN;
+
+    /// This warpgroup's first row of a job.
+    #[inline(always)]
+    fn first_row(job: &Job) -> u32 {
+        job.first_row + W * WARPGROUP_ROWS
+    }
+
+    /// KV tiles of a job that this warpgroup's rows need, from the first on; 1 if all are padding.
+    #[inline(always)]
+    fn own_tiles(&self, job: &Job, mask: M) -> u32 {
+        let q_len = self.call.scalars.q_len;
+        let first_row = Self::first_row(job);
+        if !M::EDGE_RUN {
+            job.kv_tiles
+        } else if first_row >= q_len {
+            1
+        } else {
+            mask.segments(rows(first_row, WARPGROUP_ROWS, q_len), KV).end
+        }
+    }
+
+    /// Starts a job whose last `skipped` KV tiles the other consumers need and this one does not:
+    /// gives each back in the round in which the others use it, with a turn in the last `turns` of
+    /// these rounds, and then computes the scores of its own last tile.
+    #[inline(always)]
+    unsafe fn start(&mut self, skipped: u32, turns: u32) {
+        // SAFETY: the waits and releases below pair with the producer's, see `barriers`. A tile
+        // of V is given back a round after its K, as the others do: the ring has no room to wait.
+        unsafe {
+            self.wait_q();
+            let mut tile = 0;
+            while tile < skipped {
+                self.wait_k();
+                self.release_k();
+                if tile + turns >= skipped {
+                    self.await_turn();
+                    self.pass_turn();
+                }
+                if tile > 0 {
+                    self.skip_v();
+                }
+                tile += 1;
+            }
+            self.wait_k();
+            self.await_turn();
+            self.issue_scores();
+            self.pass_turn();
+            if skipped > 0 {
+                self.skip_v();
+            }
+            wgmma::wait::<0, KV>(&mut self.scores);
+            self.release_k();
+        }
+    }
+
+    /// Gives a tile of V back unused.
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn skip_v(&mut self) {
+        // SAFETY: as `start`.
+        unsafe {
+            self.wait_v();
+            self.release_v();
+        }
+    }
 
     /// One job, from the scores of its last KV tile to the probabilities of its first.
     #[inline(always)]
     unsafe fn run_job(&mut self, job: &Job, mask: M) -> OnlineSoftmax {
         let scalars = self.call.scalars;
-        let first_row = job.first_row + W * WARPGROUP_ROWS;
+        let first_row = Self::first_row(job);
         let full = mask.segments(rows(first_row, WARPGROUP_ROWS, scalars.q_len), KV).full;
         let mut softmax = OnlineSoftmax::new(scalars.scale_log2);
-        let mut step = job.kv_tiles - 1;
+        let mut step = self.own_tiles(job, mask) - 1;
         // SAFETY: as `step`.
         unsafe {
-            self.mask_tile(mask, first_row, step);
+            if step >= full {
+                self.mask_tile(mask, first_row, step);
+            }
             softmax.step::<true, KV>(&mut self.scores);
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
@@ -122,6 +201,9 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
 
     /// Ends a job that another follows: that one's first product computes while this one's
     /// output is stored.
+    ///
+    /// The three ways to end a job each issue its last product themselves: with a branch between
+    /// that and the next issue, ptxas serialises all products (note C7514).
     #[inline(always)]
     unsafe fn finish(&mut self, job: &Job, softmax: &OnlineSoftmax) {
         // SAFETY: as `step`; the rows are this warpgroup's own.
@@ -138,6 +220,21 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
             self.store(job, softmax);
             wgmma::wait::<0, KV>(&mut self.scores);
             self.release_k();
+        }
+    }
+
+    /// Ends a job and passes the turn on.
+    #[inline(always)]
+    unsafe fn finish_alone(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+        // SAFETY: as `finish`.
+        unsafe {
+            self.wait_v();
+            self.await_turn();
+            self.issue_out();
+            self.pass_turn();
+            wgmma::wait::<0, D>(&mut self.out);
+            self.release_v();
+            self.store(job, softmax);
         }
     }
 
@@ -160,7 +257,7 @@ impl<T: Element, M: Mask, const D: u32, const KV: u32, const W: u32> Consumer<'_
     /// Stores the finished rows.
     #[inline(always)]
     unsafe fn store(&mut self, job: &Job, softmax: &OnlineSoftmax) {
-        let first_row = job.first_row + W * WARPGROUP_ROWS;
+        let first_row = Self::first_row(job);
         // SAFETY: the caller's contract.
         unsafe {
             epilogue::store::<T, D>(self.call.scalars, job, first_row, &mut self.out, softmax);
