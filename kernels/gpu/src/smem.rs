@@ -1,5 +1,7 @@
 //! Addresses in a CTA's dynamic shared memory.
 
+use crate::imp;
+
 /// A byte address in shared memory: `Copy`, never dereferenced by Rust code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Smem(pub u32);
@@ -8,7 +10,7 @@ impl Smem {
     /// Start of the CTA's dynamic shared memory, 1024-byte aligned.
     #[inline(always)]
     pub fn base() -> Smem {
-        Smem(crate::imp::dynamic_smem_base())
+        Smem(imp::dynamic_smem_base())
     }
 
     /// The address `bytes` further on.
@@ -16,4 +18,27 @@ impl Smem {
     pub const fn plus(self, bytes: u32) -> Smem {
         Smem(self.0 + bytes)
     }
+}
+
+/// Writes 16 bytes.
+///
+/// # Safety
+/// `at` is 16-byte aligned shared memory that nobody else reads or writes before a barrier; engines
+/// read it only after a [`crate::fence::proxy_async`] as well.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn store_16(at: Smem, words: [u32; 4]) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::store_shared_16(at.0, words) }
+}
+
+/// Reads 16 bytes.
+///
+/// # Safety
+/// `at` is 16-byte aligned shared memory that was written, and nobody writes before a barrier.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn load_16(at: Smem) -> [u32; 4] {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::load_shared_16(at.0) }
 }

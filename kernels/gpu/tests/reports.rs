@@ -4,10 +4,10 @@ use fulgurite_gpu::element::Bf16;
 use fulgurite_gpu::emu::{self, Fault, FaultKind, Global, Launch, MapFields, Swizzle};
 use fulgurite_gpu::frag::Accum;
 use fulgurite_gpu::registers::{self, Budget};
-use fulgurite_gpu::smem::Smem;
+use fulgurite_gpu::smem::{self, Smem};
 use fulgurite_gpu::tma::{self, MapAddress};
 use fulgurite_gpu::wgmma::{self, Operand};
-use fulgurite_gpu::{barrier, global, mbarrier, thread};
+use fulgurite_gpu::{barrier, fence, global, mbarrier, thread};
 use fulgurite_spec::TensorMap;
 
 /// Where the tests' tensor and output lie.
@@ -236,6 +236,83 @@ fn races() {
             // SAFETY: planted.
             unsafe { tma::load(Smem::base().plus(1024), map, bar, [0; 4]) }
         }
+    });
+}
+
+/// Each thread of the first warpgroup stores 64 bytes of the box at the base.
+fn store_box() {
+    let first = thread::index() * 64;
+    let mut offset = 0;
+    while offset < 64 && thread::index() < 128 {
+        // SAFETY: every thread has its own bytes.
+        unsafe { smem::store_16(Smem::base().plus(first + offset), [thread::index(); 4]) }
+        offset += 16;
+    }
+}
+
+/// What `words` after storing, and everyone's view of the last thread's store.
+fn store_then(fence: bool, barrier: bool) {
+    store_box();
+    // SAFETY: planted.
+    unsafe {
+        if fence {
+            fence::proxy_async();
+        }
+        if barrier {
+            barrier::sync_all();
+        }
+    }
+}
+
+#[test]
+fn stores_are_seen_after_a_barrier() {
+    for seed in 0..8 {
+        let outcome = run(seed, |_| {
+            store_then(true, true);
+            // SAFETY: all stores are before the barrier.
+            let words = unsafe { smem::load_16(Smem::base().plus(127 * 64)) };
+            assert_eq!(words, [127; 4]);
+            multiply(Smem::base(), true);
+        });
+        outcome.expect("nothing is wrong");
+    }
+    expect(FaultKind::Race, &["smem::load_16", "a store at "], |_| {
+        store_then(true, false);
+        if thread::index() == 31 {
+            // SAFETY: planted.
+            unsafe { smem::load_16(Smem::base()) };
+        }
+    });
+    expect(FaultKind::Race, &["smem::store_16", "may still write"], |_| {
+        // SAFETY: planted.
+        unsafe { smem::store_16(Smem::base(), [0; 4]) }
+    });
+    expect(FaultKind::Uninitialised, &["smem::load_16", "nobody wrote"], |_| {
+        // SAFETY: planted.
+        unsafe { smem::load_16(Smem::base()) };
+    });
+    expect(FaultKind::Malformed, &["no multiple of 16"], |_| {
+        // SAFETY: planted.
+        unsafe { smem::load_16(Smem::base().plus(4)) };
+    });
+}
+
+#[test]
+fn engines_need_a_proxy_fence() {
+    expect(FaultKind::Race, &["wgmma::issue", "no fence::proxy_async"], |_| {
+        store_then(false, true);
+        multiply(Smem::base(), true);
+    });
+    expect(FaultKind::Race, &["wgmma::issue", "a store at "], |_| {
+        store_then(true, false);
+        multiply(Smem::base(), true);
+    });
+    expect(FaultKind::Race, &["tma::load", "which a thread has read"], |map| {
+        let bar = start(true);
+        store_then(true, true);
+        // SAFETY: all stores are before the barrier.
+        unsafe { smem::load_16(Smem::base()) };
+        load(map, bar, Smem::base(), BOX_BYTES);
     });
 }
 

@@ -95,6 +95,31 @@ pub unsafe fn store_global_f32(address: u64, value: f32) {
     });
 }
 
+#[track_caller]
+pub unsafe fn store_shared_16(to: u32, words: [u32; 4]) {
+    let site = Location::caller();
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    act(Primitive::SharedStore, site, |block| block.shared_store(to, &bytes, site));
+}
+
+#[track_caller]
+pub unsafe fn load_shared_16(from: u32) -> [u32; 4] {
+    let bytes = act(Primitive::SharedLoad, Location::caller(), |block| block.shared_load(from));
+    let word = |n: usize| [bytes[4 * n], bytes[4 * n + 1], bytes[4 * n + 2], bytes[4 * n + 3]];
+    [0, 1, 2, 3].map(|n| u32::from_le_bytes(word(n)))
+}
+
+#[track_caller]
+pub unsafe fn fence_proxy_async() {
+    let site = Location::caller();
+    if with(|block| block.planted(Primitive::ProxyFence, site, "")).is_none() {
+        with(|block| block.proxy_fence());
+    }
+}
+
 pub fn barrier_name(id: u32, family: &'static str, index: u32) {
     with(|block| block.barrier_names[id as usize % 16] = Some((family, index)));
 }

@@ -4,7 +4,7 @@ use fulgurite_spec::TensorMap;
 
 use super::block::Block;
 use super::report::{Checked, Site, broken, place};
-use super::shared::{Busy, GRANULE, Write};
+use super::shared::{Busy, GRANULE, Proxy, Write};
 use super::tensor_map::MapFields;
 
 /// A copy that has been issued and not yet done.
@@ -54,7 +54,7 @@ impl Block {
         self.shared.check_range(to, bytes)?;
         let (agent, phase) = self.mbarrier_for_copy(bar, site)?;
         let first = self.shared.granule(to)?;
-        let write = Write { agent, time: phase + 1, site };
+        let write = Write { agent, time: phase + 1, site, proxy: Proxy::Async };
         let clock = &self.clocks[self.current];
         for granule in first..first + (bytes / GRANULE) as usize {
             if let Err(busy) = self.shared.will_write(granule, clock, write) {
@@ -68,6 +68,41 @@ impl Block {
         Ok(())
     }
 
+    /// A thread stores 16 bytes.
+    pub fn shared_store(&mut self, to: u32, bytes: &[u8; 16], site: Site) -> Checked {
+        let granule = self.shared_granule(to)?;
+        let (agent, time) = self.event(self.current);
+        let write = Write { agent, time, site, proxy: Proxy::Generic };
+        if let Err(busy) = self.shared.will_write(granule, &self.clocks[self.current], write) {
+            return self.slot_in_use(to, busy);
+        }
+        self.shared.bytes_mut(granule).copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// A thread loads 16 bytes.
+    pub fn shared_load(&mut self, from: u32) -> Checked<[u8; 16]> {
+        let granule = self.shared_granule(from)?;
+        let now = self.event(self.current);
+        self.shared.load(granule, &self.clocks[self.current], now)?;
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(self.shared.bytes(granule));
+        Ok(bytes)
+    }
+
+    fn shared_granule(&self, address: u32) -> Checked<usize> {
+        if !address.is_multiple_of(GRANULE) {
+            return broken!(Malformed, "16 shared bytes at {address:#x}, no multiple of 16");
+        }
+        self.shared.granule(address)
+    }
+
+    /// Makes the stores that the current thread knows of visible to the engines.
+    pub fn proxy_fence(&mut self) {
+        let now = self.event(self.current);
+        self.shared.fence(&self.clocks[self.current], now);
+    }
+
     fn slot_in_use(&self, to: u32, busy: Busy) -> Checked {
         match busy {
             Busy::Read { warp, product } => {
@@ -79,10 +114,16 @@ impl Block {
                      {warp} may still read: nothing this thread waited for says that it is over"
                 )
             }
-            Busy::Write(site) => broken!(
+            Busy::Write(write) => broken!(
                 Race,
-                "writes the buffer at {to:#x}, into which a copy issued at {} may still write",
-                place(site)
+                "writes the buffer at {to:#x}, into which {} at {} may still write",
+                write.by(),
+                place(write.site)
+            ),
+            Busy::Load => broken!(
+                Race,
+                "writes the buffer at {to:#x}, which a thread has read; nothing this thread \
+                 waited for says that this is over"
             ),
         }
     }

@@ -53,6 +53,8 @@ mod schedule;
 pub(crate) mod shared;
 pub(crate) mod tensor_core;
 mod tensor_map;
+#[cfg(test)]
+mod tests;
 
 pub use global::Global;
 pub use mutation::{Change, Mutation, SyncSite};

@@ -59,6 +59,7 @@ impl SyncSite {
             Primitive::BarrierFenceInit
             | Primitive::WgmmaBegin
             | Primitive::WgmmaCommit
+            | Primitive::ProxyFence
             | Primitive::TmaLoad
             | Primitive::RegistersShrink
             | Primitive::RegistersGrow => &[Change::Drop],

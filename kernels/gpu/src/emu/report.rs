@@ -27,6 +27,9 @@ pub enum Primitive {
     RegistersShrink,
     RegistersGrow,
     GlobalStore,
+    SharedLoad,
+    SharedStore,
+    ProxyFence,
     /// No primitive: the kernel's own code, or the end of the block.
     Code,
 }
@@ -52,6 +55,9 @@ impl Primitive {
             Primitive::RegistersShrink => "registers::shrink_to",
             Primitive::RegistersGrow => "registers::grow_to",
             Primitive::GlobalStore => "global::store",
+            Primitive::SharedLoad => "smem::load_16",
+            Primitive::SharedStore => "smem::store_16",
+            Primitive::ProxyFence => "fence::proxy_async",
             Primitive::Code => "kernel code",
         }
     }

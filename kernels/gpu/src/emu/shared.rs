@@ -1,5 +1,7 @@
 //! A block's shared memory: bytes, and for every 16 of them who wrote and who may still read.
 
+use std::collections::BTreeMap;
+
 use super::clock::{Agent, Clock};
 use super::report::{Checked, Site, broken, place};
 
@@ -15,6 +17,18 @@ pub struct Write {
     pub agent: Agent,
     pub time: u32,
     pub site: Site,
+    pub proxy: Proxy,
+}
+
+/// On which side of a proxy fence a write was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// By an asynchronous engine.
+    Async,
+    /// By a thread's store; the engines may not read it yet.
+    Generic,
+    /// By a thread's store, and a proxy fence came later: the event of that.
+    Fenced(Agent, u32),
 }
 
 /// Dynamic shared memory of a block.
@@ -24,6 +38,8 @@ pub struct Shared {
     writes: Vec<Option<Write>>,
     /// By granule and warp: the last product whose share of that warp reads it.
     reads: Vec<u32>,
+    /// By granule: threads that have loaded it since it was written, and when.
+    loads: BTreeMap<usize, Vec<(Agent, u32)>>,
     warps: usize,
 }
 
@@ -35,6 +51,7 @@ impl Shared {
             bytes: vec![0xff; granules * GRANULE as usize],
             writes: vec![None; granules],
             reads: vec![0; granules * warps],
+            loads: BTreeMap::new(),
             warps,
         }
     }
@@ -77,12 +94,24 @@ impl Shared {
             Some(write) if !visible(write.agent, write.time) => {
                 return broken!(
                     Race,
-                    "reads shared bytes {address:#x}..+{GRANULE}, which a copy issued at {} \
-                     writes; nothing it waited for says that the copy is complete",
+                    "reads shared bytes {address:#x}..+{GRANULE}, which {} at {} writes; nothing \
+                     it waited for says that this is complete",
+                    write.by(),
                     place(write.site)
                 );
             }
-            Some(_) => {}
+            Some(write) => match write.proxy {
+                Proxy::Async => {}
+                Proxy::Fenced(agent, time) if visible(agent, time) => {}
+                _ => {
+                    return broken!(
+                        Race,
+                        "reads shared bytes {address:#x}..+{GRANULE}, which a store at {} wrote: \
+                         no fence::proxy_async in between makes it visible to the engine",
+                        place(write.site)
+                    );
+                }
+            },
         }
         for warp in warps {
             self.reads[granule * self.warps + warp] = product;
@@ -101,10 +130,46 @@ impl Shared {
         if let Some(before) = self.writes[granule]
             && clock.time(before.agent) < before.time
         {
-            return Err(Busy::Write(before.site));
+            return Err(Busy::Write(before));
         }
+        let unseen = |(agent, time): &&(Agent, u32)| clock.time(*agent) < *time;
+        if self.loads.get(&granule).is_some_and(|loads| loads.iter().any(|load| unseen(&load))) {
+            return Err(Busy::Load);
+        }
+        self.loads.remove(&granule);
         self.writes[granule] = Some(write);
         Ok(())
+    }
+
+    /// A thread, at the event `now`, loads a granule.
+    pub fn load(&mut self, granule: usize, clock: &Clock, now: (Agent, u32)) -> Checked {
+        let address = BASE + granule as u32 * GRANULE;
+        match self.writes[granule] {
+            None => broken!(
+                Uninitialised,
+                "reads shared bytes {address:#x}..+{GRANULE}, which nobody wrote"
+            ),
+            Some(write) if clock.time(write.agent) < write.time => broken!(
+                Race,
+                "reads shared bytes {address:#x}..+{GRANULE}, which {} at {} writes; nothing it \
+                 waited for says that this is complete",
+                write.by(),
+                place(write.site)
+            ),
+            Some(_) => {
+                self.loads.entry(granule).or_default().push(now);
+                Ok(())
+            }
+        }
+    }
+
+    /// A proxy fence of a thread that knows `clock`, at the event `now`.
+    pub fn fence(&mut self, clock: &Clock, now: (Agent, u32)) {
+        for write in self.writes.iter_mut().flatten() {
+            if write.proxy == Proxy::Generic && clock.time(write.agent) >= write.time {
+                write.proxy = Proxy::Fenced(now.0, now.1);
+            }
+        }
     }
 
     /// The bytes of a granule.
@@ -123,6 +188,15 @@ impl Shared {
 pub enum Busy {
     /// A product that this warp issued reads it.
     Read { warp: usize, product: u32 },
-    /// An earlier copy writes it.
-    Write(Site),
+    /// An earlier copy or store writes it.
+    Write(Write),
+    /// A thread has loaded it.
+    Load,
+}
+
+impl Write {
+    /// Who wrote, in words.
+    pub fn by(&self) -> &'static str {
+        if self.proxy == Proxy::Async { "a copy issued" } else { "a store" }
+    }
 }

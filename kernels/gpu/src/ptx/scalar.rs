@@ -110,3 +110,21 @@ pub unsafe fn store_global_f32(address: u64, value: f32) {
         asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack));
     }
 }
+
+#[inline(always)]
+pub unsafe fn store_shared_16(to: u32, words: [u32; 4]) {
+    unsafe {
+        asm!("st.shared.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg32) to, in(reg32) words[0],
+             in(reg32) words[1], in(reg32) words[2], in(reg32) words[3], options(nostack));
+    }
+}
+
+#[inline(always)]
+pub unsafe fn load_shared_16(from: u32) -> [u32; 4] {
+    let (a, b, c, d);
+    unsafe {
+        asm!("ld.shared.v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];", in(reg32) from, out(reg32) a,
+             out(reg32) b, out(reg32) c, out(reg32) d, options(nostack));
+    }
+    [a, b, c, d]
+}

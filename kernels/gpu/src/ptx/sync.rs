@@ -38,6 +38,11 @@ pub unsafe fn mbarrier_fence_init() {
 }
 
 #[inline(always)]
+pub unsafe fn fence_proxy_async() {
+    unsafe { asm!("fence.proxy.async.shared::cta;", options(nostack)) }
+}
+
+#[inline(always)]
 pub unsafe fn mbarrier_arrive(bar: u32) {
     unsafe { asm!("mbarrier.arrive.shared::cta.b64 _, [{0}];", in(reg32) bar, options(nostack)) }
 }
