@@ -43,9 +43,10 @@ fn run(jobs: &[Job], what: &str, backend: &Emulated, tally: &mut Tally) {
     println!("  {} {what} in {:.1} s", jobs.len(), start.elapsed().as_secs_f64());
 }
 
-/// Runs the small cases on the emulator and on a GPU and compares the bits of the outputs: apart
-/// from the order of sums inside the tensor core and its approximate functions both compute the
-/// same, so that they may differ by the rounding of the final store.
+/// Runs the small cases on the emulator and on a GPU and compares the outputs: apart from the
+/// order of sums inside the tensor core and its approximate functions both compute the same. Such
+/// a last bit of float32 can turn a rounding to 16 bits the other way, and there are two of them,
+/// the probabilities' and the final store's: two units in the last place.
 pub fn compare_with(gpu: &dyn Backend, jobs: &[Job]) -> Result<(), String> {
     let emulated = Emulated::new(vec![1]);
     let mut largest = (0.0_f64, String::new());
@@ -62,8 +63,8 @@ pub fn compare_with(gpu: &dyn Backend, jobs: &[Job]) -> Result<(), String> {
             largest = (difference, format!("{} {}", variant.entry, case.name));
         }
         let limit = match case.dtype {
-            Dtype::Bf16 => 2.0 * 2.0_f64.powi(-8),
-            Dtype::F16 => 2.0 * 2.0_f64.powi(-11),
+            Dtype::Bf16 => 2.0 * 2.0_f64.powi(-7),
+            Dtype::F16 => 2.0 * 2.0_f64.powi(-10),
         };
         if difference > limit {
             let (entry, name) = (variant.entry, &case.name);
