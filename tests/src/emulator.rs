@@ -60,7 +60,10 @@ pub fn run_once(
     options: Options,
 ) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
     let emulator = Emulator::new().with_options(options);
-    let plan = emulator.plan(&launch.request)?;
+    let plan = match &launch.variant {
+        Some(variant) => Plan::with_variant(&launch.request, emulator.facts(), variant)?,
+        None => emulator.plan(&launch.request)?,
+    };
     let address = |allocation: usize| FIRST_ADDRESS * (1 + allocation as u64);
     let at = |place: crate::memory::Place| address(place.allocation) + 2 * place.start as u64;
     let lse_address = address(launch.allocations.len());
