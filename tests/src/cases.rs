@@ -306,6 +306,7 @@ pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
         case("more queries than keys", 1, (1, 1), (q_rows + 70, 40)),
         case("round the ring", 1, (1, 1), (q_rows, 5 * kv_rows - 3)),
         case("several jobs", 1, (5, 1), (q_rows + 1, kv_rows + 9)),
+        case("skipped tiles", 1, (3, 3), (3 * q_rows - 70, 3 * q_rows + kv_rows / 2 - 70)),
         case("grouped heads", 2, (4, 2), (66, kv_rows)),
         case("padded, sliced", 1, (2, 2), (70, 90)).with(|case| {
             case.head_dim -= 8;
@@ -315,10 +316,17 @@ pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
     ]
 }
 
-/// The case for planted errors: several jobs for each of two blocks, full and partial tiles, and
-/// each ring gone round several times.
-pub fn mutation_case(variant: &Variant) -> Case {
+/// The cases for planted errors, several jobs for each of two blocks in all: each ring gone round
+/// several times; many short jobs; tiles that some warpgroups skip.
+pub fn mutation_cases(variant: &Variant) -> Vec<Case> {
     let tile = Tile::of(variant);
-    let lengths = (2 * tile.q_rows() as usize - 3, 3 * tile.kv_rows as usize - 5);
-    Case::new("mutants", variant, 1, (3, 1), lengths)
+    let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
+    let case = |heads, lengths| Case::new("mutants", variant, 1, heads, lengths);
+    vec![
+        case((3, 1), (2 * q_rows - 3, 3 * kv_rows - 5)),
+        case((10, 2), (q_rows - 9, kv_rows - 7)),
+        case((3, 3), (3 * q_rows - 70, 3 * q_rows + kv_rows / 2 - 70)),
+        // The first warpgroup needs one tile less than the others, also in a job after another.
+        case((3, 1), (2 * q_rows - 3, 2 * q_rows - 3 + 2 * kv_rows - 64)),
+    ]
 }

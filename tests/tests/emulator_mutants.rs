@@ -3,12 +3,13 @@
 //! Every site where a kernel waits, arrives, fences, commits, expects bytes or sets a count is
 //! dropped or altered, one at a time, and the kernel is run under up to 16 schedules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive};
+use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive, SyncSite};
 use fulgurite::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
-use tests::cases::{Case, mutation_case};
+use tests::cases::{Case, mutation_cases};
 use tests::emulator::run_once;
 use tests::memory::Launch;
 
@@ -32,8 +33,25 @@ fn equivalent(tile: &Tile, mutation: &Mutation) -> Option<&'static str> {
         {
             Some("with room for the Q of two jobs, the ring of K already orders the loads of Q")
         }
+        // A warpgroup skips a tile by giving it back unread. It takes part in the turns meanwhile:
+        // where it could run ahead, the one whose turn it waits for has given back the tile before
+        // in the same buffer, so that an early arrival does not count for an older phase.
+        (Primitive::MbarrierWait, "k_full" | "v_full", Change::Drop)
+            if function_of(&site) == "start" =>
+        {
+            Some("nothing is read, and the turns keep the skipping warpgroup within a round")
+        }
         _ => None,
     }
+}
+
+/// The function that a site lies in, by its source.
+fn function_of(site: &SyncSite) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let source = std::fs::read_to_string(root.join(site.file)).expect("the kernels' source");
+    let before: Vec<&str> = source.lines().take(site.line as usize).collect();
+    let head = before.iter().rev().find_map(|line| line.split_once("fn ")).unwrap_or_default();
+    head.1.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 /// How a mutant was found out.
@@ -47,11 +65,11 @@ enum Verdict {
     Survived,
 }
 
-/// The variants whose kernels differ in more than the type: one for each head dim and mask.
+/// The variants whose kernels differ in more than the type: one for each head dim, mask and tile.
 fn families() -> impl Iterator<Item = &'static Variant> {
-    let mut seen: Vec<(u32, fulgurite::MaskKind)> = Vec::new();
+    let mut seen: Vec<(u32, fulgurite::MaskKind, u32)> = Vec::new();
     VARIANTS.iter().filter(move |variant| {
-        let family = (variant.head_dim, variant.mask);
+        let family = (variant.head_dim, variant.mask, variant.q_rows);
         let new = !seen.contains(&family);
         seen.push(family);
         new
@@ -70,13 +88,15 @@ fn bits(launch: &Launch) -> (Vec<u16>, Vec<u32>) {
     (regions.iter().flat_map(|region| region.bits.clone()).collect(), lse.collect())
 }
 
-fn judge(fresh: &Launch, right: &Launch, mutation: Mutation) -> Verdict {
-    for seed in 0..SEEDS {
-        let options = Options { seed, mutation: Some(mutation), record_sites: false };
-        match run(fresh, options) {
-            (_, Err(report)) => return Verdict::Reported(report),
-            (launch, Ok(_)) if bits(&launch) != bits(right) => return Verdict::WrongResult,
-            _ => {}
+fn judge(launches: &[(Launch, Launch)], mutation: Mutation) -> Verdict {
+    for (fresh, right) in launches {
+        for seed in 0..SEEDS {
+            let options = Options { seed, mutation: Some(mutation), record_sites: false };
+            match run(fresh, options) {
+                (_, Err(report)) => return Verdict::Reported(report),
+                (launch, Ok(_)) if bits(&launch) != bits(right) => return Verdict::WrongResult,
+                _ => {}
+            }
         }
     }
     Verdict::Survived
@@ -89,24 +109,24 @@ fn launch_of(case: &Case) -> Launch {
 #[test]
 fn planted_errors_are_reported() {
     let mut jobs: Vec<(&Variant, Mutation)> = Vec::new();
-    let mut launches: BTreeMap<&str, (Launch, Launch)> = BTreeMap::new();
+    let mut launches: BTreeMap<&str, Vec<(Launch, Launch)>> = BTreeMap::new();
     for variant in families() {
-        let fresh = launch_of(&mutation_case(variant));
-        let options = Options { seed: 0, mutation: None, record_sites: true };
-        let (right, outcome) = run(&fresh, options);
-        let sites = outcome.expect("the kernel is right").sites;
+        let mut sites = BTreeSet::new();
+        for case in mutation_cases(variant) {
+            let fresh = launch_of(&case);
+            let options = Options { seed: 0, mutation: None, record_sites: true };
+            let (right, outcome) = run(&fresh, options);
+            sites.extend(outcome.expect("the kernel is right").sites);
+            launches.entry(variant.entry).or_default().push((fresh, right));
+        }
         assert!(sites.len() > 20, "{}: only {} sites", variant.entry, sites.len());
         for site in sites {
             jobs.extend(site.mutations().map(|mutation| (variant, mutation)));
         }
-        launches.insert(variant.entry, (fresh, right));
     }
     let verdicts: Vec<Verdict> = jobs
         .par_iter()
-        .map(|(variant, mutation)| {
-            let (fresh, right) = &launches[variant.entry];
-            judge(fresh, right, *mutation)
-        })
+        .map(|(variant, mutation)| judge(&launches[variant.entry], *mutation))
         .collect();
     let mut survivors = Vec::new();
     let mut wrong = 0;
