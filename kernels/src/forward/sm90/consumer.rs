@@ -72,8 +72,8 @@ pub unsafe fn consume<
     if job.kv_tiles == 0 {
         return;
     }
-    // SAFETY: all consumers run the same jobs and steps in the same order, so that turns, ring
-    // positions and barrier phases agree.
+    // SAFETY: all consumers walk the same jobs and tiles in the same order and take as many turns,
+    // so that turns, ring positions and barrier phases agree.
     unsafe {
         if W + 1 == tile.consumers {
             this.pass_turn();
