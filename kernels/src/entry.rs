@@ -1,5 +1,9 @@
 //! One PTX entry per row of the variant table: the only `extern "ptx-kernel"` functions. On the
 //! host the entries are ordinary functions of the same names, for the emulator to run.
+//!
+//! The builder compiles entries in parallel, some at a time: it sets the cfg `selected` and a cfg
+//! of the name of each entry that it wants. Without `selected` all are compiled.
+#![allow(unexpected_cfgs, reason = "the names of entries stand in the variant table")]
 
 use crate::{forward, mask};
 use fulgurite_gpu::{element, tma::MapAddress};
@@ -8,29 +12,12 @@ use fulgurite_spec::{FwdParams, Tile};
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
 
-/// Puts an entry under the `family` of its head dim, so that the builder can compile families in
-/// parallel; without the cfg all are compiled. The builder sets both `family` and its value.
-macro_rules! family {
-    (64 $($item:item)*) => { family!(@ "d64" $($item)*); };
-    (96 $($item:item)*) => { family!(@ "d96" $($item)*); };
-    (128 $($item:item)*) => { family!(@ "d128" $($item)*); };
-    (192 $($item:item)*) => { family!(@ "d192" $($item)*); };
-    (256 $($item:item)*) => { family!(@ "d256" $($item)*); };
-    (@ $family:literal $($item:item)*) => {$(
-        #[cfg(any(
-            family = $family,
-            not(family)
-        ))]
-        $item
-    )*};
-}
-
 /// An entry: on the GPU an exported kernel, which gets its parameters by value and their address by
 /// symbol; on the host a function that borrows them.
 macro_rules! entry {
     ($(#[$doc:meta])* $entry:ident |$params:ident, $maps:ident| $body:expr) => {
         $(#[$doc])*
-        #[cfg(target_arch = "nvptx64")]
+        #[cfg(all(target_arch = "nvptx64", any($entry, not(selected))))]
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $entry($params: FwdParams) {
             // SAFETY: the parameter starts with the three maps that the host encoded.
@@ -49,31 +36,28 @@ macro_rules! entry {
 }
 
 macro_rules! entries {
-    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:tt, $mask:ident,
-      $q_rows:literal;)*) => {
-        $(family! { $head_dim
-            entry! {
-                /// The variant of this name.
-                ///
-                /// # Safety
-                /// Launched by the host crate's plan: grid, block, shared memory and parameters.
-                $entry |params, maps| {
-                    const TILE: Tile = Tile::forward(
-                        fulgurite_spec::Dtype::$dtype,
+    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
+      $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal;)*) => {
+        $(entry! {
+            /// The variant of this name.
+            ///
+            /// # Safety
+            /// Launched by the host crate's plan: grid, block, shared memory and parameters.
+            $entry |params, maps| {
+                struct Row;
+                impl forward::sm90::Shape for Row {
+                    const TILE: Tile =
+                        Tile::forward($head_dim, $q_rows, $kv_rows, $q_parts, $kv_stages);
+                }
+                // SAFETY: the entry's contract is the kernel's.
+                unsafe {
+                    forward::sm90::run::<
+                        element::$dtype,
+                        mask::$mask,
+                        Row,
                         $head_dim,
-                        fulgurite_spec::MaskKind::$mask,
-                        $q_rows,
-                    );
-                    // SAFETY: the entry's contract is the kernel's.
-                    unsafe {
-                        forward::sm90::run::<
-                            element::$dtype,
-                            mask::$mask,
-                            $head_dim,
-                            { TILE.kv_rows },
-                            $q_rows,
-                        >(maps, &params.scalars);
-                    }
+                        $kv_rows,
+                    >(maps, &params.scalars);
                 }
             }
         })*

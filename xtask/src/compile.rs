@@ -27,7 +27,7 @@ const CORE_LIBRARIES: [&str; 2] = ["core", "compiler_builtins"];
 pub struct Family {
     /// Architecture they are compiled for.
     pub arch: Arch,
-    /// Value of `--cfg family`, for example `d128`.
+    /// What they share, for example `d128`.
     pub name: String,
     /// Its rows of the table.
     pub variants: Vec<&'static Variant>,
@@ -199,8 +199,8 @@ fn compile_family(
         .current_dir(workspace.root())
         .args(["--crate-name", "fulgurite_kernels", "--edition", "2024", "--crate-type", "rlib"])
         .args(["--target", TARGET, "-Copt-level=3", "-Ccodegen-units=1"])
-        // Both forms, so that the kernels can also ask for `not(family)`.
-        .args(["--cfg", "family", "--cfg", &format!("family=\"{}\"", family.name)])
+        .args(["--cfg", "selected"])
+        .args(family.variants.iter().flat_map(|variant| ["--cfg", variant.entry]))
         .args(flags(toolchain, family.arch))
         .args(["--emit", "asm", "--out-dir"])
         .arg(&directory);

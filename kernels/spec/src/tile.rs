@@ -1,6 +1,6 @@
 //! Tile shapes and the shared-memory plan.
 
-use crate::variants::{Dtype, MaskKind, VARIANTS, Variant};
+use crate::variants::{VARIANTS, Variant};
 
 /// Query rows of one consumer warpgroup: the M of a `wgmma`.
 pub const WARPGROUP_ROWS: u32 = 64;
@@ -37,26 +37,18 @@ pub struct Tile {
 impl Tile {
     /// The tile of a variant.
     pub const fn of(variant: &Variant) -> Tile {
-        Tile::forward(variant.dtype, variant.head_dim, variant.mask, variant.q_rows)
+        let &Variant { head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = variant;
+        Tile::forward(head_dim, q_rows, kv_rows, q_parts, kv_stages)
     }
 
-    /// The forward tile for a dtype, head dim, mask and number of query rows. Panics in `const`
-    /// evaluation for a combination that the table does not have.
-    pub const fn forward(dtype: Dtype, head_dim: u32, mask: MaskKind, q_rows: u32) -> Tile {
-        assert!(dtype.bytes() == 2);
-        // Registers per consumer thread are the first limit (scores kv/2, probabilities kv/4,
-        // output head_dim/2 of 160 with three consumers or 232 with two), shared memory the
-        // second (const-asserted below).
-        let (kv_rows, q_parts, kv_stages) = match (head_dim, mask, q_rows) {
-            (64, _, 192) => (128, 6, 2),
-            (64, _, 128) => (128, 4, 3),
-            (96, _, 128) => (128, 4, 2),
-            (128, MaskKind::Full, 128) => (176, 3, 2),
-            (128, MaskKind::Causal, 128) => (128, 4, 2),
-            (192, _, 128) => (112, 2, 2),
-            (256, _, 128) => (80, 2, 2),
-            _ => panic!("no tile for this combination"),
-        };
+    /// The forward tile of these numbers, in the order of the table's columns.
+    pub const fn forward(
+        head_dim: u32,
+        q_rows: u32,
+        kv_rows: u32,
+        q_parts: u32,
+        kv_stages: u32,
+    ) -> Tile {
         Tile { consumers: q_rows / WARPGROUP_ROWS, kv_rows, head_dim, q_parts, kv_stages }
     }
 

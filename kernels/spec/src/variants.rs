@@ -87,6 +87,12 @@ pub struct Variant {
     pub mask: MaskKind,
     /// Query rows of one job.
     pub q_rows: u32,
+    /// Rows of K and V in one step.
+    pub kv_rows: u32,
+    /// Buffers for Q, of one warpgroup's rows each.
+    pub q_parts: u32,
+    /// Buffers for K and for V.
+    pub kv_stages: u32,
 }
 
 impl Variant {
@@ -107,13 +113,16 @@ impl Variant {
     }
 }
 
-/// Calls the macro `$with` once with every row: `entry: Arch, Dtype, head_dim, Mask, q_rows;`.
+/// Calls the macro `$with` once with every row:
+/// `entry: Arch, Dtype, head_dim, Mask, q_rows, kv_rows, q_parts, kv_stages;`.
+///
+/// The last four are the [`Tile`](crate::Tile). Registers are its first limit (scores kv_rows / 2,
+/// probabilities kv_rows / 4, output head_dim / 2 of 232 with two consumers or 160 with three),
+/// shared memory the second. `cargo xtask tiles` tries what fits.
 ///
 /// ```
 /// macro_rules! count {
-///     ($($entry:ident: $arch:ident, $dtype:ident, $d:literal, $mask:ident, $rows:literal;)*) => {
-///         [$(stringify!($entry)),*].len()
-///     };
+///     ($($entry:ident: $($column:tt),*;)*) => { [$(stringify!($entry)),*].len() };
 /// }
 /// assert_eq!(fulgurite_spec::for_each_variant!(count), fulgurite_spec::VARIANTS.len());
 /// ```
@@ -121,37 +130,37 @@ impl Variant {
 macro_rules! for_each_variant {
     ($with:ident) => {
         $with! {
-            fwd_sm90_bf16_d64_full_q128:    Sm90, Bf16,  64, Full,   128;
-            fwd_sm90_bf16_d64_causal_q128:  Sm90, Bf16,  64, Causal, 128;
-            fwd_sm90_bf16_d64_full:         Sm90, Bf16,  64, Full,   192;
-            fwd_sm90_bf16_d64_causal:       Sm90, Bf16,  64, Causal, 192;
-            fwd_sm90_bf16_d96_full:         Sm90, Bf16,  96, Full,   128;
-            fwd_sm90_bf16_d96_causal:       Sm90, Bf16,  96, Causal, 128;
-            fwd_sm90_bf16_d128_full:        Sm90, Bf16, 128, Full,   128;
-            fwd_sm90_bf16_d128_causal:      Sm90, Bf16, 128, Causal, 128;
-            fwd_sm90_bf16_d192_full:        Sm90, Bf16, 192, Full,   128;
-            fwd_sm90_bf16_d192_causal:      Sm90, Bf16, 192, Causal, 128;
-            fwd_sm90_bf16_d256_full:        Sm90, Bf16, 256, Full,   128;
-            fwd_sm90_bf16_d256_causal:      Sm90, Bf16, 256, Causal, 128;
-            fwd_sm90_f16_d64_full_q128:     Sm90, F16,   64, Full,   128;
-            fwd_sm90_f16_d64_causal_q128:   Sm90, F16,   64, Causal, 128;
-            fwd_sm90_f16_d64_full:          Sm90, F16,   64, Full,   192;
-            fwd_sm90_f16_d64_causal:        Sm90, F16,   64, Causal, 192;
-            fwd_sm90_f16_d96_full:          Sm90, F16,   96, Full,   128;
-            fwd_sm90_f16_d96_causal:        Sm90, F16,   96, Causal, 128;
-            fwd_sm90_f16_d128_full:         Sm90, F16,  128, Full,   128;
-            fwd_sm90_f16_d128_causal:       Sm90, F16,  128, Causal, 128;
-            fwd_sm90_f16_d192_full:         Sm90, F16,  192, Full,   128;
-            fwd_sm90_f16_d192_causal:       Sm90, F16,  192, Causal, 128;
-            fwd_sm90_f16_d256_full:         Sm90, F16,  256, Full,   128;
-            fwd_sm90_f16_d256_causal:       Sm90, F16,  256, Causal, 128;
+            fwd_sm90_bf16_d64_full_q128:   Sm90, Bf16,  64, Full,   128, 128, 4, 3;
+            fwd_sm90_bf16_d64_causal_q128: Sm90, Bf16,  64, Causal, 128, 128, 4, 3;
+            fwd_sm90_bf16_d64_full:        Sm90, Bf16,  64, Full,   192, 128, 6, 2;
+            fwd_sm90_bf16_d64_causal:      Sm90, Bf16,  64, Causal, 192, 128, 6, 2;
+            fwd_sm90_bf16_d96_full:        Sm90, Bf16,  96, Full,   128, 128, 4, 2;
+            fwd_sm90_bf16_d96_causal:      Sm90, Bf16,  96, Causal, 128, 128, 4, 2;
+            fwd_sm90_bf16_d128_full:       Sm90, Bf16, 128, Full,   128, 176, 3, 2;
+            fwd_sm90_bf16_d128_causal:     Sm90, Bf16, 128, Causal, 128, 128, 4, 2;
+            fwd_sm90_bf16_d192_full:       Sm90, Bf16, 192, Full,   128, 112, 2, 2;
+            fwd_sm90_bf16_d192_causal:     Sm90, Bf16, 192, Causal, 128, 112, 2, 2;
+            fwd_sm90_bf16_d256_full:       Sm90, Bf16, 256, Full,   128,  80, 2, 2;
+            fwd_sm90_bf16_d256_causal:     Sm90, Bf16, 256, Causal, 128,  80, 2, 2;
+            fwd_sm90_f16_d64_full_q128:    Sm90, F16,   64, Full,   128, 128, 4, 3;
+            fwd_sm90_f16_d64_causal_q128:  Sm90, F16,   64, Causal, 128, 128, 4, 3;
+            fwd_sm90_f16_d64_full:         Sm90, F16,   64, Full,   192, 128, 6, 2;
+            fwd_sm90_f16_d64_causal:       Sm90, F16,   64, Causal, 192, 128, 6, 2;
+            fwd_sm90_f16_d96_full:         Sm90, F16,   96, Full,   128, 128, 4, 2;
+            fwd_sm90_f16_d96_causal:       Sm90, F16,   96, Causal, 128, 128, 4, 2;
+            fwd_sm90_f16_d128_full:        Sm90, F16,  128, Full,   128, 176, 3, 2;
+            fwd_sm90_f16_d128_causal:      Sm90, F16,  128, Causal, 128, 128, 4, 2;
+            fwd_sm90_f16_d192_full:        Sm90, F16,  192, Full,   128, 112, 2, 2;
+            fwd_sm90_f16_d192_causal:      Sm90, F16,  192, Causal, 128, 112, 2, 2;
+            fwd_sm90_f16_d256_full:        Sm90, F16,  256, Full,   128,  80, 2, 2;
+            fwd_sm90_f16_d256_causal:      Sm90, F16,  256, Causal, 128,  80, 2, 2;
         }
     };
 }
 
 macro_rules! table {
     ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
-      $rows:literal;)*) => {
+      $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal;)*) => {
         /// Every kernel, in order of preference.
         pub const VARIANTS: &[Variant] = &[$(Variant {
             entry: stringify!($entry),
@@ -159,7 +168,10 @@ macro_rules! table {
             dtype: Dtype::$dtype,
             head_dim: $head_dim,
             mask: MaskKind::$mask,
-            q_rows: $rows,
+            q_rows: $q_rows,
+            kv_rows: $kv_rows,
+            q_parts: $q_parts,
+            kv_stages: $kv_stages,
         }),*];
     };
 }

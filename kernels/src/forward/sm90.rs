@@ -80,12 +80,13 @@ const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
     ]
 }
 
-/// What the compiler knows of a variant.
-struct Shape<T, M, const D: u32, const Q: u32>(PhantomData<(T, M)>);
-
-impl<T: Element, M: Mask, const D: u32, const Q: u32> Shape<T, M, D, Q> {
-    const TILE: Tile = Tile::forward(T::DTYPE, D, M::KIND, Q);
+/// The shape of a variant's work; each entry has a type that says it.
+pub trait Shape {
+    /// The tile.
+    const TILE: Tile;
+    /// Its shared memory.
     const PLAN: SmemPlan = SmemPlan::of(&Self::TILE);
+    /// Its launch.
     const LAUNCH: LaunchSpec = LaunchSpec::of_tile(&Self::TILE);
 }
 
@@ -93,12 +94,12 @@ impl<T: Element, M: Mask, const D: u32, const Q: u32> Shape<T, M, D, Q> {
 struct ProducerBudget<S>(PhantomData<S>);
 struct ConsumerBudget<S>(PhantomData<S>);
 
-impl<T: Element, M: Mask, const D: u32, const Q: u32> Budget for ProducerBudget<Shape<T, M, D, Q>> {
-    const REGISTERS: u32 = Shape::<T, M, D, Q>::LAUNCH.producer_registers;
+impl<S: Shape> Budget for ProducerBudget<S> {
+    const REGISTERS: u32 = S::LAUNCH.producer_registers;
 }
 
-impl<T: Element, M: Mask, const D: u32, const Q: u32> Budget for ConsumerBudget<Shape<T, M, D, Q>> {
-    const REGISTERS: u32 = Shape::<T, M, D, Q>::LAUNCH.consumer_registers;
+impl<S: Shape> Budget for ConsumerBudget<S> {
+    const REGISTERS: u32 = S::LAUNCH.consumer_registers;
 }
 
 /// What every role needs.
@@ -122,28 +123,28 @@ impl Call<'_> {
 ///
 /// # Safety
 /// Launched with the variant's [`LaunchSpec`]; `maps` are Q's, K's and V's as the host encodes
-/// them for this tile; `scalars` describe the same call. `KV` and `Q` are the tile's `kv_rows` and
-/// `q_rows`.
+/// them for this tile; `scalars` describe the same call. `D` and `KV` are the tile's `head_dim` and
+/// `kv_rows`.
 #[inline(always)]
-pub unsafe fn run<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32>(
+pub unsafe fn run<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
     maps: MapAddress,
     scalars: &FwdScalars,
 ) {
-    const { assert!(Shape::<T, M, D, Q>::TILE.kv_rows == KV) };
+    const { assert!(S::TILE.head_dim == D && S::TILE.kv_rows == KV) };
     let call = Call { scalars, maps, smem: Smem::base() };
     // SAFETY: every thread of the block comes here, then takes exactly one role.
     unsafe {
         if thread::index() == 0 {
-            start::<T, M, D, Q>(&call);
+            start::<S>(&call);
         }
         barrier::sync_all();
         match thread::warpgroup() {
-            0 => producer::<T, M, D, Q>(&call),
-            1 => consume::<T, M, D, KV, Q, 0>(&call),
-            2 => consume::<T, M, D, KV, Q, 1>(&call),
+            0 => producer::<M, S>(&call),
+            1 => consume::<T, M, S, D, KV, 0>(&call),
+            2 => consume::<T, M, S, D, KV, 1>(&call),
             _ => {
-                if const { Shape::<T, M, D, Q>::TILE.consumers == 3 } {
-                    consume::<T, M, D, KV, Q, 2>(&call)
+                if const { S::TILE.consumers == 3 } {
+                    consume::<T, M, S, D, KV, 2>(&call)
                 }
             }
         }
@@ -152,8 +153,8 @@ pub unsafe fn run<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32
 
 /// Initialises the barriers and brings the tensor maps into the descriptor cache.
 #[inline(always)]
-unsafe fn start<T: Element, M: Mask, const D: u32, const Q: u32>(call: &Call) {
-    let families = const { barriers(&Shape::<T, M, D, Q>::TILE, &Shape::<T, M, D, Q>::PLAN) };
+unsafe fn start<S: Shape>(call: &Call) {
+    let families = const { barriers(&S::TILE, &S::PLAN) };
     let mut family = 0;
     while family < families.len() {
         let spec = &families[family];
@@ -168,7 +169,7 @@ unsafe fn start<T: Element, M: Mask, const D: u32, const Q: u32>(call: &Call) {
         family += 1;
     }
     let mut consumer = 0;
-    while consumer < const { Shape::<T, M, D, Q>::TILE.consumers } {
+    while consumer < const { S::TILE.consumers } {
         barrier::name(TURN + consumer, "turn", consumer);
         consumer += 1;
     }
@@ -183,11 +184,11 @@ unsafe fn start<T: Element, M: Mask, const D: u32, const Q: u32>(call: &Call) {
 
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
 #[inline(always)]
-unsafe fn producer<T: Element, M: Mask, const D: u32, const Q: u32>(call: &Call) {
-    let tile = const { Shape::<T, M, D, Q>::TILE };
-    let plan = const { Shape::<T, M, D, Q>::PLAN };
+unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
+    let tile = const { S::TILE };
+    let plan = const { S::PLAN };
     // SAFETY: the whole warpgroup comes here once.
-    unsafe { registers::shrink_to::<ProducerBudget<Shape<T, M, D, Q>>>() }
+    unsafe { registers::shrink_to::<ProducerBudget<S>>() }
     if thread::index() != 0 {
         return;
     }

@@ -29,7 +29,7 @@ const STEP: u32 = 16;
 
 /// Registers and ring positions of one consumer; `W` is its number, a constant so that all
 /// addresses stay in uniform registers.
-struct Consumer<'a, T, M, const D: u32, const KV: u32, const Q: u32, const W: u32> {
+struct Consumer<'a, T, M, S, const D: u32, const KV: u32, const W: u32> {
     call: &'a Call<'a>,
     scores: Accum<KV>,
     probs: Packed<KV>,
@@ -37,24 +37,17 @@ struct Consumer<'a, T, M, const D: u32, const KV: u32, const Q: u32, const W: u3
     q: Cursor,
     k: Cursor,
     v: Cursor,
-    kind: PhantomData<(T, M)>,
+    kind: PhantomData<(T, M, S)>,
 }
 
 /// Computes the 64 rows of warpgroup `W` of every job.
 #[inline(always)]
-pub unsafe fn consume<
-    T: Element,
-    M: Mask,
-    const D: u32,
-    const KV: u32,
-    const Q: u32,
-    const W: u32,
->(
+pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>(
     call: &Call,
 ) {
     // SAFETY: the whole warpgroup comes here once.
-    unsafe { registers::grow_to::<ConsumerBudget<Shape<T, M, D, Q>>>() }
-    let mut this = Consumer::<T, M, D, KV, Q, W> {
+    unsafe { registers::grow_to::<ConsumerBudget<S>>() }
+    let mut this = Consumer::<T, M, S, D, KV, W> {
         call,
         scores: Accum::zero(),
         probs: Packed::zero(),
@@ -64,7 +57,7 @@ pub unsafe fn consume<
         v: Cursor::read(0),
         kind: PhantomData,
     };
-    let tile = const { Shape::<T, M, D, Q>::TILE };
+    let tile = const { S::TILE };
     let scalars = call.scalars;
     let mask = M::new(scalars.q_len, scalars.kv_len);
     let mut jobs = Jobs::<M>::new(scalars, tile);
@@ -99,11 +92,11 @@ pub unsafe fn consume<
 }
 
 /// The parts of a consumer's loop. All are called by the whole warpgroup.
-impl<T: Element, M: Mask, const D: u32, const KV: u32, const Q: u32, const W: u32>
-    Consumer<'_, T, M, D, KV, Q, W>
+impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
+    Consumer<'_, T, M, S, D, KV, W>
 {
-    const TILE: Tile = Shape::<T, M, D, Q>::TILE;
-    const PLAN: SmemPlan = Shape::<T, M, D, Q>::PLAN;
+    const TILE: Tile = S::TILE;
+    const PLAN: SmemPlan = S::PLAN;
 
     /// This warpgroup's first row of a job.
     #[inline(always)]
