@@ -19,6 +19,8 @@ enum Command {
     Verify(verify::Options),
     /// Measure the forward kernels on the peers' grid; every cell is checked before it is timed
     Bench(bench::Options),
+    /// Measure every variant in turn with those that compute the same, to choose between them
+    Variants(bench::variants::Options),
     /// Draw the picture of a benchmark from its CSV or record; needs no GPU
     Plot(bench::PlotOptions),
 }
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Verify(options) => verify::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Variants(options) => bench::variants::run(&options),
         Command::Plot(options) => bench::run_plot(&options),
     };
     match result {

@@ -11,7 +11,7 @@ use crate::process::{cargo, run};
 use crate::workspace::{Workspace, write_if_changed};
 
 /// Name of the program.
-const PROGRAM: &str = "fulgurite-check";
+pub const PROGRAM: &str = "fulgurite-check";
 
 /// What stands beside the program in `dist`.
 const DIST_README: &str = "\

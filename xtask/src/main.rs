@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod build;
 mod ci;
 mod compile;
+mod copy;
 mod error;
 mod harness;
 mod inputs;
@@ -16,12 +17,14 @@ mod progress;
 mod ptx;
 mod ptxas;
 mod tidy;
+mod tiles;
 mod toolchain;
 mod unchanged;
 mod workspace;
 
 use build::BuildArgs;
 use ci::CiArgs;
+use tiles::TilesArgs;
 use workspace::Workspace;
 
 /// Builds, checks and measures Fulgurite.
@@ -42,6 +45,8 @@ enum Command {
     Bench(Passed),
     /// Build a program that verifies and measures on a machine without Rust (target/dist)
     Dist(BuildArgs),
+    /// Try tile shapes: build all that may fit, measure them in turn, record the times
+    Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
     Test(Passed),
     /// Check that what serves the emulator alone does not change the PTX
@@ -71,6 +76,7 @@ fn main() -> ExitCode {
         Command::Verify(passed) => check("verify", passed),
         Command::Bench(passed) => check("bench", passed),
         Command::Dist(arguments) => harness::dist(&workspace, &arguments),
+        Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),
         Command::Tidy => tidy::run(&workspace),

@@ -13,14 +13,14 @@ use std::process::Command;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use fulgurite_spec::{LaunchSpec, VARIANTS};
+use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
 
 use crate::error::{Error, Result};
 use crate::manifest::content_hash;
 use crate::process::{capture, parallel};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, read, write_if_changed};
-use report::Report;
+pub use report::Report;
 
 /// Options of the resource check.
 #[derive(Args, Clone, Debug, Default)]
@@ -50,7 +50,9 @@ pub fn check(workspace: &Workspace, entries: &[&str], arguments: &PtxasArgs) -> 
         return Ok(());
     };
     let version = find::version(&ptxas)?;
-    let (reports, fresh) = reports(workspace, &ptxas, &version, entries)?;
+    let variants: Vec<&Variant> =
+        VARIANTS.iter().filter(|variant| entries.contains(&variant.entry)).collect();
+    let (reports, fresh) = reports(workspace, &ptxas, &version, &variants)?;
     let mut problems: Vec<String> = reports.iter().flat_map(Report::problems).collect();
     if arguments.bless && problems.is_empty() {
         golden::bless(workspace, &version, &reports)?;
@@ -72,16 +74,30 @@ pub fn check(workspace: &Workspace, entries: &[&str], arguments: &PtxasArgs) -> 
     }
 }
 
-/// The reports of all entries, and whether all of them were known from an earlier run.
+/// The reports on variants whose PTX is there, of a table of any kind. Unlike [`check`] it judges
+/// nothing, and must find a ptxas.
+pub fn ask(
+    workspace: &Workspace,
+    variants: &[&Variant],
+    arguments: &PtxasArgs,
+) -> Result<Vec<Report>> {
+    let Some(ptxas) = find::find_or_fetch(workspace, arguments)? else {
+        return Err(Error::Option(format!("no ptxas found; {}", find::ADVICE)));
+    };
+    let version = find::version(&ptxas)?;
+    Ok(reports(workspace, &ptxas, &version, variants)?.0)
+}
+
+/// The reports on variants, and whether all of them were known from an earlier run.
 fn reports(
     workspace: &Workspace,
     ptxas: &Path,
     version: &str,
-    entries: &[&str],
+    variants: &[&Variant],
 ) -> Result<(Vec<Report>, bool)> {
     let mut jobs = Vec::new();
     let mut fresh = true;
-    for variant in VARIANTS.iter().filter(|variant| entries.contains(&variant.entry)) {
+    for variant in variants {
         let ptx = workspace.ptx().join(format!("{}.ptx", variant.entry));
         let content = fs::read(&ptx).map_err(Error::file("read", &ptx))?;
         let directory = workspace.kernels(variant.arch).join("ptxas");

@@ -4,14 +4,14 @@
 //! bodies of the primitives, the carrying of call sites, the names of barriers. Every file must
 //! come out byte for byte as in the real build.
 
-use std::fs;
 use std::path::Path;
 
 use fulgurite_spec::VARIANTS;
 
 use crate::build::{self, BuildArgs};
+use crate::copy;
 use crate::error::{Error, Result};
-use crate::workspace::{Workspace, files_below, read, write_if_changed};
+use crate::workspace::{Workspace, read};
 
 /// Directory of the second bodies.
 const EMULATOR: &str = "kernels/gpu/src/emu";
@@ -40,39 +40,19 @@ pub fn run(workspace: &Workspace) -> Result<()> {
 
 /// Copies the sources; returns how many lines were changed or left out, in files that are copied.
 fn copy_without_emulator(workspace: &Workspace, to: &Path) -> Result<usize> {
-    let root = workspace.root();
-    let enter = |path: &Path| {
-        path != workspace.target()
-            && !path.ends_with("target")
-            && !path.ends_with(".git")
-            && path != workspace.ptx()
-            && path != root.join(EMULATOR)
-    };
-    let keep = |path: &Path| {
-        let extension = path.extension().unwrap_or_default();
-        ["rs", "toml", "lock"].iter().any(|known| extension == *known)
-    };
     let mut removed = 0;
-    let mut found = Vec::new();
-    for file in files_below(root, &enter, &keep)? {
-        let name = file.strip_prefix(root).unwrap_or(&file);
-        let mut text = read(&file)?;
-        if name.starts_with("kernels") {
-            let bare = without_emulator(&text);
-            let pairs = text.lines().zip(bare.lines());
-            removed += pairs.filter(|(before, after)| before != after).count();
-            text = bare;
+    copy::sources(workspace, to, |name, text| {
+        if name.starts_with(EMULATOR) {
+            return None;
         }
-        write_if_changed(&to.join(name), &text)?;
-        found.push(to.join(name));
-    }
-    // Files of an earlier copy that are gone from the checkout.
-    let generated = |path: &Path| !path.ends_with("target") && !path.ends_with("host/ptx");
-    for file in files_below(to, &generated, &keep)? {
-        if !found.contains(&file) {
-            fs::remove_file(&file).map_err(Error::file("remove", &file))?;
+        if !name.starts_with("kernels") {
+            return Some(text);
         }
-    }
+        let bare = without_emulator(&text);
+        let pairs = text.lines().zip(bare.lines());
+        removed += pairs.filter(|(before, after)| before != after).count();
+        Some(bare)
+    })?;
     Ok(removed)
 }
 

@@ -28,7 +28,12 @@ impl Workspace {
 
     /// A checkout at this place.
     pub fn at(root: &Path) -> Workspace {
-        Workspace { root: root.to_path_buf(), target: root.join("target") }
+        Workspace::with_target(root, &root.join("target"))
+    }
+
+    /// A checkout at this place that builds into that directory.
+    pub fn with_target(root: &Path, target: &Path) -> Workspace {
+        Workspace { root: root.to_path_buf(), target: target.to_path_buf() }
     }
 
     /// The top directory of the checkout.

@@ -1,5 +1,6 @@
 //! Tile shapes and the shared-memory plan.
 
+use crate::launch::LaunchSpec;
 use crate::variants::{VARIANTS, Variant};
 
 /// Query rows of one consumer warpgroup: the M of a `wgmma`.
@@ -16,6 +17,16 @@ pub const PANEL_COLUMNS: u32 = 64;
 
 /// Shared memory one block of a Hopper GPU may use, in bytes (227 KiB).
 pub const SMEM_LIMIT_BYTES: u32 = 232_448;
+
+/// Fewest and most rows of K and V in one step: what the lists of `wgmma` widths and a TMA box allow.
+pub const KV_ROWS_LEAST: u32 = 48;
+/// See [`KV_ROWS_LEAST`].
+pub const KV_ROWS_MOST: u32 = 256;
+
+/// Registers of a consumer's thread beyond its fragments: softmax state, loop and addresses. Of 160
+/// registers, fragments of 128 leave enough (head dim 64, 128 KV rows), of 132 or 144 do not (head
+/// dim 192, 48 or 64): 12 bytes of spills, and half a KiB of them.
+const CONSUMER_STATE_REGISTERS: u32 = 28;
 
 /// The shape of one variant's work: how many rows of Q a CTA takes, how many rows of K and V it
 /// takes at a time, how many of each it keeps in flight.
@@ -50,6 +61,29 @@ impl Tile {
         kv_stages: u32,
     ) -> Tile {
         Tile { consumers: q_rows / WARPGROUP_ROWS, kv_rows, head_dim, q_parts, kv_stages }
+    }
+
+    /// Registers that a consumer's thread needs at least: the fragments, and what it keeps besides.
+    pub const fn consumer_registers(&self) -> u32 {
+        let (scores, probabilities, out) = (self.kv_rows / 2, self.kv_rows / 4, self.head_dim / 2);
+        scores + probabilities + out + CONSUMER_STATE_REGISTERS
+    }
+
+    /// Whether a kernel of this shape may be worth compiling: the tensor core has products of these
+    /// sizes, and neither shared memory nor, by this estimate, registers are short.
+    pub const fn is_feasible(&self) -> bool {
+        let sizes = self.kv_rows.is_multiple_of(16)
+            && KV_ROWS_LEAST <= self.kv_rows
+            && self.kv_rows <= KV_ROWS_MOST
+            && self.head_dim.is_multiple_of(32)
+            && 64 <= self.head_dim
+            && self.head_dim <= 256;
+        let rings = self.q_parts >= self.consumers && self.kv_stages >= 2;
+        sizes
+            && rings
+            && (self.consumers == 2 || self.consumers == 3)
+            && SmemPlan::of(self).total_bytes <= SMEM_LIMIT_BYTES
+            && self.consumer_registers() <= LaunchSpec::of_tile(self).consumer_registers
     }
 
     /// Query rows of one job.
@@ -134,8 +168,10 @@ const _: () = {
         );
         assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
         assert!(
-            tile.kv_rows.is_multiple_of(16) && tile.kv_rows <= 256,
-            "K and V boxes are at most 256 rows"
+            tile.kv_rows.is_multiple_of(16)
+                && KV_ROWS_LEAST <= tile.kv_rows
+                && tile.kv_rows <= KV_ROWS_MOST,
+            "no product has this number of KV rows"
         );
         assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
         assert!(tile.consumers == 2 || tile.consumers == 3);

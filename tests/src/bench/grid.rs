@@ -29,14 +29,17 @@ pub struct Cell {
 impl Cell {
     /// The grid, in the peers' order; `quick` takes three lengths of six.
     pub fn grid(quick: bool) -> Vec<Cell> {
+        HEAD_DIMS
+            .iter()
+            .flat_map(|&head_dim| [false, true].map(|causal| (head_dim, causal)))
+            .flat_map(|(head_dim, causal)| Cell::lengths(head_dim, causal, quick))
+            .collect()
+    }
+
+    /// The calls of one head dim and mask, shortest first.
+    pub fn lengths(head_dim: usize, causal: bool, quick: bool) -> Vec<Cell> {
         let lengths: &[usize] = if quick { &QUICK_LENGTHS } else { &LENGTHS };
-        let mut cells = Vec::new();
-        for head_dim in HEAD_DIMS {
-            for causal in [false, true] {
-                cells.extend(lengths.iter().map(|&length| Cell { head_dim, causal, length }));
-            }
-        }
-        cells
+        lengths.iter().map(|&length| Cell { head_dim, causal, length }).collect()
     }
 
     /// Batch entries.
@@ -44,7 +47,7 @@ impl Cell {
         (TOKENS / self.length).max(1)
     }
 
-    /// Heads of Q, K and V.
+    /// Heads of Q, K and V: as many as [`HIDDEN`] columns hold.
     pub fn heads(&self) -> usize {
         HIDDEN / self.head_dim
     }

@@ -1,11 +1,13 @@
 //! `bench`: the time of every cell of the peers' grid, each checked before it is timed.
 
+mod data;
 pub mod grid;
 pub mod peers;
 pub mod plot;
 pub mod record;
 mod run;
 mod timing;
+pub mod variants;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

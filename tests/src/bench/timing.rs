@@ -44,7 +44,10 @@ impl<'a> Timer<'a> {
     ///
     /// # Errors
     /// The call's own message, or one about the driver.
-    pub fn median_ms(&mut self, call: impl Fn() -> Result<(), String>) -> Result<f64, String> {
+    pub fn median_ms(
+        &mut self,
+        mut call: impl FnMut() -> Result<(), String>,
+    ) -> Result<f64, String> {
         let stream = self.gpu.stream();
         let synchronize = || stream.synchronize().map_err(failed("waiting for the GPU"));
         let warm_up = Instant::now();

@@ -8,6 +8,7 @@ macro_rules! for_width {
     ($n:ident, $with:ident!($($args:tt)*)) => {{
         const { assert_width($n) };
         match $n {
+            48 => octets!($with [$($args)*] "48" 0 8 16;),
             64 => octets!($with [$($args)*] "64" 0 8 16 24;),
             80 => octets!($with [$($args)*] "80" 0 8 16 24 32;),
             96 => octets!($with [$($args)*] "96" 0 8 16 24 32 40;),
@@ -17,6 +18,9 @@ macro_rules! for_width {
             160 => octets!($with [$($args)*] "160" 0 8 16 24 32 40 48 56 64 72;),
             176 => octets!($with [$($args)*] "176" 0 8 16 24 32 40 48 56 64 72 80;),
             192 => octets!($with [$($args)*] "192" 0 8 16 24 32 40 48 56 64 72 80 88;),
+            208 => octets!($with [$($args)*] "208" 0 8 16 24 32 40 48 56 64 72 80 88 96;),
+            224 => octets!($with [$($args)*] "224" 0 8 16 24 32 40 48 56 64 72 80 88 96 104;),
+            240 => octets!($with [$($args)*] "240" 0 8 16 24 32 40 48 56 64 72 80 88 96 104 112;),
             256 => octets!($with [$($args)*] "256"
                 0 8 16 24 32 40 48 56 64 72 80 88 96 104 112 120;),
             _ => core::hint::unreachable_unchecked(),
@@ -29,6 +33,7 @@ macro_rules! for_packed_width {
     ($n:ident, $with:ident!($($args:tt)*)) => {{
         const { assert_width($n) };
         match $n {
+            48 => octets!($with [$($args)*] "48" 0; 8),
             64 => octets!($with [$($args)*] "64" 0 8;),
             80 => octets!($with [$($args)*] "80" 0 8; 16),
             96 => octets!($with [$($args)*] "96" 0 8 16;),
@@ -38,18 +43,18 @@ macro_rules! for_packed_width {
             160 => octets!($with [$($args)*] "160" 0 8 16 24 32;),
             176 => octets!($with [$($args)*] "176" 0 8 16 24 32; 40),
             192 => octets!($with [$($args)*] "192" 0 8 16 24 32 40;),
+            208 => octets!($with [$($args)*] "208" 0 8 16 24 32 40; 48),
+            224 => octets!($with [$($args)*] "224" 0 8 16 24 32 40 48;),
+            240 => octets!($with [$($args)*] "240" 0 8 16 24 32 40 48; 56),
             256 => octets!($with [$($args)*] "256" 0 8 16 24 32 40 48 56;),
             _ => core::hint::unreachable_unchecked(),
         }
     }};
 }
 
-/// The widths that the lists above have.
+/// The widths that the lists above have: multiples of 16 from 48 on.
 const fn assert_width(n: u32) {
-    assert!(
-        matches!(n, 64 | 80 | 96 | 112 | 128 | 144 | 160 | 176 | 192 | 256),
-        "no wgmma of this width in the list"
-    );
+    assert!(n.is_multiple_of(16) && 48 <= n && n <= 256, "no wgmma of this width in the list");
 }
 
 /// Spells out octets of indices, and possibly a last quad.

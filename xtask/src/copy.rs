@@ -1,0 +1,43 @@
+//! Copies of the checkout's sources, to build something else from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::workspace::{Workspace, files_below, read, write_if_changed};
+
+/// Copies the sources of all packages to `to`, each text as `change(name, text)` gives it; `None`
+/// leaves the file out. Sources of an earlier copy that are gone are removed there; what was
+/// generated stays.
+pub fn sources(
+    workspace: &Workspace,
+    to: &Path,
+    mut change: impl FnMut(&Path, String) -> Option<String>,
+) -> Result<()> {
+    let root = workspace.root();
+    let enter = |path: &Path| {
+        path != workspace.target()
+            && !path.ends_with("target")
+            && !path.ends_with(".git")
+            && path != workspace.ptx()
+    };
+    let keep = |path: &Path| {
+        let extension = path.extension().unwrap_or_default();
+        ["rs", "toml", "lock"].iter().any(|known| extension == *known)
+    };
+    let mut copied: Vec<PathBuf> = Vec::new();
+    for file in files_below(root, &enter, &keep)? {
+        let name = file.strip_prefix(root).unwrap_or(&file);
+        if let Some(text) = change(name, read(&file)?) {
+            write_if_changed(&to.join(name), &text)?;
+            copied.push(to.join(name));
+        }
+    }
+    let generated = |path: &Path| !path.ends_with("target") && !path.ends_with("host/ptx");
+    for file in files_below(to, &generated, &keep)? {
+        if !copied.contains(&file) {
+            fs::remove_file(&file).map_err(Error::file("remove", &file))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! `cargo xtask tiles`: tries tile shapes. A candidate is a row of the table; the candidates are
+//! built from a copy of the sources in which they are the table, and measured in turn by one
+//! program that holds them all.
+
+mod candidates;
+mod shop;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::{Args, ValueEnum};
+use fulgurite_spec::variants::{Dtype, MaskKind};
+
+use crate::error::{Error, Result};
+use crate::process::{query, run as run_program};
+use crate::ptxas::PtxasArgs;
+use crate::workspace::Workspace;
+use candidates::{Wanted, candidates};
+use shop::Shop;
+
+/// Options of `tiles`.
+#[derive(Args, Clone, Debug)]
+pub struct TilesArgs {
+    /// Columns of a head: 64, 96 .. 256
+    #[arg(long, value_name = "N")]
+    head_dim: u32,
+    /// Mask [default: both, each with candidates of its own]
+    #[arg(long, value_enum)]
+    mask: Option<MaskName>,
+    /// Element type
+    #[arg(long, value_enum, default_value = "bf16")]
+    dtype: DtypeName,
+    /// Query rows of a job: 128 (two consumers), 192 (three), or both
+    #[arg(long, value_delimiter = ',', default_value = "128,192")]
+    q_rows: Vec<u32>,
+    /// Fewest rows of K and V in a step
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    kv_rows_from: u32,
+    /// Most rows of K and V in a step
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    kv_rows_to: u32,
+    /// Most buffers for K and for V; the fewest are 2
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    kv_stages_to: u32,
+    /// Most sizes of a step for the same mask, query rows and buffers: the largest that may fit
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    limit: usize,
+    /// Only list the candidates
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    ptxas: PtxasArgs,
+    /// Arguments of `fulgurite-check variants`, after `--`
+    #[arg(last = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MaskName {
+    Full,
+    Causal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DtypeName {
+    Bf16,
+    F16,
+}
+
+/// Builds the candidates, and measures them if this machine has a GPU.
+pub fn run(workspace: &Workspace, arguments: &TilesArgs) -> Result<()> {
+    let wanted = wanted(arguments)?;
+    let all = candidates(&wanted);
+    println!("{} candidates", all.len());
+    if arguments.list {
+        all.iter().for_each(|candidate| println!("  {}", candidates::row(candidate.variant)));
+        return Ok(());
+    }
+    let shop = Shop::open(workspace, &name(&wanted), &all)?;
+    let tried = shop.try_all(&all, &arguments.ptxas)?;
+    println!("{}", shop::table(&tried));
+    if tried.iter().all(|tried| !tried.problems.is_empty()) {
+        return Err(Error::Resources(tried.into_iter().flat_map(|tried| tried.problems).collect()));
+    }
+    let program = shop.program(&tried)?;
+    let candidates = shop.write_candidates(&tried)?;
+    measure(workspace, &program, &candidates, &arguments.arguments)
+}
+
+fn wanted(arguments: &TilesArgs) -> Result<Wanted> {
+    let head_dim = arguments.head_dim;
+    if !head_dim.is_multiple_of(32) || !(64..=256).contains(&head_dim) {
+        let text = format!("--head-dim {head_dim}: a multiple of 32 from 64 to 256");
+        return Err(Error::Option(text));
+    }
+    if let Some(rows) = arguments.q_rows.iter().find(|rows| ![128, 192].contains(*rows)) {
+        return Err(Error::Option(format!("--q-rows {rows}: 128, 192 or both")));
+    }
+    Ok(Wanted {
+        head_dim,
+        dtype: match arguments.dtype {
+            DtypeName::Bf16 => Dtype::Bf16,
+            DtypeName::F16 => Dtype::F16,
+        },
+        masks: match arguments.mask {
+            None => vec![MaskKind::Full, MaskKind::Causal],
+            Some(MaskName::Full) => vec![MaskKind::Full],
+            Some(MaskName::Causal) => vec![MaskKind::Causal],
+        },
+        q_rows: arguments.q_rows.clone(),
+        kv_rows: arguments.kv_rows_from..=arguments.kv_rows_to,
+        kv_stages: 2..=arguments.kv_stages_to,
+        limit: arguments.limit,
+    })
+}
+
+/// What the search is called in files, such as `d192-bf16` or `d192-bf16-causal`.
+fn name(wanted: &Wanted) -> String {
+    let name = format!("d{}-{}", wanted.head_dim, wanted.dtype.name());
+    match wanted.masks[..] {
+        [mask] => format!("{name}-{}", mask.name()),
+        _ => name,
+    }
+}
+
+/// Runs the program here, or says how to run it elsewhere.
+fn measure(
+    workspace: &Workspace,
+    program: &Path,
+    candidates: &Path,
+    arguments: &[String],
+) -> Result<()> {
+    let gpu = query("nvidia-smi", &["--query-gpu=name", "--format=csv,noheader"]);
+    let Some(directory) = gpu.as_deref().map(|gpu| record_directory(workspace, gpu)) else {
+        println!("no GPU here; carry these two files to one:");
+        println!("  {}\n  {}", program.display(), candidates.display());
+        println!("and run: ./fulgurite-check variants --candidates candidates.csv --record .");
+        return Ok(());
+    };
+    let mut command = Command::new(program);
+    command.arg("variants").arg("--candidates").arg(candidates).arg("--record").arg(&directory);
+    run_program("fulgurite-check variants", command.args(arguments))
+}
+
+/// `xtask/record/h200` for `NVIDIA H200`.
+fn record_directory(workspace: &Workspace, gpu: &str) -> PathBuf {
+    let line = gpu.lines().next().unwrap_or_default().to_lowercase();
+    let model = line.split_whitespace().find(|word| *word != "nvidia").unwrap_or("unknown");
+    workspace.root().join("xtask/record").join(model)
+}

@@ -1,0 +1,182 @@
+//! Which shapes are tried: everything that may fit, pruned to what may also be fast.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use fulgurite_spec::tile::{KV_ROWS_LEAST, KV_ROWS_MOST, WARPGROUP_ROWS};
+use fulgurite_spec::variants::{Arch, Dtype, MaskKind};
+use fulgurite_spec::{Tile, VARIANTS, Variant};
+
+/// What to try.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Columns of a head.
+    pub head_dim: u32,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Masks, each with candidates of its own.
+    pub masks: Vec<MaskKind>,
+    /// Query rows of a job.
+    pub q_rows: Vec<u32>,
+    /// Rows of K and V in a step.
+    pub kv_rows: RangeInclusive<u32>,
+    /// Buffers for K and for V.
+    pub kv_stages: RangeInclusive<u32>,
+    /// Most sizes of a step to try for the same mask, query rows and stages: the largest ones.
+    pub limit: usize,
+}
+
+/// One row of the table to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// The row.
+    pub variant: &'static Variant,
+    /// Whether the table has this shape.
+    pub current: bool,
+}
+
+/// The candidates: for each mask the shapes of the table, then those that are feasible, with as
+/// many Q parts as fit, up to two for each consumer.
+pub fn candidates(wanted: &Wanted) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    for &mask in &wanted.masks {
+        let mut tiles = table_tiles(wanted, mask);
+        let in_table = tiles.len();
+        for tile in feasible(wanted) {
+            if !tiles.contains(&tile) {
+                tiles.push(tile);
+            }
+        }
+        found.extend(tiles.iter().enumerate().map(|(index, tile)| Candidate {
+            variant: Box::leak(Box::new(variant(wanted.dtype, mask, tile))),
+            current: index < in_table,
+        }));
+    }
+    found
+}
+
+/// The shapes that the table has now.
+fn table_tiles(wanted: &Wanted, mask: MaskKind) -> Vec<Tile> {
+    let asked = |row: &&Variant| {
+        (row.head_dim, row.dtype, row.mask) == (wanted.head_dim, wanted.dtype, mask)
+    };
+    VARIANTS.iter().filter(asked).map(Tile::of).collect()
+}
+
+fn feasible(wanted: &Wanted) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    // Sizes of a step found so far for the same query rows and stages.
+    let mut sizes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
+    for kv_rows in (KV_ROWS_LEAST..=KV_ROWS_MOST).rev().step_by(16) {
+        for &q_rows in &wanted.q_rows {
+            for kv_stages in wanted.kv_stages.clone() {
+                let consumers = q_rows / WARPGROUP_ROWS;
+                let tile = (consumers..=2 * consumers)
+                    .rev()
+                    .map(|parts| Tile::forward(wanted.head_dim, q_rows, kv_rows, parts, kv_stages))
+                    .find(Tile::is_feasible);
+                let size = sizes.entry((q_rows, kv_stages)).or_default();
+                if let Some(tile) = tile
+                    && wanted.kv_rows.contains(&kv_rows)
+                    && *size < wanted.limit
+                {
+                    *size += 1;
+                    tiles.push(tile);
+                }
+            }
+        }
+    }
+    tiles
+}
+
+fn variant(dtype: Dtype, mask: MaskKind, tile: &Tile) -> Variant {
+    let Tile { head_dim, kv_rows, q_parts, kv_stages, .. } = *tile;
+    let (arch, q_rows) = (Arch::Sm90, tile.q_rows());
+    let entry = format!(
+        "fwd_sm90_{}_d{head_dim}_{}_q{q_rows}_kv{kv_rows}_s{kv_stages}_p{q_parts}",
+        dtype.name(),
+        mask.name()
+    );
+    let entry = Box::leak(entry.into_boxed_str());
+    Variant { entry, arch, dtype, head_dim, mask, q_rows, kv_rows, q_parts, kv_stages }
+}
+
+/// A row as it stands in the table.
+pub fn row(variant: &Variant) -> String {
+    let Variant { entry, arch, dtype, head_dim, mask, q_rows, kv_rows, q_parts, kv_stages } =
+        variant;
+    format!(
+        "{entry}: {arch:?}, {dtype:?}, {head_dim}, {mask:?}, {q_rows}, {kv_rows}, {q_parts}, \
+         {kv_stages};"
+    )
+}
+
+/// The source of the table with these rows in place of its own.
+pub fn with_rows(source: &str, rows: &[String]) -> String {
+    let is_row = |line: &&str| {
+        line.trim_start().starts_with("fwd_") && line.contains(": ") && line.ends_with(';')
+    };
+    let before = source.lines().take_while(|line| !is_row(line)).map(str::to_string);
+    let after = source.lines().skip_while(|line| !is_row(line)).filter(|line| !is_row(line));
+    let rows = rows.iter().map(|row| format!("            {row}"));
+    let lines: Vec<String> = before.chain(rows).chain(after.map(str::to_string)).collect();
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(head_dim: u32) -> Wanted {
+        Wanted {
+            head_dim,
+            dtype: Dtype::Bf16,
+            masks: vec![MaskKind::Full, MaskKind::Causal],
+            q_rows: vec![128, 192],
+            kv_rows: 0..=256,
+            kv_stages: 2..=3,
+            limit: 3,
+        }
+    }
+
+    #[test]
+    fn every_shape_of_the_table_is_feasible_and_a_candidate() {
+        for row in VARIANTS {
+            let tile = Tile::of(row);
+            assert!(tile.is_feasible(), "{}", row.entry);
+            let all = candidates(&Wanted { dtype: row.dtype, ..wanted(row.head_dim) });
+            let same = |found: &&Candidate| {
+                found.variant.mask == row.mask && Tile::of(found.variant) == tile
+            };
+            let found: Vec<_> = all.iter().filter(same).collect();
+            assert!(found.len() == 1 && found[0].current, "{}: {found:?}", row.entry);
+        }
+    }
+
+    #[test]
+    fn candidates_are_feasible_pruned_and_named_apart() {
+        for head_dim in [64, 96, 128, 160, 192, 224, 256] {
+            let all = candidates(&wanted(head_dim));
+            let mut names: Vec<_> = all.iter().map(|found| found.variant.entry).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all.len());
+            assert!(all.iter().all(|found| Tile::of(found.variant).is_feasible()));
+            let group = |found: &&Candidate| {
+                let row = found.variant;
+                !found.current && (row.mask, row.q_rows, row.kv_stages) == (MaskKind::Full, 128, 2)
+            };
+            assert!((1..=3).contains(&all.iter().filter(group).count()), "{head_dim}");
+        }
+    }
+
+    #[test]
+    fn rows_are_replaced_in_the_source() {
+        let source =
+            "//! fwd_a is a row\nwith! {\n    fwd_a: Sm90, 1;\n    // why\n    fwd_b: 2;\n}\n";
+        let rows = [row(&VARIANTS[0])];
+        let (before, after) = ("//! fwd_a is a row\nwith! {\n", "    // why\n}\n");
+        assert_eq!(with_rows(source, &rows), format!("{before}            {}\n{after}", rows[0]));
+        assert!(rows[0].starts_with("fwd_sm90_bf16_d64_full_q128: Sm90, Bf16, 64, Full, 128, "));
+    }
+}
