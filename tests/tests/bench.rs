@@ -1,7 +1,8 @@
 //! What surrounds the measuring: grid, peers' CSV, record, picture.
 
-use fulgurite::Dtype;
+use fulgurite::{DeviceFacts, Dtype, Plan};
 use tests::bench::grid::{Cell, HIDDEN, Measurement, TOKENS};
+use tests::bench::variants::record as variants;
 use tests::bench::{peers, plot, record};
 
 const PEERS: &str = "\
@@ -101,4 +102,65 @@ fn a_record_is_written_read_and_drawn() {
     }
     assert!(plot::draw(&directory.join("empty"), "title", &[]).is_err());
     std::fs::remove_dir_all(&directory).expect("it can be removed");
+}
+
+/// The columns that `cargo xtask tiles` writes, of one candidate that is built and one that is not.
+const CANDIDATES: &str = "\
+entry,dtype,head_dim,mask,q_rows,kv_rows,q_parts,kv_stages,smem_bytes,current,\
+registers,spill_bytes,left_out
+fwd_a,bf16,192,full,128,112,2,2,221280,1,168,0,
+fwd_b,bf16,192,full,128,96,3,2,221296,0,168,0,
+fwd_c,bf16,192,full,192,48,6,2,221344,0,128,24,12 bytes of spill stores
+fwd_d,bf16,192,full,192,64,6,2,221344,0,,,uses local memory
+";
+
+#[test]
+fn the_record_of_tile_shapes_marks_the_best() {
+    let file = std::env::temp_dir().join(format!("fulgurite-tiles-{}.csv", std::process::id()));
+    std::fs::write(&file, CANDIDATES).expect("a file of our own");
+    let rows = variants::read_candidates(&file).expect("candidates");
+    std::fs::remove_file(&file).expect("a file of our own");
+    assert_eq!((rows[0].kv_rows, rows[0].current, rows[3].registers), (112, 1, None));
+
+    let tflops = vec![
+        vec![Some(400.0), Some(600.0)],
+        vec![Some(500.0), Some(590.0)],
+        vec![None, None],
+        vec![None, None],
+    ];
+    let times = variants::Times { lengths: vec![1024, 4096], rows, tflops };
+    assert_eq!(times.best(), Some(1));
+    assert!((times.mean(0) - 489.9).abs() < 0.1, "the geometric mean");
+    let origin = record::Origin {
+        date: "2026-08-01".to_owned(),
+        commit: "abc1234".to_owned(),
+        gpu: "NVIDIA H200".to_owned(),
+        driver: "580.1".to_owned(),
+    };
+    let text = variants::text(&origin, &[times]).expect("a record");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].ends_with("tflops_1024,tflops_4096,tflops_mean,best,fastest_at,left_out"));
+    let shared = "2026-08-01,abc1234,NVIDIA H200,580.1,fwd,bf16,192,full";
+    assert_eq!(
+        lines[1..],
+        [
+            format!("{shared},128,112,2,2,221280,168,0,1,400.0,600.0,489.9,0,4096,"),
+            format!("{shared},128,96,3,2,221296,168,0,0,500.0,590.0,543.1,1,1024,"),
+            format!("{shared},192,48,6,2,221344,128,24,0,,,,0,,12 bytes of spill stores"),
+            format!("{shared},192,64,6,2,221344,,,0,,,,0,,uses local memory"),
+        ]
+    );
+}
+
+#[test]
+fn all_built_variants_can_be_measured_in_turn() {
+    for row in variants::Row::built_in() {
+        let variant = fulgurite::VARIANTS.iter().find(|variant| variant.entry == row.entry);
+        let variant = variant.expect("a variant of this build");
+        for cell in Cell::lengths(row.head_dim, row.mask == "causal", false) {
+            assert!(cell.batch() * cell.length * cell.heads() * cell.head_dim <= TOKENS * HIDDEN);
+            Plan::with_variant(&cell.request(variant.dtype), &DeviceFacts::h200(), variant)
+                .expect("the variant computes the cell");
+        }
+    }
 }

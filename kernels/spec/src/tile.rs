@@ -18,9 +18,10 @@ pub const PANEL_COLUMNS: u32 = 64;
 /// Shared memory one block of a Hopper GPU may use, in bytes (227 KiB).
 pub const SMEM_LIMIT_BYTES: u32 = 232_448;
 
-/// Fewest and most rows of K and V in one step: what the lists of `wgmma` widths and a TMA box allow.
+/// Fewest rows of K and V in one step: the narrowest `wgmma` that the device crate lists.
 pub const KV_ROWS_LEAST: u32 = 48;
-/// See [`KV_ROWS_LEAST`].
+
+/// Most rows of K and V in one step: the widest `wgmma`, and the longest TMA box.
 pub const KV_ROWS_MOST: u32 = 256;
 
 /// Registers of a consumer's thread beyond its fragments: softmax state, loop and addresses. Of 160

@@ -181,7 +181,7 @@ impl Shop {
                 number(|report| report.registers),
                 number(Report::spill_bytes),
                 // The meaning survives without what CSV would have to quote.
-                why(candidate, problems).replace([',', '"'], ""),
+                why(candidate, problems).replace(',', ";").replace('"', ""),
             ];
             text.push_str(&(columns.join(",") + "\n"));
         }

@@ -12,6 +12,7 @@ use super::super::run::progress;
 use super::super::timing::Timer;
 use super::Options;
 use super::record::{Row, Times};
+use crate::backend::Backend;
 use crate::gpu::{Bits, Gpu};
 
 /// What was measured.
@@ -46,15 +47,22 @@ pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
     let (mut of_bf16, mut of_f16) = (None, None);
     let mut measured = Vec::new();
     for mut group in groups {
-        if group.rows[0].dtype == "bf16" {
+        if gpu.lost().is_none() && group.rows[0].dtype == "bf16" {
             run.group::<bf16>(&mut group, &mut of_bf16)?;
-        } else {
+        } else if gpu.lost().is_none() {
             run.group::<f16>(&mut group, &mut of_f16)?;
         }
         measured.push(group);
     }
     run.bar.finish_and_clear();
-    Ok(Measured { gpu: name, groups: measured, complete: run.complete })
+    let complete = run.complete;
+    if let Some(reason) = gpu.lost() {
+        println!("stopped, the GPU's context is lost: {reason}");
+        // A kernel may still run, and to free its memory would wait for it.
+        std::mem::forget((run, of_bf16, of_f16));
+        std::mem::forget(gpu);
+    }
+    Ok(Measured { gpu: name, groups: measured, complete })
 }
 
 /// Rows of the same dtype, head dim and mask together, in the order in which they come.
@@ -107,6 +115,9 @@ impl Run<'_> {
             }
             self.bar.set_message(cell.to_string());
             let ready = self.ready(group, cell, data);
+            if self.gpu.lost().is_some() {
+                return Ok(());
+            }
             let mut times: Vec<Vec<f64>> = vec![Vec::new(); ready.len()];
             for round in 0..self.options.rounds.max(1) {
                 // Every other round runs backwards: nobody always follows the same one.
@@ -137,7 +148,7 @@ impl Run<'_> {
         let expected = Expected::of(cell, data);
         let mut ready = Vec::new();
         for (index, row) in group.rows.iter_mut().enumerate() {
-            if !row.left_out.is_empty() {
+            if !row.left_out.is_empty() || self.gpu.lost().is_some() {
                 continue;
             }
             let prepared = prepare(self.gpu, cell, row, T::DTYPE).and_then(|prepared| {
