@@ -25,8 +25,8 @@ pub const KV_ROWS_LEAST: u32 = 48;
 pub const KV_ROWS_MOST: u32 = 256;
 
 /// Registers of a consumer's thread beyond its fragments: softmax state, loop and addresses. Of 160
-/// registers, fragments of 128 leave enough (head dim 64, 128 KV rows), of 132 or 144 do not (head
-/// dim 192, 48 or 64): 12 bytes of spills, and half a KiB of them.
+/// registers, fragments of 132 leave enough at head dim 96 (112 KV rows) and 12 bytes too few at
+/// head dim 192 (48 KV rows); with fragments of 144 (64 KV rows) half a KiB spills.
 const CONSUMER_STATE_REGISTERS: u32 = 28;
 
 /// The shape of one variant's work: how many rows of Q a CTA takes, how many rows of K and V it
