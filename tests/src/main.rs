@@ -17,12 +17,16 @@ struct Cli {
 enum Command {
     /// Run every variant on the case list, or on your own tensors, and compare with the reference
     Verify(verify::Options),
-    /// Measure the forward kernels on the peers' grid; every cell is checked before it is timed
+    /// Measure the forward kernels, and peers beside them; every cell is checked before it is timed
     Bench(bench::Options),
     /// Measure every variant in turn with those that compute the same, to choose between them
     Variants(bench::variants::Options),
+    /// Measure the time from process start to first result, with the driver's cache empty and warm
+    FirstUse(bench::first_use::Options),
     /// Draw the picture of a benchmark from its CSV or record; needs no GPU
     Plot(bench::PlotOptions),
+    /// Put the text of a record between the marks of the README; needs no GPU
+    Readme(bench::section::ReadmeOptions),
 }
 
 fn main() -> ExitCode {
@@ -30,7 +34,9 @@ fn main() -> ExitCode {
         Command::Verify(options) => verify::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Variants(options) => bench::variants::run(&options),
+        Command::FirstUse(options) => bench::first_use::run(&options),
         Command::Plot(options) => bench::run_plot(&options),
+        Command::Readme(options) => bench::section::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,63 +1,108 @@
-//! What surrounds the measuring: grid, peers' CSV, record, picture.
+//! What surrounds the measuring: cells, CSV, record, picture, text, and the talk with the harness.
 
-use fulgurite::{DeviceFacts, Dtype, Plan};
-use tests::bench::grid::{Cell, HIDDEN, Measurement, TOKENS};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Parser;
+use fulgurite::{DeviceFacts, Plan};
+use tests::bench::first_use;
+use tests::bench::grid::{Cell, DtypeName, HIDDEN, TOKENS};
+use tests::bench::measurement::{self, Measurement, OURS};
 use tests::bench::variants::record as variants;
-use tests::bench::{peers, plot, record};
+use tests::bench::{self, peers, plot, record, section};
 
-const PEERS: &str = "\
-# a comment
-peer,kind,dtype,hd,causal,batch,seqlen,heads,ms,tflops,gbps
-fa3,fwd,bf16,128,0,16,1024,16,0.1100,624.7,
-skip,fa3,fwd hd=64,,,,,,,out of memory
-sdpa-cudnn,fwd,bf16,128,0,16,1024,16,0.1080,636.3,
-fa3,bwd,bf16,128,0,16,1024,16,0.3000,500.0,
-fa3,decode,bf16,128,0,1,8192,32,0.0200,6.7,1550.0
-fa3-fp8,fwd,fp8,128,0,16,1024,16,0.0800,859.0,
-";
+const BF16: DtypeName = DtypeName::Bf16;
+
+/// A directory of one test.
+fn directory(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("fulgurite-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("temporary directories can be made");
+    path
+}
+
+fn origin() -> record::Origin {
+    record::Origin {
+        date: record::today(),
+        commit: "0123abc".to_owned(),
+        gpu: "a GPU, with a comma".to_owned(),
+        driver: record::driver_version(),
+    }
+}
+
+/// Times of all cells, ours at 0.6 TFLOP/ms of 0.5 for the peer, and a ceiling.
+fn run_of_times() -> Vec<Measurement> {
+    let mut cells = Cell::grid(BF16, false);
+    cells.extend(Cell::extra(BF16, false));
+    let times = |name: &str, tflops: f64| -> Vec<Measurement> {
+        let time = |cell: &Cell| Measurement::forward(name, cell, cell.flops() / tflops / 1e9);
+        cells.iter().map(time).collect()
+    };
+    let ceiling = [5.0, 1.8, 2.0].map(|ms| Measurement::ceiling(8192, ms));
+    [times(OURS, 600.0), times("fa3", 500.0), ceiling.to_vec()].concat()
+}
 
 #[test]
-fn the_grid_is_that_of_the_peers() {
-    let grid = Cell::grid(false);
+fn the_grid_has_as_many_tokens_and_columns_everywhere() {
+    let grid = Cell::grid(BF16, false);
     assert_eq!(grid.len(), 36);
-    assert_eq!(Cell::grid(true).len(), 18);
+    assert_eq!(Cell::grid(BF16, true).len(), 18);
     for cell in grid {
-        assert_eq!(cell.batch() * cell.length, TOKENS);
-        assert_eq!(cell.heads() * cell.head_dim, HIDDEN);
-        let request = cell.request(Dtype::Bf16);
-        assert_eq!(request.q.shape, [cell.batch(), cell.heads(), cell.length, cell.head_dim]);
+        assert!(cell.is_main());
+        assert_eq!(cell.batch * cell.q_len, TOKENS);
+        assert_eq!(cell.heads * cell.head_dim, HIDDEN);
+        let request = cell.request();
+        assert_eq!(request.q.shape, [cell.batch, cell.heads, cell.q_len, cell.head_dim]);
         assert_eq!(request.q.strides[3], 1);
         assert_eq!(request.q.strides[1], cell.head_dim);
     }
 }
 
 #[test]
-fn speed_counts_half_of_a_causal_square() {
-    let full = Cell { head_dim: 128, causal: false, length: 4096 };
+fn every_cell_can_be_planned_and_has_a_name_of_its_own() {
+    let mut names = std::collections::BTreeSet::new();
+    for dtype in [BF16, DtypeName::F16] {
+        let extra = Cell::extra(dtype, false);
+        assert!(extra.iter().all(|cell| !cell.is_main()));
+        for cell in Cell::grid(dtype, false).into_iter().chain(extra) {
+            Plan::new(&cell.request(), &DeviceFacts::h200()).expect("it is a good request");
+            assert!(names.insert(cell.to_string()), "{cell} is there twice");
+        }
+    }
+    for name in
+        ["bf16 d128 causal 4096x1000", "f16 d128 full 4096 heads 32/8", "bf16 d128 full 131072"]
+    {
+        assert!(names.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn speed_counts_what_the_mask_leaves() {
+    let full = Cell::new(BF16, 128, false, 4096);
     assert_eq!(full.flops(), 4.0 * 4.0 * 16.0 * 4096.0 * 4096.0 * 128.0);
     let causal = Cell { causal: true, ..full };
     assert_eq!(causal.flops() * 2.0, full.flops());
-    assert_eq!(Measurement::ours(&full, Dtype::Bf16, 1.0).tflops, 549.8);
+    assert_eq!(Measurement::forward(OURS, &full, 1.0).tflops, 549.8);
+    // One row of two sees a key.
+    let unequal = Cell { q_len: 2, kv_len: 1, batch: 1, heads: 1, head_dim: 8, ..causal };
+    assert_eq!(unequal.flops(), 32.0);
+    let longer = Cell { q_len: 2, kv_len: 4, ..unequal };
+    assert_eq!(longer.flops(), 32.0 * 7.0);
+    assert_eq!(Measurement::ceiling(8192, 2.0).tflops, 549.8);
 }
 
 #[test]
 fn the_best_peer_of_a_cell_is_found() {
-    let all = peers::parse(PEERS).expect("it is well formed");
-    assert_eq!(all.len(), 5);
-    let best = peers::best(&all, "bf16");
-    let cell = Cell { head_dim: 128, causal: false, length: 1024 };
+    let cell = Cell::new(BF16, 128, false, 1024);
+    let time = |peer, ms| Measurement::forward(peer, &cell, ms);
+    let other = Measurement { kind: "bwd".to_owned(), ..time("fa4", 0.01) };
+    let all = [time("fa3", 0.11), time("sdpa-cudnn", 0.108), time(OURS, 0.1), other];
+    let best = peers::best(&all);
     assert_eq!(best.len(), 1);
     assert_eq!(best[&cell].peer, "sdpa-cudnn");
-    let error = peers::parse("fa3,fwd,bf16,128,zero,16,1024,16,0.11,624.7,").unwrap_err();
-    assert!(error.contains("is no line of a benchmark"), "{error}");
-}
-
-#[test]
-fn peers_with_another_mask_are_left_out() {
-    let text = "fa3,fwd,bf16,128,1,16,1024,16,0.1447,474.9,\n\
-                fa3-win1024,fwd,bf16,128,1,16,1024,16,0.1437,478.5,\n";
-    let read = peers::parse(text).unwrap();
-    assert_eq!(read.iter().map(|line| line.peer.as_str()).collect::<Vec<_>>(), ["fa3"]);
+    let ratios = peers::ratios(&all, &best, Cell::is_main);
+    assert_eq!(ratios.len(), 1);
+    assert!((ratios[0] - 1.08).abs() < 1e-3);
+    assert!(peers::ratios(&all, &best, |cell| !cell.is_main()).is_empty());
 }
 
 #[test]
@@ -66,40 +111,31 @@ fn ratios_are_summed_up() {
     assert!((all.geometric_mean - 1.0).abs() < 1e-12);
     assert_eq!((all.least, all.cells), (0.5, 3));
     assert_eq!(peers::sum_up(&[]), None);
+    assert_eq!(peers::ceiling(&run_of_times()), Some(549.8));
 }
 
 #[test]
 fn a_record_is_written_read_and_drawn() {
-    let directory = std::env::temp_dir().join(format!("fulgurite-bench-{}", std::process::id()));
-    let cells = Cell::grid(false);
-    let times = |factor: f64| -> Vec<Measurement> {
-        cells.iter().map(|c| Measurement::ours(c, Dtype::Bf16, c.flops() / factor / 1e12)).collect()
-    };
-    let rename = |mut row: Measurement| {
-        row.peer = "fa3".to_owned();
-        row
-    };
-    let (ours, theirs) = (times(0.6), times(0.5).into_iter().map(rename).collect::<Vec<_>>());
-    let origin = record::Origin {
-        date: record::today(),
-        commit: "0123abc".to_owned(),
-        gpu: "a GPU, with a comma".to_owned(),
-        driver: record::driver_version(),
-    };
-    let lines = record::lines(&origin, &ours, &peers::best(&theirs, "bf16"));
-    let path = record::write(&directory, &origin, &lines).expect("it can be written");
-    let text = std::fs::read_to_string(&path).expect("it is there");
-    assert!(text.starts_with(
-        "date,commit,gpu,driver,kind,dtype,head_dim,mask,batch,seqlen,heads_q,heads_kv,ms,tflops,\
-         peer,peer_tflops,ratio\n"
-    ));
-    assert!(text.lines().nth(1).expect("a line").ends_with(",fa3,500.0,1.2"), "{text}");
-    let back = record::read(&path).expect("it can be read");
-    assert_eq!(back.len(), 72);
-    let pictures = plot::draw(&directory.join("picture"), "title", &back).expect("it is drawn");
-    for picture in &pictures {
-        assert!(std::fs::metadata(picture).expect("it is there").len() > 10_000);
+    let directory = directory("record");
+    let all = run_of_times();
+    let written = record::write(&directory, &origin(), &all).expect("it can be written");
+    let endings = [".csv", "-all.csv", ".md", ".svg", ".png"];
+    assert_eq!(written.len(), endings.len());
+    for (path, ending) in written.iter().zip(endings) {
+        assert!(path.to_string_lossy().ends_with(&format!("0123abc{ending}")), "{path:?}");
+        assert!(std::fs::metadata(path).expect("it is there").len() > 2_000, "{path:?}");
     }
+    let text = std::fs::read_to_string(&written[0]).expect("it is there");
+    assert!(text.starts_with(
+        "date,commit,gpu,driver,kind,dtype,head_dim,mask,batch,seqlen,kv_len,heads_q,heads_kv,ms,\
+         tflops,peer,peer_tflops,ratio,ceiling_share\n"
+    ));
+    assert!(text.lines().nth(1).expect("a line").ends_with(",fa3,500.0,1.2,1.091"), "{text}");
+    assert_eq!(measurement::read(&written[1]).expect("it can be read"), all);
+    let back = record::read(&written[0]).expect("it can be read");
+    assert_eq!(back.len(), all.len() - 3);
+    assert_eq!(back[0].cell(), all[0].cell());
+    plot::draw(&directory.join("picture"), "title", &back).expect("it is drawn");
     assert!(plot::draw(&directory.join("empty"), "title", &[]).is_err());
     std::fs::remove_dir_all(&directory).expect("it can be removed");
 }
@@ -157,10 +193,165 @@ fn all_built_variants_can_be_measured_in_turn() {
     for row in variants::Row::built_in() {
         let variant = fulgurite::VARIANTS.iter().find(|variant| variant.entry == row.entry);
         let variant = variant.expect("a variant of this build");
-        for cell in Cell::lengths(row.head_dim, row.mask == "causal", false) {
-            assert!(cell.batch() * cell.length * cell.heads() * cell.head_dim <= TOKENS * HIDDEN);
-            Plan::with_variant(&cell.request(variant.dtype), &DeviceFacts::h200(), variant)
+        for cell in Cell::lengths(row.dtype, row.head_dim, row.mask == "causal", false) {
+            assert!(cell.batch * cell.q_len * cell.heads * cell.head_dim <= TOKENS * HIDDEN);
+            Plan::with_variant(&cell.request(), &DeviceFacts::h200(), variant)
                 .expect("the variant computes the cell");
         }
     }
+}
+#[test]
+fn records_of_older_columns_can_be_read() {
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/record/h200");
+    let old = |name: &str| records.join(format!("2026-11-22-83c56b5{name}.csv"));
+    let all = measurement::read(&old("-all")).expect("it can be read");
+    let lines = record::read(&old("")).expect("it can be read");
+    assert_eq!(lines.len(), 72);
+    let best = peers::best(&all);
+    for line in lines.iter().filter(|line| line.peer != OURS) {
+        let cell = line.cell().expect("a forward call");
+        assert_eq!(best[&cell].tflops, line.tflops, "{cell}");
+    }
+}
+
+#[test]
+fn the_section_of_the_readme_is_written() {
+    let text = section::markdown(&origin(), &run_of_times());
+    for part in [
+        "| head dim 128 causal | 600 (1.20) | 600 (1.20) |",
+        "| bf16 | 512 | 1k | 2k | 4k | 8k | 16k |",
+        "fulgurite over the best peer, bf16, 36 cells: geometric mean 1.200, least 1.200",
+        "ceiling (cuBLAS, bf16, square matrices): 549.8 TFLOP/s",
+        "| bf16 d128 causal 1024x8192 | 600 (1.20) |",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    let readme = "a\n<!-- measured:begin -->\nold\n<!-- measured:end -->\nb\n";
+    let new = "a\n<!-- measured:begin -->\nnew\n<!-- measured:end -->\nb\n";
+    assert_eq!(section::replace(readme, "new\n").as_deref(), Some(new));
+    assert_eq!(section::replace("no marks", "new\n"), None);
+}
+
+/// Options as the program reads them.
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: bench::Options,
+}
+
+/// Runs `bench` with a program in place of Python that says `events` for the one cell asked for.
+#[cfg(unix)]
+fn bench_with_harness(name: &str, events: &str) -> (Result<bool, String>, Vec<Measurement>) {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = directory(name);
+    let (program, csv) = (directory.join("python"), directory.join("times.csv"));
+    let text = format!(
+        "#!/bin/sh\nread -r job\ncase \"$job\" in *'\"head_dim\":128,\"causal\":true'*) ;; \
+         *) exit 9 ;; esac\ntest -f \"$1\" || exit 8\ncat <<'EVENTS'\n{events}\nEVENTS\n"
+    );
+    std::fs::write(&program, text).expect("it can be written");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let options = Cli::parse_from([
+        "bench",
+        "--no-first-use",
+        "--filter=d128 causal 512",
+        "--dtype=bf16",
+        &format!("--peers-dir={}", directory.display()),
+        &format!("--library={}", program.display()),
+        &format!("--python={}", program.display()),
+        &format!("--csv={}", csv.display()),
+    ])
+    .options;
+    let result = bench::run(&options);
+    let times = measurement::read(&csv).unwrap_or_default();
+    std::fs::remove_dir_all(&directory).expect("it can be removed");
+    (result, times)
+}
+
+#[cfg(unix)]
+const OUR_TIME: &str = r#"{"event":"time","cell":0,"peer":"fulgurite","ms":0.25,"calls":20,
+"error":0.00222,"clock_mhz":1980.0,"power_watts":null}"#;
+
+#[test]
+#[cfg(unix)]
+fn what_the_harness_says_is_taken_down() {
+    let ours = OUR_TIME.replace('\n', "");
+    let peer = ours.replace("fulgurite", "fa3").replace("0.25", "0.26");
+    let head = r#"{"event":"gpu","name":"a GPU","torch":"2"}
+{"event":"absent","peer":"fa4","reason":"not here"}
+{"event":"skip","cell":0,"peer":"sdpa-fa2","reason":"no"}
+{"event":"ceiling","size":8192,"ms":1.5}"#;
+    let (result, times) =
+        bench_with_harness("good", &format!("{head}\n{ours}\n{peer}\n{{\"event\":\"end\"}}"));
+    assert_eq!(result, Ok(true));
+    let peers: Vec<&str> = times.iter().map(|time| time.peer.as_str()).collect();
+    assert_eq!(peers, ["cublas", OURS, "fa3"]);
+    let cell = Cell::new(BF16, 128, true, 512);
+    assert_eq!(times[1].cell(), Some(cell));
+    assert_eq!((times[1].ms, times[1].calls, times[1].error), (0.25, Some(20), Some(0.00222)));
+    assert_eq!((times[1].clock_mhz, times[1].power_watts), (Some(1980.0), None));
+}
+
+#[test]
+#[cfg(unix)]
+fn problems_of_the_harness_are_failures() {
+    let ours = OUR_TIME.replace('\n', "");
+    let end = r#"{"event":"end"}"#;
+    let wrong = r#"{"event":"wrong","cell":0,"peer":"fa3","reason":"off by 1"}"#;
+    for (name, events, measured) in [
+        ("wrong", format!("{ours}\n{wrong}\n{end}"), 1),
+        ("early", ours.clone(), 1),
+        ("unreadable", format!("{ours}\nhello\n{end}"), 1),
+        ("nothing", end.to_owned(), 0),
+        ("failed", r#"{"event":"failed","reason":"no GPU"}"#.to_owned(), 0),
+    ] {
+        let (result, times) = bench_with_harness(name, &events);
+        assert_eq!((result, times.len()), (Ok(false), measured), "{name}");
+    }
+}
+
+#[test]
+fn the_harness_is_python() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+    for file in std::fs::read_dir(directory).expect("it is there") {
+        let path = file.expect("it can be listed").path();
+        if path.extension().is_none_or(|extension| extension != "py") {
+            continue;
+        }
+        let check = "import ast, sys; ast.parse(open(sys.argv[1]).read())";
+        match Command::new("python3").args(["-c", check]).arg(&path).status() {
+            Ok(status) => assert!(status.success(), "{}", path.display()),
+            Err(_) => eprintln!("skipped: there is no python3 to read {}", path.display()),
+        }
+    }
+}
+
+#[test]
+fn a_first_use_gives_times_or_says_what_is_missing() {
+    let program = env!("CARGO_BIN_EXE_fulgurite-check");
+    let output = Command::new(program).arg("first-use").output().expect("it can be started");
+    let (said, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        assert!(said.contains("from process start to first result"), "{said}");
+    } else {
+        let known = ["no NVIDIA driver", "no device", "compute capability", "not in this build"];
+        assert!(known.iter().any(|text| error.contains(text)), "{error}");
+        assert!(error.starts_with("error: "), "{error}");
+    }
+}
+
+#[test]
+fn first_uses_are_summed_up() {
+    let cell = Cell::new(BF16, 64, false, 128);
+    let time = |kind: &str, ms| Measurement {
+        kind: kind.to_owned(),
+        ..Measurement::forward(OURS, &cell, ms)
+    };
+    let all = [time("first-use-cold", 1234.0), time("first-use-warm", 234.0)];
+    let lines = first_use::summary(&all);
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].ends_with("compiling the kernel: d64 1.23 s"), "{}", lines[0]);
+    assert!(lines[1].ends_with("cache warm: d64 0.23 s"), "{}", lines[1]);
+    assert!(first_use::summary(&run_of_times()).is_empty());
 }

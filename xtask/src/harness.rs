@@ -13,6 +13,11 @@ use crate::workspace::{Workspace, write_if_changed};
 /// Name of the program.
 pub const PROGRAM: &str = "fulgurite-check";
 
+/// The package of the C interface, its library, and its header in the checkout.
+const C_PACKAGE: &str = "fulgurite-c";
+const C_LIBRARY: &str = "libfulgurite_c.so";
+const C_HEADER: &str = "host/c/fulgurite.h";
+
 /// What stands beside the program in `dist`.
 const DIST_README: &str = "\
 fulgurite-check verifies and measures Fulgurite's attention kernels.
@@ -20,9 +25,13 @@ fulgurite-check verifies and measures Fulgurite's attention kernels.
 It needs an NVIDIA driver and a Hopper GPU (H100, H200), nothing else: no CUDA toolkit, no Rust.
 The kernels are inside the program; the driver compiles each one on first use.
 
-    ./fulgurite-check verify     compare every kernel with a float64 reference
-    ./fulgurite-check bench      measure the kernels
-    ./fulgurite-check help       all options
+    ./fulgurite-check verify                  compare every kernel with a float64 reference
+    ./fulgurite-check bench                   measure the kernels
+    ./fulgurite-check bench --peers-dir DIR   measure peers beside them (Python with PyTorch)
+    ./fulgurite-check first-use               time from process start to first result
+    ./fulgurite-check help                    all options
+
+libfulgurite_c.so and fulgurite.h are the C interface; `bench --peers-dir` uses the library.
 ";
 
 /// Builds the PTX and the program, and runs a subcommand of it.
@@ -38,23 +47,32 @@ pub fn run_subcommand(
     run(&format!("{PROGRAM} {subcommand}"), &mut command)
 }
 
-/// Puts the program into `target/dist`, ready to be copied to a machine with a GPU.
+/// Puts the program and the C interface into `target/dist`, ready to be copied to a machine with a GPU.
 pub fn dist(workspace: &Workspace, build: &BuildArgs) -> Result<()> {
     let program = program(workspace, build)?;
     let directory = workspace.target().join("dist");
     fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
     let copy = directory.join(PROGRAM);
-    fs::copy(&program, &copy).map_err(Error::file("write", &copy))?;
+    for (from, to) in [
+        (program.clone(), copy.clone()),
+        (program.with_file_name(C_LIBRARY), directory.join(C_LIBRARY)),
+        (workspace.root().join(C_HEADER), directory.join("fulgurite.h")),
+    ] {
+        fs::copy(&from, &to).map_err(Error::file("write", &to))?;
+    }
     write_if_changed(&directory.join("README.txt"), DIST_README)?;
     println!("{}", copy.display());
     Ok(())
 }
 
-/// Builds the PTX, then the program that embeds it.
+/// Builds the PTX, then the C interface and the program, which both embed it.
 fn program(workspace: &Workspace, build: &BuildArgs) -> Result<PathBuf> {
     build::run(workspace, build)?;
-    let mut command = cargo(workspace.root());
-    command.args(["build", "--release", "--package", "tests", "--bin", PROGRAM]);
-    run(&format!("building {PROGRAM}"), &mut command)?;
+    // One after the other: together, the library would get the emulator that the program needs.
+    for arguments in [&["--package", C_PACKAGE][..], &["--package", "tests", "--bin", PROGRAM]] {
+        let mut command = cargo(workspace.root());
+        command.args(["build", "--release"]).args(arguments);
+        run(&format!("building {}", arguments[1]), &mut command)?;
+    }
     Ok(workspace.target().join("release").join(PROGRAM))
 }

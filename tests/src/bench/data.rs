@@ -1,7 +1,7 @@
 //! What cells are measured on, and what must come out.
 
+use fulgurite::Prepared;
 use fulgurite::cudarc::driver::CudaSlice;
-use fulgurite::{Mask, Prepared};
 
 use super::grid::{Cell, HIDDEN, TOKENS};
 use crate::compare::{Answer, compare};
@@ -16,7 +16,8 @@ use crate::values::normal_bits;
 const CHECKED_HEADS: usize = 8;
 const CHECKED_ROWS: usize = 16;
 
-/// Q, K and V on both sides. No cell has more elements, so one set serves all.
+/// Q, K and V on both sides. No cell of the grid has more elements, so one set serves
+/// all.
 pub struct Data<T> {
     host: [Vec<u16>; 3],
     /// Q, K and V.
@@ -62,13 +63,12 @@ pub struct Expected {
 impl Expected {
     /// Computes it on the CPU.
     pub fn of<T: Bits>(cell: &Cell, data: &Data<T>) -> Expected {
-        let layout = cell.layout(T::DTYPE);
-        let view = |bits| View { layout: &layout, bits };
+        let request = cell.request();
         let problem = Problem {
-            q: view(&data.host[0]),
-            k: view(&data.host[1]),
-            v: view(&data.host[2]),
-            mask: if cell.causal { Mask::Causal } else { Mask::Full },
+            q: View { layout: &request.q, bits: &data.host[0] },
+            k: View { layout: &request.k, bits: &data.host[1] },
+            v: View { layout: &request.v, bits: &data.host[2] },
+            mask: request.mask,
             scale: 1.0 / (cell.head_dim as f64).sqrt(),
         };
         let rows = checked_rows(cell);
@@ -93,7 +93,7 @@ impl Expected {
         data.launch(gpu, prepared)?;
         gpu.wait()?;
         let out = gpu.stream().clone_dtoh(&data.out).map_err(failed("copying back"))?;
-        let layout = cell.layout(T::DTYPE);
+        let layout = cell.request().out;
         let bits = &T::bits(&out)[..layout.shape.iter().product()];
         let unwritten = bits.iter().filter(|&&bits| bits == UNWRITTEN).count();
         if unwritten > 0 {
@@ -122,15 +122,15 @@ impl Expected {
 
 /// Rows spread over heads, batch entries and lengths, the first and last of a head among them.
 fn checked_rows(cell: &Cell) -> Vec<RowId> {
-    let heads = cell.batch() * cell.heads();
+    let heads = cell.batch * cell.heads;
     let spread = |index: usize, of: usize, total: usize| index * (total - 1) / (of - 1);
     let mut rows = Vec::new();
     for head in 0..CHECKED_HEADS {
         let head = spread(head, CHECKED_HEADS, heads);
         rows.extend((0..CHECKED_ROWS).map(|row| RowId {
-            batch: head / cell.heads(),
-            head: head % cell.heads(),
-            row: spread(row, CHECKED_ROWS, cell.length),
+            batch: head / cell.heads,
+            head: head % cell.heads,
+            row: spread(row, CHECKED_ROWS, cell.q_len),
         }));
     }
     rows

@@ -1,11 +1,12 @@
-//! The cells that are measured, and the rows that come out: the same as the peers' benchmark.
+//! The cells that are measured.
 
 use std::fmt;
 
+use clap::ValueEnum;
 use fulgurite::{Dtype, Forward, Layout, Mask};
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a call: batch entries × rows.
+/// Tokens of a call, batch entries × rows, unless one sequence is longer.
 pub const TOKENS: usize = 16_384;
 
 /// Columns of all heads together.
@@ -15,60 +16,127 @@ const HEAD_DIMS: [usize; 3] = [64, 128, 256];
 const LENGTHS: [usize; 6] = [512, 1024, 2048, 4096, 8192, 16_384];
 const QUICK_LENGTHS: [usize; 3] = [1024, 4096, 16_384];
 
+/// Element types that can be measured.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum DtypeName {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half.
+    F16,
+}
+
+impl From<DtypeName> for Dtype {
+    fn from(name: DtypeName) -> Dtype {
+        match name {
+            DtypeName::Bf16 => Dtype::Bf16,
+            DtypeName::F16 => Dtype::F16,
+        }
+    }
+}
+
+impl From<Dtype> for DtypeName {
+    fn from(dtype: Dtype) -> DtypeName {
+        match dtype {
+            Dtype::Bf16 => DtypeName::Bf16,
+            Dtype::F16 => DtypeName::F16,
+        }
+    }
+}
+
+impl fmt::Display for DtypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Dtype::from(*self).name())
+    }
+}
+
 /// One call to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Cell {
+    /// Element type.
+    pub dtype: DtypeName,
     /// Columns of a head.
     pub head_dim: usize,
-    /// Causal, or full.
+    /// Causal (aligned bottom right), or full.
     pub causal: bool,
-    /// Rows of Q, K and V.
-    pub length: usize,
+    /// Heads of Q.
+    pub heads: usize,
+    /// Heads of K and V.
+    pub heads_kv: usize,
+    /// Rows of Q.
+    pub q_len: usize,
+    /// Rows of K and V.
+    pub kv_len: usize,
+    /// Batch entries.
+    pub batch: usize,
 }
 
 impl Cell {
-    /// The grid, in the peers' order; `quick` takes three lengths of six.
-    pub fn grid(quick: bool) -> Vec<Cell> {
-        HEAD_DIMS
-            .iter()
-            .flat_map(|&head_dim| [false, true].map(|causal| (head_dim, causal)))
-            .flat_map(|(head_dim, causal)| Cell::lengths(head_dim, causal, quick))
-            .collect()
+    /// As many rows in K as in Q, as many heads, [`HIDDEN`] columns (or what whole heads leave of
+    /// them), [`TOKENS`] tokens.
+    pub fn new(dtype: DtypeName, head_dim: usize, causal: bool, length: usize) -> Cell {
+        let heads = HIDDEN / head_dim;
+        let batch = (TOKENS / length).max(1);
+        let (q_len, kv_len, heads_kv) = (length, length, heads);
+        Cell { dtype, head_dim, causal, heads, heads_kv, q_len, kv_len, batch }
     }
 
-    /// The calls of one head dim and mask, shortest first.
-    pub fn lengths(head_dim: usize, causal: bool, quick: bool) -> Vec<Cell> {
-        let lengths: &[usize] = if quick { &QUICK_LENGTHS } else { &LENGTHS };
-        lengths.iter().map(|&length| Cell { head_dim, causal, length }).collect()
+    /// The grid that the headline counts; `quick` takes three lengths of six.
+    pub fn grid(dtype: DtypeName, quick: bool) -> Vec<Cell> {
+        cells(dtype, &HEAD_DIMS, lengths(quick))
     }
 
-    /// Batch entries.
-    pub fn batch(&self) -> usize {
-        (TOKENS / self.length).max(1)
+    /// The calls of one head dim and mask that the grid has or would have, shortest first.
+    pub fn lengths(dtype: DtypeName, head_dim: usize, causal: bool, quick: bool) -> Vec<Cell> {
+        lengths(quick).iter().map(|&length| Cell::new(dtype, head_dim, causal, length)).collect()
     }
 
-    /// Heads of Q, K and V: as many as [`HIDDEN`] columns hold.
-    pub fn heads(&self) -> usize {
-        HIDDEN / self.head_dim
+    /// Other head dims, unequal lengths, grouped heads, long and short sequences.
+    pub fn extra(dtype: DtypeName, quick: bool) -> Vec<Cell> {
+        let mut all = cells(dtype, &[96, 192], lengths(quick));
+        for (q_len, kv_len) in [(1024, 8192), (4096, 1000)] {
+            let unequal = |cell| Cell { kv_len, ..cell };
+            all.extend(cells(dtype, &HEAD_DIMS, &[q_len]).into_iter().map(unequal));
+        }
+        let grouped = |cell| Cell { heads: 32, heads_kv: 8, ..cell };
+        all.extend(cells(dtype, &[128], lengths(quick)).into_iter().map(grouped));
+        all.extend(cells(dtype, &[64, 128], &[128, 256]));
+        all.extend(cells(dtype, &[128], &[32_768, 131_072]));
+        all
     }
 
-    /// The layout of each tensor: `[batch, row, head, head dim]`, contiguous.
-    pub fn layout(&self, dtype: Dtype) -> Layout {
-        Layout::bshd(dtype, self.batch(), self.length, self.heads(), self.head_dim)
+    /// Whether the headline counts this cell.
+    pub fn is_main(&self) -> bool {
+        HEAD_DIMS.contains(&self.head_dim)
+            && LENGTHS.contains(&self.q_len)
+            && *self == Cell::new(self.dtype, self.head_dim, self.causal, self.q_len)
     }
 
-    /// The call.
-    pub fn request(&self, dtype: Dtype) -> Forward {
-        let layout = self.layout(dtype);
+    /// The call, on contiguous tensors `[batch, row, head, head dim]`.
+    pub fn request(&self) -> Forward {
+        let layout =
+            |rows, heads| Layout::bshd(self.dtype.into(), self.batch, rows, heads, self.head_dim);
+        let (q, kv) = (layout(self.q_len, self.heads), layout(self.kv_len, self.heads_kv));
         let mask = if self.causal { Mask::Causal } else { Mask::Full };
-        Forward { q: layout, k: layout, v: layout, out: layout, mask, scale: None, lse: false }
+        Forward { q, k: kv, v: kv, out: q, mask, scale: None, lse: false }
     }
 
-    /// Floating-point operations that count: 4 · batch · heads · rows² · head dim, half if causal.
+    /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, where pairs
+    /// are q_len · kv_len, half of that for a causal square, and exactly those that the mask
+    /// leaves for other causal calls.
     pub fn flops(&self) -> f64 {
-        let all = 4.0 * (self.batch() * self.heads() * self.head_dim) as f64;
-        let pairs = (self.length as f64).powi(2) / if self.causal { 2.0 } else { 1.0 };
-        all * pairs
+        let all = self.q_len as f64 * self.kv_len as f64;
+        let pairs = match (self.causal, self.q_len == self.kv_len) {
+            (false, _) => all,
+            (true, true) => all / 2.0,
+            (true, false) => {
+                let seen = |row: usize| (row + 1 + self.kv_len).saturating_sub(self.q_len);
+                (0..self.q_len).map(|row| seen(row) as f64).sum()
+            }
+        };
+        4.0 * (self.batch * self.heads * self.head_dim) as f64 * pairs
     }
 
     /// "full" or "causal".
@@ -77,65 +145,29 @@ impl Cell {
     }
 }
 
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "d{} {} {}", self.head_dim, self.mask_name(), self.length)
-    }
+fn lengths(quick: bool) -> &'static [usize] {
+    if quick { &QUICK_LENGTHS } else { &LENGTHS }
 }
 
-/// One line of a benchmark's CSV, ours or a peer's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Measurement {
-    /// Who was measured.
-    pub peer: String,
-    /// What: `fwd` here.
-    pub kind: String,
-    /// Element type.
-    pub dtype: String,
-    /// Columns of a head.
-    pub hd: usize,
-    /// 1 for causal, 0 for full.
-    pub causal: u8,
-    /// Batch entries.
-    pub batch: usize,
-    /// Rows.
-    pub seqlen: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Median time of a call in milliseconds.
-    pub ms: f64,
-    /// TFLOP/s by [`Cell::flops`].
-    pub tflops: f64,
-    /// Filled for decoding only: GB/s of K and V.
-    pub gbps: Option<f64>,
-}
-
-/// The name of this project in the `peer` column.
-pub const OURS: &str = "fulgurite";
-
-impl Measurement {
-    /// A time of ours.
-    pub fn ours(cell: &Cell, dtype: Dtype, ms: f64) -> Measurement {
-        Measurement {
-            peer: OURS.to_owned(),
-            kind: "fwd".to_owned(),
-            dtype: dtype.name().to_owned(),
-            hd: cell.head_dim,
-            causal: u8::from(cell.causal),
-            batch: cell.batch(),
-            seqlen: cell.length,
-            heads: cell.heads(),
-            ms: (ms * 1e4).round() / 1e4,
-            tflops: (cell.flops() / ms / 1e9 * 10.0).round() / 10.0,
-            gbps: None,
+fn cells(dtype: DtypeName, head_dims: &[usize], lengths: &[usize]) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for &head_dim in head_dims {
+        for causal in [false, true] {
+            cells.extend(lengths.iter().map(|&length| Cell::new(dtype, head_dim, causal, length)));
         }
     }
+    cells
+}
 
-    /// The cell of the grid, if the line is a forward call of it.
-    pub fn cell(&self) -> Option<Cell> {
-        let cell = Cell { head_dim: self.hd, causal: self.causal != 0, length: self.seqlen };
-        let fits = HEAD_DIMS.contains(&self.hd) && self.seqlen > 0;
-        let same = fits && (self.batch, self.heads) == (cell.batch(), cell.heads());
-        (self.kind == "fwd" && same).then_some(cell)
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} d{} {} {}", self.dtype, self.head_dim, self.mask_name(), self.q_len)?;
+        if self.kv_len != self.q_len {
+            write!(f, "x{}", self.kv_len)?;
+        }
+        if self.heads_kv != self.heads {
+            write!(f, " heads {}/{}", self.heads, self.heads_kv)?;
+        }
+        Ok(())
     }
 }

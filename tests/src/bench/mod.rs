@@ -1,55 +1,46 @@
-//! `bench`: the time of every cell of the peers' grid, each checked before it is timed.
+//! `bench`: the time of every cell, ours and the peers', each checked before it is timed.
 
 mod data;
+pub mod first_use;
 pub mod grid;
+pub mod measurement;
 pub mod peers;
 pub mod plot;
 pub mod record;
 mod run;
+pub mod section;
+mod side_by_side;
+mod table;
 mod timing;
 pub mod variants;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use clap::Args;
 use fulgurite::Dtype;
 
-use grid::{Cell, Measurement, OURS};
+use grid::{Cell, DtypeName};
+use measurement::{Measurement, OURS};
 use record::Origin;
-
-/// Element types that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeName {
-    /// bfloat16.
-    Bf16,
-    /// IEEE half.
-    F16,
-}
-
-impl From<DtypeName> for Dtype {
-    fn from(name: DtypeName) -> Dtype {
-        match name {
-            DtypeName::Bf16 => Dtype::Bf16,
-            DtypeName::F16 => Dtype::F16,
-        }
-    }
-}
 
 /// Options of `bench`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Element type
-    #[arg(long, value_enum, default_value = "bf16")]
-    pub dtype: DtypeName,
+    /// Element types, comma separated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,f16")]
+    pub dtype: Vec<DtypeName>,
     /// Three lengths of six
     #[arg(long)]
     pub quick: bool,
-    /// Only cells whose "d128 causal 4096" contains this text; may be repeated (all must)
+    /// Only cells whose "bf16 d128 causal 4096" contains this text; may be repeated (all must)
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
+    /// Measure the peers too: a folder with their files, may be empty; needs Python with PyTorch
+    #[arg(long, value_name = "DIR")]
+    pub peers_dir: Option<PathBuf>,
+    /// Besides the grid: other head dims, unequal lengths, grouped heads, long and short sequences
+    #[arg(long, requires = "peers_dir")]
+    pub extra: bool,
     /// Stop measuring after this many seconds
     #[arg(long, value_name = "N")]
     pub budget_seconds: Option<f64>,
@@ -59,16 +50,16 @@ pub struct Options {
     /// Time spent on timed calls in milliseconds, up to 100 calls
     #[arg(long, default_value_t = 100.0)]
     pub rep_ms: f64,
-    /// Write the times, in the peers' columns
+    /// With peers: longest time for all calls of a cell in milliseconds, if 5 calls each fit
+    #[arg(long, default_value_t = 8000.0)]
+    pub cell_ms: f64,
+    /// Leave out the cost of a first use
+    #[arg(long)]
+    pub no_first_use: bool,
+    /// Write every time
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
-    /// Draw STEM.svg and STEM.png
-    #[arg(long, value_name = "STEM")]
-    pub plot: Option<PathBuf>,
-    /// A peers' CSV of the same run of the GPU, to compare with
-    #[arg(long, value_name = "FILE")]
-    pub peers: Option<PathBuf>,
-    /// Write the record DIR/<date>-<commit>.csv
+    /// Write the record DIR/<date>-<commit>.csv, and beside it every time, pictures and a text
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// The commit that is measured, for the record
@@ -77,12 +68,18 @@ pub struct Options {
     /// Ordinal of the GPU
     #[arg(long, default_value_t = 0)]
     pub device: usize,
+    /// The Python that has PyTorch
+    #[arg(long, default_value = "python3")]
+    pub python: String,
+    /// The C interface's library; otherwise libfulgurite_c.so beside this program
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
 }
 
 /// Options of `plot`.
 #[derive(Args, Clone, Debug)]
 pub struct PlotOptions {
-    /// CSV files to draw: times of `bench`, of peers, or a record; may be repeated
+    /// CSV files to draw: times of `bench`, or a record; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     pub csv: Vec<PathBuf>,
     /// Draws STEM.svg and STEM.png
@@ -99,25 +96,26 @@ pub struct PlotOptions {
     pub title: String,
 }
 
-/// Runs `bench`; `Ok(true)` if all that was asked for was measured.
+/// Runs `bench`; `Ok(true)` if all that was asked for was measured and right.
 ///
 /// # Errors
 /// A message if there is no GPU, a cell's result is wrong, or a file cannot be read or written.
 pub fn run(options: &Options) -> Result<bool, String> {
-    let peers = match &options.peers {
-        Some(path) => peers::read(path)?,
-        None => Vec::new(),
+    let cells = wanted_cells(options);
+    let mut measured = match &options.peers_dir {
+        Some(directory) => side_by_side::measure(options, directory, &cells)?,
+        None => run::measure(options, &cells)?,
     };
-    let wants = |cell: &Cell| {
-        let name = cell.to_string();
-        options.filter.iter().all(|text| name.contains(text))
-    };
-    let cells: Vec<Cell> = Cell::grid(options.quick).into_iter().filter(wants).collect();
-    let measured = run::measure(options, &cells)?;
-    let best = peers::best(&peers, Dtype::from(options.dtype).name());
-    print(&measured.times, &best);
+    let done = measured.times.iter().filter(|time| time.peer == OURS).count();
+    if !options.no_first_use && done > 0 {
+        match first_use::measure(options.device) {
+            Ok(times) => measured.times.extend(times),
+            Err(reason) => measured.problems.push(format!("first use: {reason}")),
+        }
+    }
+    table::print(&measured.times);
     if let Some(path) = &options.csv {
-        write_csv(path, &measured.times)?;
+        measurement::write(path, &measured.times)?;
         println!("times: {}", path.display());
     }
     if let Some(directory) = &options.record {
@@ -127,14 +125,29 @@ pub fn run(options: &Options) -> Result<bool, String> {
             gpu: measured.gpu,
             driver: record::driver_version(),
         };
-        let lines = record::lines(&origin, &measured.times, &best);
-        println!("record: {}", record::write(directory, &origin, &lines)?.display());
+        for path in record::write(directory, &origin, &measured.times)? {
+            println!("record: {}", path.display());
+        }
     }
-    if let Some(stem) = &options.plot {
-        let all = [measured.times.as_slice(), &peers].concat();
-        plot_files(stem, "Attention forward, TFLOP/s (higher is better)", &all, options.dtype)?;
+    for problem in &measured.problems {
+        println!("PROBLEM: {problem}");
     }
-    Ok(measured.times.len() == cells.len())
+    if done < cells.len() {
+        println!("{OURS} was measured in {done} of {} cells", cells.len());
+    }
+    Ok(done == cells.len() && measured.problems.is_empty())
+}
+
+/// The cells that the options ask for: all that the headline counts first.
+fn wanted_cells(options: &Options) -> Vec<Cell> {
+    let wants = |cell: &Cell| {
+        let name = cell.to_string();
+        options.filter.iter().all(|text| name.contains(text))
+    };
+    let grid = options.dtype.iter().flat_map(|&dtype| Cell::grid(dtype, options.quick));
+    let extra = options.dtype.iter().filter(|_| options.extra);
+    let extra = extra.flat_map(|&dtype| Cell::extra(dtype, options.quick));
+    grid.chain(extra).filter(wants).collect()
 }
 
 /// Runs `plot`.
@@ -147,79 +160,15 @@ pub fn run_plot(options: &PlotOptions) -> Result<bool, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         let is_record = text.starts_with("date,");
-        all.extend(if is_record { record::read(path)? } else { peers::read(path)? });
+        all.extend(if is_record { record::read(path)? } else { measurement::read(path)? });
     }
-    let wanted = |row: &Measurement| options.only.is_empty() || options.only.contains(&row.peer);
+    let wanted = |row: &Measurement| {
+        (options.only.is_empty() || options.only.contains(&row.peer))
+            && row.is_main(Dtype::from(options.dtype))
+    };
     all.retain(wanted);
-    plot_files(&options.out, &options.title, &all, options.dtype)?;
-    Ok(true)
-}
-
-fn plot_files(
-    stem: &Path,
-    title: &str,
-    all: &[Measurement],
-    dtype: DtypeName,
-) -> Result<(), String> {
-    let name = Dtype::from(dtype).name();
-    let rows: Vec<_> = all.iter().filter(|row| row.dtype == name).cloned().collect();
-    for path in plot::draw(stem, title, &rows)? {
+    for path in plot::draw(&options.out, &options.title, &all)? {
         println!("picture: {}", path.display());
     }
-    Ok(())
-}
-
-fn write_csv(path: &Path, times: &[Measurement]) -> Result<(), String> {
-    let at = |error: String| format!("cannot write {}: {error}", path.display());
-    let mut writer = csv::Writer::from_path(path).map_err(|error| at(error.to_string()))?;
-    for time in times {
-        writer.serialize(time).map_err(|error| at(error.to_string()))?;
-    }
-    writer.flush().map_err(|error| at(error.to_string()))
-}
-
-/// Prints the times, and how they compare with the best peers.
-fn print(times: &[Measurement], best: &BTreeMap<Cell, Measurement>) {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "cell",
-        "batch",
-        "heads",
-        "ms",
-        "TFLOP/s",
-        "best peer",
-        "its TFLOP/s",
-        "ratio",
-    ]);
-    let mut ratios = Vec::new();
-    for time in times {
-        let Some(cell) = time.cell() else { continue };
-        let mut row = vec![
-            cell.to_string(),
-            time.batch.to_string(),
-            time.heads.to_string(),
-            format!("{:.4}", time.ms),
-            format!("{:.1}", time.tflops),
-        ];
-        if let Some(peer) = best.get(&cell) {
-            let ratio = time.tflops / peer.tflops;
-            ratios.push(ratio);
-            let numbers = [format!("{:.1}", peer.tflops), format!("{ratio:.3}")];
-            row.push(peer.peer.clone());
-            row.extend(numbers);
-        }
-        table.add_row(row);
-    }
-    for column in [1, 2, 3, 4, 6, 7] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    println!("{table}");
-    if let Some(all) = peers::sum_up(&ratios) {
-        let (cells, mean, least) = (all.cells, all.geometric_mean, all.least);
-        println!(
-            "{OURS} over the best peer, {cells} cells: geometric mean {mean:.3}, least {least:.3}"
-        );
-    }
+    Ok(true)
 }

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
-use super::grid::{Measurement, OURS};
+use super::measurement::{Measurement, OURS};
 
 /// Width and height of one panel, and of the title and legend above all, in pixels.
 const PANEL: (u32, u32) = (620, 330);
@@ -64,7 +64,8 @@ pub fn draw(
 
 impl<'a> Picture<'a> {
     fn of(title: &'a str, measurements: &'a [Measurement]) -> Result<Picture<'a>, String> {
-        let rows: Vec<_> = measurements.iter().filter(|row| row.cell().is_some()).collect();
+        let main = |row: &&Measurement| row.cell().is_some_and(|cell| cell.is_main());
+        let rows: Vec<_> = measurements.iter().filter(main).collect();
         if rows.is_empty() {
             return Err("there is nothing to draw: no forward call of the grid".to_owned());
         }

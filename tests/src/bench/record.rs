@@ -1,11 +1,14 @@
 //! The record of a run: one line per cell, beside the best peer, kept in version control.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+use fulgurite::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::grid::{Cell, Measurement};
+use super::grid::{Cell, DtypeName};
+use super::measurement::{self, Measurement, OURS};
+use super::{peers, plot, section};
 
 /// What all lines of a record share.
 #[derive(Clone, Debug)]
@@ -41,8 +44,11 @@ pub struct Line {
     pub mask: String,
     /// Batch entries.
     pub batch: usize,
-    /// Rows.
+    /// Rows of Q.
     pub seqlen: usize,
+    /// Rows of K and V; as many as of Q where it is missing.
+    #[serde(default)]
+    pub kv_len: Option<usize>,
     /// Query heads.
     pub heads_q: usize,
     /// KV heads.
@@ -57,55 +63,75 @@ pub struct Line {
     pub peer_tflops: Option<f64>,
     /// Our TFLOP/s over the peer's.
     pub ratio: Option<f64>,
+    /// Our TFLOP/s over the run's ceiling, if that was measured.
+    #[serde(default)]
+    pub ceiling_share: Option<f64>,
 }
 
-/// The lines of a run.
-pub fn lines(
-    origin: &Origin,
-    ours: &[Measurement],
-    best: &BTreeMap<Cell, Measurement>,
-) -> Vec<Line> {
+/// The lines of a run: ours, each beside the best peer.
+pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
+    let (best, ceiling) = (peers::best(all), peers::ceiling(all));
+    let thousandths = |number: f64| (number * 1e3).round() / 1e3;
     let line = |ours: &Measurement| {
-        let peer = ours.cell().and_then(|cell| best.get(&cell));
-        Line {
+        let cell = ours.cell()?;
+        let peer = best.get(&cell);
+        Some(Line {
             date: origin.date.clone(),
             commit: origin.commit.clone(),
             gpu: origin.gpu.clone(),
             driver: origin.driver.clone(),
             kind: ours.kind.clone(),
             dtype: ours.dtype.clone(),
-            head_dim: ours.hd,
-            mask: if ours.causal == 0 { "full" } else { "causal" }.to_owned(),
-            batch: ours.batch,
-            seqlen: ours.seqlen,
-            heads_q: ours.heads,
-            heads_kv: ours.heads,
+            head_dim: cell.head_dim,
+            mask: cell.mask_name().to_owned(),
+            batch: cell.batch,
+            seqlen: cell.q_len,
+            kv_len: Some(cell.kv_len),
+            heads_q: cell.heads,
+            heads_kv: cell.heads_kv,
             ms: ours.ms,
             tflops: ours.tflops,
             peer: peer.map(|peer| peer.peer.clone()),
             peer_tflops: peer.map(|peer| peer.tflops),
-            ratio: peer.map(|peer| (ours.tflops / peer.tflops * 1e3).round() / 1e3),
-        }
+            ratio: peer.map(|peer| thousandths(ours.tflops / peer.tflops)),
+            ceiling_share: ceiling.map(|ceiling| thousandths(ours.tflops / ceiling)),
+        })
     };
-    ours.iter().map(line).collect()
+    all.iter().filter(|time| time.peer == OURS).filter_map(line).collect()
 }
 
-/// Writes `<directory>/<date>-<commit>.csv`, with the element type in the name if not bf16.
+/// Writes `<directory>/<date>-<commit>.csv`, and beside it `…-all.csv` with every time, `….md` for
+/// the README, and the picture of each element type.
 ///
 /// # Errors
 /// A message that names the file.
-pub fn write(directory: &Path, origin: &Origin, lines: &[Line]) -> Result<PathBuf, String> {
-    let dtype = lines.first().map_or("bf16", |line| line.dtype.as_str());
-    let suffix = if dtype == "bf16" { String::new() } else { format!("-{dtype}") };
-    let path = directory.join(format!("{}-{}{suffix}.csv", origin.date, origin.commit));
-    let at = |error: String| format!("cannot write {}: {error}", path.display());
-    std::fs::create_dir_all(directory).map_err(|error| at(error.to_string()))?;
-    let mut writer = csv::Writer::from_path(&path).map_err(|error| at(error.to_string()))?;
-    for line in lines {
-        writer.serialize(line).map_err(|error| at(error.to_string()))?;
+pub fn write(
+    directory: &Path,
+    origin: &Origin,
+    all: &[Measurement],
+) -> Result<Vec<PathBuf>, String> {
+    let name = format!("{}-{}", origin.date, origin.commit);
+    let file = |ending: &str| directory.join(format!("{name}{ending}"));
+    let path = file(".csv");
+    let at = |path: &Path, error: String| format!("cannot write {}: {error}", path.display());
+    std::fs::create_dir_all(directory).map_err(|error| at(directory, error.to_string()))?;
+    let mut writer = csv::Writer::from_path(&path).map_err(|error| at(&path, error.to_string()))?;
+    for line in lines(origin, all) {
+        writer.serialize(line).map_err(|error| at(&path, error.to_string()))?;
     }
-    writer.flush().map_err(|error| at(error.to_string()))?;
-    Ok(path)
+    writer.flush().map_err(|error| at(&path, error.to_string()))?;
+    let mut written = vec![path, file("-all.csv"), file(".md")];
+    measurement::write(&written[1], all)?;
+    std::fs::write(&written[2], section::markdown(origin, all))
+        .map_err(|error| at(&written[2], error.to_string()))?;
+    for (dtype, ending) in [(Dtype::Bf16, ""), (Dtype::F16, "-f16")] {
+        let rows: Vec<_> = all.iter().filter(|row| row.is_main(dtype)).cloned().collect();
+        if !rows.is_empty() {
+            let title = format!("Attention forward, {}, TFLOP/s (higher is better)", dtype.name());
+            written.extend(plot::draw(&file(ending), &title, &rows)?);
+        }
+    }
+    Ok(written)
 }
 
 /// Reads a record as measurements: ours, and the best peer of each cell as `best peer`.
@@ -118,22 +144,21 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
     let mut all = Vec::new();
     for line in reader.deserialize() {
         let line: Line = line.map_err(at)?;
-        let row = |peer: &str, ms: f64, tflops: f64| Measurement {
-            peer: peer.to_owned(),
-            kind: line.kind.clone(),
-            dtype: line.dtype.clone(),
-            hd: line.head_dim,
-            causal: u8::from(line.mask == "causal"),
-            batch: line.batch,
-            seqlen: line.seqlen,
+        let cell = Cell {
+            dtype: DtypeName::from_str(&line.dtype, true)
+                .map_err(|error| format!("{}: {error}", path.display()))?,
+            head_dim: line.head_dim,
+            causal: line.mask == "causal",
             heads: line.heads_q,
-            ms,
-            tflops,
-            gbps: None,
+            heads_kv: line.heads_kv,
+            q_len: line.seqlen,
+            kv_len: line.kv_len.unwrap_or(line.seqlen),
+            batch: line.batch,
         };
-        all.push(row(super::grid::OURS, line.ms, line.tflops));
+        all.push(Measurement { tflops: line.tflops, ..Measurement::forward(OURS, &cell, line.ms) });
         if let Some(tflops) = line.peer_tflops {
-            all.push(row("best peer", line.ms * line.tflops / tflops, tflops));
+            let ms = line.ms * line.tflops / tflops;
+            all.push(Measurement { tflops, ..Measurement::forward("best peer", &cell, ms) });
         }
     }
     Ok(all)

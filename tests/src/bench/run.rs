@@ -1,4 +1,4 @@
-//! Measures cells on a GPU.
+//! Measures ourselves alone, without Python: cells of the grid, on a GPU.
 
 use std::time::Instant;
 
@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Options;
 use super::data::{Data, Expected};
-use super::grid::{Cell, Measurement};
+use super::grid::Cell;
+use super::measurement::{Measurement, OURS};
 use super::timing::Timer;
 use crate::gpu::{Bits, Gpu};
 
@@ -18,6 +19,8 @@ pub struct Measured {
     pub gpu: String,
     /// The times, in the order of the cells; fewer if the budget ran out.
     pub times: Vec<Measurement>,
+    /// What went wrong and leaves the rest standing.
+    pub problems: Vec<String>,
 }
 
 /// Measures cells.
@@ -28,19 +31,26 @@ pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
     let gpu = Gpu::open(options.device).map_err(|error| error.to_string())?;
     let name = gpu.attention().facts().name.clone();
     println!("GPU: {name}");
-    let times = match options.dtype.into() {
-        Dtype::Bf16 => measure_typed::<bf16>(&gpu, options, cells)?,
-        Dtype::F16 => measure_typed::<f16>(&gpu, options, cells)?,
-    };
-    Ok(Measured { gpu: name, times })
+    let (mut times, start) = (Vec::new(), Instant::now());
+    for dtype in [Dtype::Bf16, Dtype::F16] {
+        let of_dtype = |cell: &&Cell| Dtype::from(cell.dtype) == dtype;
+        let cells: Vec<Cell> = cells.iter().filter(of_dtype).copied().collect();
+        if !cells.is_empty() {
+            times.extend(match dtype {
+                Dtype::Bf16 => measure_typed::<bf16>(&gpu, options, &cells, start)?,
+                Dtype::F16 => measure_typed::<f16>(&gpu, options, &cells, start)?,
+            });
+        }
+    }
+    Ok(Measured { gpu: name, times, problems: Vec::new() })
 }
 
 fn measure_typed<T: Bits>(
     gpu: &Gpu,
     options: &Options,
     cells: &[Cell],
+    start: Instant,
 ) -> Result<Vec<Measurement>, String> {
-    let start = Instant::now();
     let mut data = Data::<T>::new(gpu)?;
     let mut timer = Timer::new(gpu, options.reps, options.rep_ms)?;
     let bar = progress(cells.len());
@@ -48,17 +58,18 @@ fn measure_typed<T: Bits>(
     for cell in cells {
         let spent = start.elapsed().as_secs_f64();
         if options.budget_seconds.is_some_and(|budget| spent > budget) {
-            println!("the budget is spent: {} of {} cells measured", times.len(), cells.len());
+            let (done, all) = (times.len(), cells.len());
+            println!("the budget is spent: {done} of {all} {} cells measured", T::DTYPE.name());
             break;
         }
         bar.set_message(cell.to_string());
-        let request = cell.request(T::DTYPE);
+        let request = cell.request();
         let prepared = gpu.attention().plan(&request).map_err(|error| error.to_string())?;
         Expected::of(cell, &data)
             .check(gpu, cell, &prepared, &mut data)
             .map_err(|reason| format!("{cell}: {reason}"))?;
         let ms = timer.median_ms(|| data.launch(gpu, &prepared))?;
-        times.push(Measurement::ours(cell, T::DTYPE, ms));
+        times.push(Measurement::forward(OURS, cell, ms));
         bar.inc(1);
     }
     bar.finish_and_clear();

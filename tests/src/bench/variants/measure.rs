@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use indicatif::ProgressBar;
 
 use super::super::data::{Data, Expected};
-use super::super::grid::Cell;
+use super::super::grid::{Cell, DtypeName};
 use super::super::run::progress;
 use super::super::timing::Timer;
 use super::Options;
@@ -47,10 +47,11 @@ pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
     let (mut of_bf16, mut of_f16) = (None, None);
     let mut measured = Vec::new();
     for mut group in groups {
-        if gpu.lost().is_none() && group.rows[0].dtype == "bf16" {
-            run.group::<bf16>(&mut group, &mut of_bf16)?;
-        } else if gpu.lost().is_none() {
-            run.group::<f16>(&mut group, &mut of_f16)?;
+        if gpu.lost().is_none() {
+            match group.rows[0].dtype {
+                DtypeName::Bf16 => run.group::<bf16>(&mut group, &mut of_bf16)?,
+                DtypeName::F16 => run.group::<f16>(&mut group, &mut of_f16)?,
+            }
         }
         measured.push(group);
     }
@@ -69,9 +70,8 @@ pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
 fn groups(rows: Vec<Row>, quick: bool) -> Vec<Times> {
     let mut groups: Vec<Times> = Vec::new();
     for row in rows {
-        let key = |row: &Row| (row.dtype.clone(), row.head_dim, row.mask.clone());
-        let lengths: Vec<usize> =
-            cells(&row, quick).iter().map(|cell: &Cell| cell.length).collect();
+        let key = |row: &Row| (row.dtype, row.head_dim, row.mask.clone());
+        let lengths: Vec<usize> = cells(&row, quick).iter().map(|cell| cell.q_len).collect();
         match groups.iter_mut().find(|group| key(&group.rows[0]) == key(&row)) {
             Some(group) => group.rows.push(row),
             None => groups.push(Times { lengths, rows: vec![row], tflops: Vec::new() }),
@@ -84,7 +84,7 @@ fn groups(rows: Vec<Row>, quick: bool) -> Vec<Times> {
 }
 
 fn cells(row: &Row, quick: bool) -> Vec<Cell> {
-    Cell::lengths(row.head_dim, row.mask == "causal", quick)
+    Cell::lengths(row.dtype, row.head_dim, row.mask == "causal", quick)
 }
 
 struct Run<'a> {
@@ -151,14 +151,14 @@ impl Run<'_> {
             if !row.left_out.is_empty() || self.gpu.lost().is_some() {
                 continue;
             }
-            let prepared = prepare(self.gpu, cell, row, T::DTYPE).and_then(|prepared| {
+            let prepared = prepare(self.gpu, cell, row).and_then(|prepared| {
                 expected.check(self.gpu, cell, &prepared, data).map(|()| prepared)
             });
             match prepared {
                 Ok(prepared) => ready.push((index, prepared)),
                 Err(reason) => {
                     self.bar.suspend(|| println!("{}, {cell}: {reason}", row.entry));
-                    row.left_out = format!("at {}: {reason}", cell.length);
+                    row.left_out = format!("at {}: {reason}", cell.q_len);
                     self.complete = false;
                 }
             }
@@ -167,10 +167,10 @@ impl Run<'_> {
     }
 }
 
-fn prepare(gpu: &Gpu, cell: &Cell, row: &Row, dtype: fulgurite::Dtype) -> Result<Prepared, String> {
+fn prepare(gpu: &Gpu, cell: &Cell, row: &Row) -> Result<Prepared, String> {
     let variant = VARIANTS
         .iter()
         .find(|variant| variant.entry == row.entry)
         .ok_or("not in this program; use the one that was built with it")?;
-    gpu.attention().plan_with(&cell.request(dtype), variant).map_err(|error| error.to_string())
+    gpu.attention().plan_with(&cell.request(), variant).map_err(|error| error.to_string())
 }

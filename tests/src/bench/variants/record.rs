@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fulgurite::{LaunchSpec, VARIANTS, Variant};
 use serde::{Deserialize, Serialize};
 
+use super::super::grid::DtypeName;
 use super::super::record::Origin;
 
 /// One variant: the columns of the file of candidates.
@@ -13,7 +14,7 @@ pub struct Row {
     /// Its entry.
     pub entry: String,
     /// Element type.
-    pub dtype: String,
+    pub dtype: DtypeName,
     /// Columns of a head.
     pub head_dim: usize,
     /// `full` or `causal`.
@@ -43,7 +44,7 @@ impl Row {
     pub fn built_in() -> Vec<Row> {
         let row = |variant: &Variant| Row {
             entry: variant.entry.to_owned(),
-            dtype: variant.dtype.name().to_owned(),
+            dtype: variant.dtype.into(),
             head_dim: variant.head_dim as usize,
             mask: variant.mask.name().to_owned(),
             q_rows: variant.q_rows,
@@ -136,10 +137,10 @@ pub fn write(directory: &Path, origin: &Origin, groups: &[Times]) -> Result<Path
 
 fn file_name(origin: &Origin, groups: &[Times]) -> String {
     let mut head_dims: Vec<usize> = Vec::new();
-    let mut dtypes: Vec<&str> = Vec::new();
+    let mut is_f16 = false;
     for row in groups.iter().flat_map(|group| &group.rows) {
         head_dims.push(row.head_dim);
-        dtypes.push(&row.dtype);
+        is_f16 |= row.dtype == DtypeName::F16;
     }
     head_dims.sort_unstable();
     head_dims.dedup();
@@ -147,7 +148,7 @@ fn file_name(origin: &Origin, groups: &[Times]) -> String {
     for head_dim in head_dims {
         name.push_str(&format!("-d{head_dim}"));
     }
-    if dtypes.contains(&"f16") {
+    if is_f16 {
         name.push_str("-f16");
     }
     name + ".csv"
@@ -201,7 +202,7 @@ fn line(origin: &Origin, group: &Times, index: usize) -> Vec<String> {
         origin.gpu.clone(),
         origin.driver.clone(),
         "fwd".to_owned(),
-        row.dtype.clone(),
+        row.dtype.to_string(),
         row.head_dim.to_string(),
         row.mask.clone(),
         row.q_rows.to_string(),

@@ -1,0 +1,163 @@
+"""Times Fulgurite and its peers in one process, taking turns, on the same tensors.
+
+Started by `fulgurite-check bench --peers-dir`, which writes the job to standard input as one line
+of JSON and reads one JSON object per line from standard output as things happen. Anything that a
+library prints goes to standard error.
+"""
+import json
+import os
+import sys
+import time
+
+import torch
+
+import implementations
+import reference
+from measure import Timer
+from sensors import Sensors
+
+# Cells between two measurements of the ceiling, and the size of its square matrices.
+CEILING_INTERVAL = 12
+CEILING_SIZE = 8192
+
+
+class Output:
+    """Events for the program that started this one."""
+
+    def __init__(self):
+        self.stream = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+
+    def event(self, event, **fields):
+        print(json.dumps({"event": event, **fields}), file=self.stream, flush=True)
+
+
+def reason(error):
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def is_lost():
+    """Whether the CUDA context can do nothing any more."""
+    try:
+        torch.cuda.synchronize()
+        torch.zeros(1, device="cuda").item()
+        return False
+    except RuntimeError:
+        return True
+
+
+def tensors(cell):
+    """q, k, v in [batch, rows, heads, head_dim], normal, from a fixed seed."""
+    dtype = implementations.DTYPES[cell["dtype"]]
+    generator = torch.Generator(device="cuda").manual_seed(1)
+
+    def normal(rows, heads):
+        shape = (cell["batch"], rows, heads, cell["head_dim"])
+        return torch.randn(shape, device="cuda", dtype=dtype, generator=generator)
+
+    q = normal(cell["q_len"], cell["heads"])
+    k, v = (normal(cell["kv_len"], cell["heads_kv"]) for _ in range(2))
+    return q, k, v
+
+
+def checked(peers, cell, index, output):
+    """The calls of those peers that take the cell and compute it right: (peer, call, error)."""
+    q, k, v = tensors(cell)
+    wanted = reference.Reference(q, k, v, cell["causal"])
+    ready = []
+    for peer in peers:
+        named = {"cell": index, "peer": peer.name}
+        try:
+            call = peer.prepare(cell, q, k, v)
+            with peer.context():
+                result = call()
+            torch.cuda.synchronize()
+            rms, complaint = wanted.judge(result)
+        except Exception as error:  # whatever a peer raises, the others go on
+            output.event("skip", **named, reason=reason(error))
+            if is_lost():
+                raise
+            continue
+        if complaint is None:
+            ready.append((peer, call, rms))
+        else:
+            output.event("wrong", **named, reason=complaint)
+    return ready
+
+
+def run_cell(job, peers, index, timer, sensors, output):
+    cell = job["cells"][index]
+    ready = checked(peers, cell, index, output)
+    if not ready:
+        return
+    start = time.monotonic()
+    times = timer.medians_ms([(peer.context, call) for peer, call, _ in ready])
+    clock_mhz, power_watts = sensors.mean_since(start)
+    for (peer, _, rms), ms in zip(ready, times):
+        output.event("time", cell=index, peer=peer.name, ms=ms, calls=timer.calls, error=rms,
+                     clock_mhz=clock_mhz, power_watts=power_watts)
+
+
+class Ceiling:
+    """What the GPU does at best: cuBLAS on large square matrices of random bf16."""
+
+    def __init__(self, timer, output):
+        self.timer, self.output = timer, output
+        shape = (CEILING_SIZE, CEILING_SIZE)
+        generator = torch.Generator(device="cuda").manual_seed(2)
+        self.a, self.b, self.c = (
+            torch.randn(shape, device="cuda", dtype=torch.bfloat16, generator=generator)
+            for _ in range(3))
+
+    def measure(self):
+        call = lambda: torch.matmul(self.a, self.b, out=self.c)  # noqa: E731
+        ms = self.timer.medians_ms([(implementations.no_context, call)])[0]
+        self.output.event("ceiling", size=CEILING_SIZE, ms=ms)
+
+
+def run(job, output):
+    deadline = time.monotonic() + job["budget_seconds"]
+    torch.cuda.set_device(job["device"])
+    torch.set_grad_enabled(False)
+    output.event("gpu", name=torch.cuda.get_device_name(), torch=torch.__version__)
+    peers = []
+    for name, make in implementations.ALL:
+        try:
+            peers.append(make(job))
+            output.event("note", text=f"{name}: {peers[-1].origin}")
+        except Exception as error:  # a peer that is not there is no failure
+            output.event("absent", peer=name, reason=reason(error))
+    timer = Timer(job["least_calls"], job["call_ms"], job["cell_ms"])
+    sensors = Sensors()
+    try:
+        ceiling = Ceiling(timer, output)
+        for index in range(len(job["cells"])):
+            if index % CEILING_INTERVAL == 0:
+                ceiling.measure()
+            if time.monotonic() > deadline:
+                output.event("note", text=f"the budget is spent after {index} cells")
+                break
+            run_cell(job, peers, index, timer, sensors, output)
+        ceiling.measure()
+    finally:
+        sensors.stop()
+    output.event("end")
+
+
+def main():
+    output = Output()
+    try:
+        if not torch.cuda.is_available():
+            raise RuntimeError("PyTorch finds no CUDA device")
+        run(json.loads(sys.stdin.readline()), output)
+    except Exception as error:  # the last word of this process
+        output.event("failed", reason=reason(error))
+        raise
+    finally:
+        # Some CUDA libraries crash while the interpreter ends.
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Attention in float64 for some heads and rows of a call, and the judgement of a result."""
+import torch
+
+# Heads, over all batch entries, and rows of each that are compared.
+HEADS = 8
+ROWS = 32
+
+# Relative error ||out - ref|| / ||ref|| that a right result stays below. Kernels that round
+# probabilities to 16 bits have 2.3e-3 (bf16) and 2.8e-4 (f16) on long normal data.
+RMS_LIMIT = {torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+# No element is off by more than this share of its row's root mean square, plus twice that share of
+# an eighth of its own value (its rounding).
+ELEMENT_LIMIT = {torch.bfloat16: 2.0**-5, torch.float16: 2.0**-8}
+
+
+def spread(count, total):
+    """Up to `count` different indices below `total`, the first and the last among them."""
+    if total <= count:
+        return list(range(total))
+    return [index * (total - 1) // (count - 1) for index in range(count)]
+
+
+class Reference:
+    """What rows of a call's result must be."""
+
+    def __init__(self, q, k, v, causal):
+        self.dtype, self.shape = q.dtype, q.shape
+        batch, q_len, heads, head_dim = q.shape
+        kv_len, group = k.shape[1], heads // k.shape[2]
+        self.places = [(index // heads, index % heads) for index in spread(HEADS, batch * heads)]
+        self.rows = torch.tensor(spread(ROWS, q_len), device=q.device)
+        seen = None
+        if causal:
+            last = self.rows[:, None] + (kv_len - q_len)
+            seen = torch.arange(kv_len, device=q.device)[None, :] <= last
+        self.wanted = []
+        for entry, head in self.places:
+            scores = q[entry, self.rows, head].double() @ k[entry, :, head // group].double().T
+            scores *= head_dim**-0.5
+            if seen is not None:
+                scores.masked_fill_(~seen, float("-inf"))
+            # A row that sees no key gives 0 / 0.
+            weights = torch.softmax(scores, -1).nan_to_num_(0.0)
+            self.wanted.append(weights @ v[entry, :, head // group].double())
+
+    def judge(self, out):
+        """The relative error, and what is wrong with the result (None: nothing)."""
+        if out.shape != self.shape or out.dtype != self.dtype:
+            return None, f"shape {tuple(out.shape)} {out.dtype}"
+        if not bool(torch.isfinite(out).all()):
+            return None, "elements that are not finite, or were not written"
+        got = torch.stack([out[entry, self.rows, head].double() for entry, head in self.places])
+        wanted = torch.stack(self.wanted)
+        off = (got - wanted).abs()
+        rms = (off.norm() / wanted.norm()).item()
+        share = ELEMENT_LIMIT[self.dtype]
+        row_rms = wanted.square().mean(-1, keepdim=True).sqrt()
+        allowed = share * row_rms + share / 4 * wanted.abs()
+        if rms > RMS_LIMIT[self.dtype]:
+            return rms, f"relative error {rms:.2e}, allowed is {RMS_LIMIT[self.dtype]:.0e}"
+        if bool((off > allowed).any()):
+            worst = (off - allowed).argmax().item()
+            error, limit = off.flatten()[worst].item(), allowed.flatten()[worst].item()
+            return rms, f"an element is off by {error:.2e}, allowed is {limit:.2e}"
+        return rms, None

@@ -1,0 +1,134 @@
+//! The README's section of what was measured, written from a run's times.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::grid::{Cell, DtypeName};
+use super::measurement::{Measurement, OURS};
+use super::record::Origin;
+use super::{peers, table};
+
+/// What stands around the section.
+const MARKS: [&str; 2] = ["<!-- measured:begin -->\n", "<!-- measured:end -->\n"];
+
+/// Options of `readme`.
+#[derive(Args, Clone, Debug)]
+pub struct ReadmeOptions {
+    /// The text of a record, <date>-<commit>.md
+    pub section: PathBuf,
+    /// The file whose part between the marks it replaces
+    #[arg(default_value = "README.md")]
+    pub file: PathBuf,
+}
+
+/// Runs `readme`.
+///
+/// # Errors
+/// A message if a file cannot be read or written, or has no marks.
+pub fn run(options: &ReadmeOptions) -> Result<bool, String> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let path = &options.file;
+    let text = replace(&read(path)?, &read(&options.section)?)
+        .ok_or_else(|| format!("{} lacks the marks {MARKS:?}", path.display()))?;
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("{}", path.display());
+    Ok(true)
+}
+
+/// `text` with another section between the marks; `None` without them.
+pub fn replace(text: &str, section: &str) -> Option<String> {
+    let (before, rest) = text.split_once(MARKS[0])?;
+    let (_, after) = rest.split_once(MARKS[1])?;
+    Some(format!("{before}{}{section}{}{after}", MARKS[0], MARKS[1]))
+}
+
+/// The section of a run. Its links are those of a file in the checkout's top directory.
+pub fn markdown(origin: &Origin, all: &[Measurement]) -> String {
+    let Origin { date, commit, gpu, driver } = origin;
+    let stem = format!("xtask/record/h200/{date}-{commit}");
+    let mut names: Vec<&str> =
+        all.iter().filter_map(|row| row.cell().map(|_| &*row.peer)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| *name != OURS);
+    let mut text = format!(
+        "One {gpu} (driver {driver}), commit `{commit}`, {date}, one process in which all took \
+         turns:\n16384 tokens, hidden size 2048, `[b, s, h, d]`, random normal data. Cells: our \
+         TFLOP/s, and in brackets the\nratio to the best of {} in that cell.\n\n",
+        names.join(", ")
+    );
+    for line in table::summary(all) {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "* {line}");
+    }
+    for dtype in [DtypeName::Bf16, DtypeName::F16] {
+        text += &grid(dtype, all);
+    }
+    text += &others(all);
+    let _ = write!(
+        text,
+        "\n![TFLOP/s of forward attention]({stem}.png)\n\nRecord: [ours beside the best \
+         peer]({stem}.csv), [every time]({stem}-all.csv).\n"
+    );
+    text
+}
+
+fn length_name(length: usize) -> String {
+    if length.is_multiple_of(1024) { format!("{}k", length / 1024) } else { length.to_string() }
+}
+
+/// One table: the grid of an element type.
+fn grid(dtype: DtypeName, all: &[Measurement]) -> String {
+    let ours = ours(all, |cell| cell.dtype == dtype && cell.is_main());
+    let mut lengths: Vec<usize> = ours.iter().map(|(cell, _)| cell.q_len).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let mut rows: Vec<_> = ours.iter().map(|(cell, _)| (cell.head_dim, cell.causal)).collect();
+    rows.dedup();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = lengths.iter().map(|&length| length_name(length)).collect();
+    let mut text = format!("\n| {dtype} | {} |\n", names.join(" | "));
+    text += &format!("|---|{}\n", "---|".repeat(lengths.len()));
+    for (head_dim, causal) in rows {
+        let mask = if causal { "causal" } else { "full" };
+        text += &format!("| head dim {head_dim} {mask} |");
+        for &length in &lengths {
+            let wanted = Cell::new(dtype, head_dim, causal, length);
+            let found = ours.iter().find(|(cell, _)| *cell == wanted);
+            text += &format!(" {} |", found.map_or("", |(_, speed)| speed));
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// One table: the cells that the headline does not count.
+fn others(all: &[Measurement]) -> String {
+    let ours = ours(all, |cell| !cell.is_main());
+    if ours.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n| other cells | TFLOP/s (ratio) |\n|---|---|\n".to_owned();
+    for (cell, speed) in ours {
+        text += &format!("| {cell} | {speed} |\n");
+    }
+    text
+}
+
+/// Our cells of a kind, each with its speed and ratio.
+fn ours(all: &[Measurement], counts: impl Fn(&Cell) -> bool) -> Vec<(Cell, String)> {
+    let best = peers::best(all);
+    let speed = |time: &Measurement| {
+        let cell = time.cell().filter(&counts)?;
+        let ratio = best.get(&cell).map(|peer| time.tflops / peer.tflops);
+        let ratio = ratio.map_or_else(String::new, |ratio| format!(" ({ratio:.2})"));
+        Some((cell, format!("{:.0}{ratio}", time.tflops)))
+    };
+    all.iter().filter(|time| time.peer == OURS).filter_map(speed).collect()
+}
