@@ -47,7 +47,7 @@ pub fn run_subcommand(
     run(&format!("{PROGRAM} {subcommand}"), &mut command)
 }
 
-/// Puts the program and the C interface into `target/dist`, ready to be copied to a machine with a GPU.
+/// Puts the program and the C interface into `target/dist`, ready for a machine with a GPU.
 pub fn dist(workspace: &Workspace, build: &BuildArgs) -> Result<()> {
     let program = program(workspace, build)?;
     let directory = workspace.target().join("dist");

@@ -186,7 +186,8 @@ impl<'a> Run<'a> {
                     power_watts,
                     ..Measurement::forward(&peer, cell, ms)
                 };
-                println!("{cell:40} {peer:12} {ms:9.4} ms {:7.1} TFLOP/s", time.tflops);
+                let name = cell.to_string();
+                println!("{name:40} {peer:12} {ms:9.4} ms {:7.1} TFLOP/s", time.tflops);
                 self.measured.times.push(time);
             }
             Event::Ceiling { size, ms } => {
