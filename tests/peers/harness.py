@@ -94,9 +94,9 @@ def run_cell(job, peers, index, timer, sensors, output):
     start = time.monotonic()
     times = timer.medians_ms([(peer.context, call) for peer, call, _ in ready])
     clock_mhz, power_watts = sensors.mean_since(start)
-    for (peer, _, rms), ms in zip(ready, times):
-        output.event("time", cell=index, peer=peer.name, ms=ms, calls=timer.calls, error=rms,
-                     clock_mhz=clock_mhz, power_watts=power_watts)
+    for (peer, _, rms), ms, late in zip(ready, times, timer.late):
+        output.event("time", cell=index, peer=peer.name, ms=ms, calls=timer.calls, late=late,
+                     error=rms, clock_mhz=clock_mhz, power_watts=power_watts)
 
 
 class Ceiling:

@@ -23,14 +23,17 @@ class Timer:
         self.least_calls, self.call_ms, self.cell_ms = least_calls, call_ms, cell_ms
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self.pool = []
-        # Calls of each implementation in the last measurement.
+        # Calls of each implementation in the last measurement, and how many of them the GPU may
+        # have waited for: such times hold some of the host's.
         self.calls = 0
+        self.late = []
 
     def medians_ms(self, calls):
         """The median time of each of `calls`, which are pairs (context, call)."""
         estimates = [self.estimate_ms(*pair) for pair in calls]
         self.calls = self.count(estimates)
         taken = [[] for _ in calls]
+        self.late = [0] * len(calls)
         self.queue_ahead()
         for start in range(0, self.calls, ROUND_CALLS):
             size = min(ROUND_CALLS, self.calls - start)
@@ -39,7 +42,10 @@ class Timer:
             for which in order:
                 context, call = calls[which]
                 with context():
-                    taken[which].extend(self.timed(call) for _ in range(size))
+                    for _ in range(size):
+                        start_event, end_event, late = self.timed(call)
+                        taken[which].append((start_event, end_event))
+                        self.late[which] += late
         torch.cuda.synchronize()
         medians = [statistics.median(a.elapsed_time(b) for a, b in pairs) for pairs in taken]
         for pairs in taken:
@@ -75,8 +81,10 @@ class Timer:
         self.flush.zero_()
         start.record()
         call()
+        # The GPU is past the flush already: it may have been idle when the call came.
+        late = start.query()
         end.record()
-        return start, end
+        return start, end, late
 
     def events(self):
         if self.pool:

@@ -269,7 +269,7 @@ fn bench_with_harness(name: &str, events: &str) -> (Result<bool, String>, Vec<Me
 }
 
 #[cfg(unix)]
-const OUR_TIME: &str = r#"{"event":"time","cell":0,"peer":"fulgurite","ms":0.25,"calls":20,
+const OUR_TIME: &str = r#"{"event":"time","cell":0,"peer":"fulgurite","ms":0.25,"calls":20,"late":3,
 "error":0.00222,"clock_mhz":1980.0,"power_watts":null}"#;
 
 #[test]
@@ -289,6 +289,7 @@ fn what_the_harness_says_is_taken_down() {
     let cell = Cell::new(BF16, 128, true, 512);
     assert_eq!(times[1].cell(), Some(cell));
     assert_eq!((times[1].ms, times[1].calls, times[1].error), (0.25, Some(20), Some(0.00222)));
+    assert_eq!(times[1].late, Some(3));
     assert_eq!((times[1].clock_mhz, times[1].power_watts), (Some(1980.0), None));
 }
 

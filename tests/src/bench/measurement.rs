@@ -46,6 +46,9 @@ pub struct Measurement {
     /// Timed calls.
     #[serde(default)]
     pub calls: Option<usize>,
+    /// Those of them that the GPU may have waited for, so that they hold some of the host's time.
+    #[serde(default)]
+    pub late: Option<usize>,
     /// Relative error of the result in the rows that were compared.
     #[serde(default)]
     pub error: Option<f64>,
@@ -74,6 +77,7 @@ impl Measurement {
             ms: (ms * 1e4).round() / 1e4,
             tflops: tflops(cell.flops(), ms),
             calls: None,
+            late: None,
             error: None,
             clock_mhz: None,
             power_watts: None,

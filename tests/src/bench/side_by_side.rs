@@ -63,6 +63,7 @@ enum Event {
         peer: String,
         ms: f64,
         calls: usize,
+        late: usize,
         error: f64,
         clock_mhz: Option<f64>,
         power_watts: Option<f64>,
@@ -175,12 +176,13 @@ impl<'a> Run<'a> {
             Event::Wrong { cell, peer, reason } => {
                 self.problem(format!("{}: WRONG RESULT of {peer}: {reason}", self.name(cell)));
             }
-            Event::Time { cell, peer, ms, calls, error, clock_mhz, power_watts } => {
+            Event::Time { cell, peer, ms, calls, late, error, clock_mhz, power_watts } => {
                 let Some(cell) = self.cells.get(cell) else {
                     return self.problem(format!("a time of cell {cell}, which is none"));
                 };
                 let time = Measurement {
                     calls: Some(calls),
+                    late: Some(late),
                     error: Some((error * 1e7).round() / 1e7),
                     clock_mhz,
                     power_watts,
@@ -188,6 +190,9 @@ impl<'a> Run<'a> {
                 };
                 let name = cell.to_string();
                 println!("{name:40} {peer:12} {ms:9.4} ms {:7.1} TFLOP/s", time.tflops);
+                if late * 4 > calls {
+                    println!("  {late} of {calls} calls came late: the host's time is in them");
+                }
                 self.measured.times.push(time);
             }
             Event::Ceiling { size, ms } => {
