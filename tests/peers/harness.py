@@ -128,7 +128,7 @@ def run(job, output):
             output.event("note", text=f"{name}: {peers[-1].origin}")
         except Exception as error:  # a peer that is not there is no failure
             output.event("absent", peer=name, reason=reason(error))
-    timer = Timer(job["least_calls"], job["call_ms"], job["cell_ms"])
+    timer = Timer(job["rounds"], job["cell_ms"])
     sensors = Sensors()
     try:
         ceiling = Ceiling(timer, output)

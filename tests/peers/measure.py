@@ -1,5 +1,6 @@
 """The timing rule, the same for all: CUDA events around each call, the L2 cache overwritten before
-it, at least 20 calls, the median; implementations take turns in short rounds."""
+it, the median. Implementations take turns in rounds of one call each."""
+import random
 import statistics
 
 import torch
@@ -7,20 +8,23 @@ import torch
 # Written before each call, several times the L2 cache.
 FLUSH_BYTES = 256 << 20
 
-# Calls of one implementation before the next has its turn.
-ROUND_CALLS = 5
+# Fewest rounds, however long they take.
+LEAST_ROUNDS = 5
 
-MOST_CALLS = 100
-WARM_UP_CALLS = 3
+WARM_UP_CALLS = 2
+
+# The order of a round is drawn anew for each. Under its power cap the GPU gives a higher clock to
+# the call that follows one of low power: on an H200 fixed neighbours shift ratios by 2 %.
+ORDER_SEED = 3
 
 
 class Timer:
     """Times calls on the current stream."""
 
-    def __init__(self, least_calls, call_ms, cell_ms):
-        """Per implementation at least `least_calls` calls and `call_ms` of calls, up to 100; but
-        all implementations together no longer than `cell_ms`, if a round each fits in that."""
-        self.least_calls, self.call_ms, self.cell_ms = least_calls, call_ms, cell_ms
+    def __init__(self, rounds, cell_ms):
+        """So many rounds, but in a cell no longer than `cell_ms`, if `LEAST_ROUNDS` fit in that."""
+        self.rounds, self.cell_ms = rounds, cell_ms
+        self.random = random.Random(ORDER_SEED)
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self.pool = []
         # Calls of each implementation in the last measurement, and how many of them the GPU may
@@ -35,17 +39,13 @@ class Timer:
         taken = [[] for _ in calls]
         self.late = [0] * len(calls)
         self.queue_ahead()
-        for start in range(0, self.calls, ROUND_CALLS):
-            size = min(ROUND_CALLS, self.calls - start)
-            turn = start // ROUND_CALLS % len(calls)
-            order = [*range(turn, len(calls)), *range(turn)]
-            for which in order:
+        for _ in range(self.calls):
+            for which in self.random.sample(range(len(calls)), len(calls)):
                 context, call = calls[which]
                 with context():
-                    for _ in range(size):
-                        start_event, end_event, late = self.timed(call)
-                        taken[which].append((start_event, end_event))
-                        self.late[which] += late
+                    start, end, late = self.timed(call)
+                taken[which].append((start, end))
+                self.late[which] += late
         torch.cuda.synchronize()
         medians = [statistics.median(a.elapsed_time(b) for a, b in pairs) for pairs in taken]
         for pairs in taken:
@@ -53,15 +53,12 @@ class Timer:
         return medians
 
     def count(self, estimates):
-        wanted = max(self.least_calls, min(MOST_CALLS, int(self.call_ms / max(estimates))))
         affordable = int(self.cell_ms / sum(estimates))
-        return max(min(wanted, affordable), ROUND_CALLS)
+        return max(min(self.rounds, affordable), LEAST_ROUNDS)
 
     def estimate_ms(self, context, call):
         start, end = self.events()
         with context():
-            for _ in range(WARM_UP_CALLS):
-                call()
             start.record()
             for _ in range(WARM_UP_CALLS):
                 call()

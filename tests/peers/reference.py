@@ -28,21 +28,26 @@ class Reference:
         self.dtype, self.shape = q.dtype, q.shape
         batch, q_len, heads, head_dim = q.shape
         kv_len, group = k.shape[1], heads // k.shape[2]
-        self.places = [(index // heads, index % heads) for index in spread(HEADS, batch * heads)]
+        places = torch.tensor(spread(HEADS, batch * heads), device=q.device)
         self.rows = torch.tensor(spread(ROWS, q_len), device=q.device)
-        seen = None
+        self.entries, self.heads = places // heads, places % heads
+        scores = self.take(q) @ self.take_head(k, group).transpose(1, 2)
+        scores *= head_dim**-0.5
         if causal:
             last = self.rows[:, None] + (kv_len - q_len)
-            seen = torch.arange(kv_len, device=q.device)[None, :] <= last
-        self.wanted = []
-        for entry, head in self.places:
-            scores = q[entry, self.rows, head].double() @ k[entry, :, head // group].double().T
-            scores *= head_dim**-0.5
-            if seen is not None:
-                scores.masked_fill_(~seen, float("-inf"))
-            # A row that sees no key gives 0 / 0.
-            weights = torch.softmax(scores, -1).nan_to_num_(0.0)
-            self.wanted.append(weights @ v[entry, :, head // group].double())
+            unseen = torch.arange(kv_len, device=q.device)[None, :] > last
+            scores.masked_fill_(unseen, float("-inf"))
+        # A row that sees no key gives 0 / 0.
+        weights = torch.softmax(scores, -1).nan_to_num_(0.0)
+        self.wanted = weights @ self.take_head(v, group)
+
+    def take(self, tensor):
+        """The compared rows of q or of a result: [place, row, head_dim]."""
+        return tensor[self.entries[:, None], self.rows[None, :], self.heads[:, None]].double()
+
+    def take_head(self, tensor, group):
+        """All rows of k or v that the compared rows meet: [place, row, head_dim]."""
+        return tensor[self.entries, :, self.heads // group].double()
 
     def judge(self, out):
         """The relative error, and what is wrong with the result (None: nothing)."""
@@ -50,13 +55,11 @@ class Reference:
             return None, f"shape {tuple(out.shape)} {out.dtype}"
         if not bool(torch.isfinite(out).all()):
             return None, "elements that are not finite, or were not written"
-        got = torch.stack([out[entry, self.rows, head].double() for entry, head in self.places])
-        wanted = torch.stack(self.wanted)
-        off = (got - wanted).abs()
-        rms = (off.norm() / wanted.norm()).item()
+        off = (self.take(out) - self.wanted).abs()
+        rms = (off.norm() / self.wanted.norm()).item()
         share = ELEMENT_LIMIT[self.dtype]
-        row_rms = wanted.square().mean(-1, keepdim=True).sqrt()
-        allowed = share * row_rms + share / 4 * wanted.abs()
+        row_rms = self.wanted.square().mean(-1, keepdim=True).sqrt()
+        allowed = share * row_rms + share / 4 * self.wanted.abs()
         if rms > RMS_LIMIT[self.dtype]:
             return rms, f"relative error {rms:.2e}, allowed is {RMS_LIMIT[self.dtype]:.0e}"
         if bool((off > allowed).any()):

@@ -239,6 +239,21 @@ struct Cli {
     options: bench::Options,
 }
 
+#[test]
+fn a_budget_cuts_off_extra_cells_first_and_then_f16() {
+    let wanted = |more: &[&str]| {
+        let arguments = ["bench", "--peers-dir=.", "--extra"].iter().chain(more);
+        bench::wanted_cells(&Cli::parse_from(arguments).options)
+    };
+    let cells = wanted(&[]);
+    assert_eq!(cells, wanted(&["--dtype=f16,bf16,f16"]));
+    assert_eq!(cells[..36], Cell::grid(BF16, false));
+    assert_eq!(cells[36..72], Cell::grid(DtypeName::F16, false));
+    let extra = [BF16, DtypeName::F16].map(|dtype| Cell::extra(dtype, false)).concat();
+    assert_eq!(cells[72..], extra);
+    assert!(wanted(&["--dtype=f16"]).iter().all(|cell| cell.dtype == DtypeName::F16));
+}
+
 /// Runs `bench` with a program in place of Python that says `events` for the one cell asked for.
 #[cfg(unix)]
 fn bench_with_harness(name: &str, events: &str) -> (Result<bool, String>, Vec<Measurement>) {

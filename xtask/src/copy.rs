@@ -21,9 +21,10 @@ pub fn sources(
             && !path.ends_with(".git")
             && path != workspace.ptx()
     };
+    // Programs embed the harness, which is Python.
     let keep = |path: &Path| {
         let extension = path.extension().unwrap_or_default();
-        ["rs", "toml", "lock"].iter().any(|known| extension == *known)
+        ["rs", "toml", "lock", "py"].iter().any(|known| extension == *known)
     };
     let mut copied: Vec<PathBuf> = Vec::new();
     for file in files_below(root, &enter, &keep)? {
@@ -40,4 +41,24 @@ pub fn sources(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sources;
+    use crate::workspace::Workspace;
+
+    #[test]
+    fn what_programs_embed_is_copied_and_what_is_gone_is_removed() {
+        let to = std::env::temp_dir().join(format!("fulgurite-copy-{}", std::process::id()));
+        let workspace = Workspace::find();
+        let harness = "tests/peers/harness.py";
+        sources(&workspace, &to, |_, text| Some(text)).expect("it can be copied");
+        let copied = std::fs::read(to.join(harness)).expect("the program embeds it");
+        assert_eq!(copied, std::fs::read(workspace.root().join(harness)).expect("it is there"));
+        sources(&workspace, &to, |name, text| (!name.ends_with("harness.py")).then_some(text))
+            .expect("it can be copied again");
+        assert!(!to.join(harness).exists());
+        std::fs::remove_dir_all(&to).expect("a directory of our own");
+    }
 }

@@ -44,10 +44,10 @@ pub struct Options {
     /// Stop measuring after this many seconds
     #[arg(long, value_name = "N")]
     pub budget_seconds: Option<f64>,
-    /// Fewest timed calls
-    #[arg(long, default_value_t = 20)]
+    /// Fewest timed calls; with peers: timed calls of each
+    #[arg(long, default_value_t = 24)]
     pub reps: usize,
-    /// Time spent on timed calls in milliseconds, up to 100 calls
+    /// Without peers: time spent on timed calls in milliseconds, up to 100 calls
     #[arg(long, default_value_t = 100.0)]
     pub rep_ms: f64,
     /// With peers: longest time for all calls of a cell in milliseconds, if 5 calls each fit
@@ -138,15 +138,18 @@ pub fn run(options: &Options) -> Result<bool, String> {
     Ok(done == cells.len() && measured.problems.is_empty())
 }
 
-/// The cells that the options ask for: all that the headline counts first.
-fn wanted_cells(options: &Options) -> Vec<Cell> {
+/// The cells that the options ask for, so that a budget cuts off the least: all that the headline
+/// counts come first, and of those bf16.
+pub fn wanted_cells(options: &Options) -> Vec<Cell> {
     let wants = |cell: &Cell| {
         let name = cell.to_string();
         options.filter.iter().all(|text| name.contains(text))
     };
-    let grid = options.dtype.iter().flat_map(|&dtype| Cell::grid(dtype, options.quick));
-    let extra = options.dtype.iter().filter(|_| options.extra);
-    let extra = extra.flat_map(|&dtype| Cell::extra(dtype, options.quick));
+    let dtypes = [DtypeName::Bf16, DtypeName::F16];
+    let dtypes = dtypes.into_iter().filter(|dtype| options.dtype.contains(dtype));
+    let grid = dtypes.clone().flat_map(|dtype| Cell::grid(dtype, options.quick));
+    let extra = dtypes.filter(|_| options.extra);
+    let extra = extra.flat_map(|dtype| Cell::extra(dtype, options.quick));
     grid.chain(extra).filter(wants).collect()
 }
 

@@ -37,8 +37,7 @@ struct Job<'a> {
     peers_dir: PathBuf,
     device: usize,
     budget_seconds: f64,
-    least_calls: usize,
-    call_ms: f64,
+    rounds: usize,
     cell_ms: f64,
     cells: &'a [Cell],
 }
@@ -87,8 +86,7 @@ pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Me
         peers_dir: absolute(peers_dir)?,
         device: options.device,
         budget_seconds: options.budget_seconds.unwrap_or(NO_BUDGET_SECONDS),
-        least_calls: options.reps,
-        call_ms: options.rep_ms,
+        rounds: options.reps,
         cell_ms: options.cell_ms,
         cells,
     };
