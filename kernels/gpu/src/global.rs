@@ -1,6 +1,17 @@
-//! Stores to global memory.
+//! Loads from and stores to global memory.
 
 use crate::imp;
+
+/// Reads 16 bytes.
+///
+/// # Safety
+/// `address` is 16-byte aligned global memory, which only this thread writes during the launch.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn load_16(address: u64) -> [u32; 4] {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::load_global_16(address) }
+}
 
 /// Writes 16 bytes.
 ///

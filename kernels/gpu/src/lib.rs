@@ -35,4 +35,5 @@ pub mod registers;
 pub mod smem;
 pub mod thread;
 pub mod tma;
+pub mod warp;
 pub mod wgmma;

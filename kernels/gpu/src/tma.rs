@@ -50,3 +50,54 @@ pub unsafe fn load(to: Smem, map: MapAddress, bar: Smem, at: [u32; 4]) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::tma_load_4d(to.0, map.0, bar.0, at) }
 }
+
+/// Starts the copy of one box from shared memory at `from` to the tensor; it belongs to the next
+/// group that this thread closes. Elements outside the tensor are left out.
+///
+/// `at`: coordinates of the box's first element (column, row, head, batch).
+///
+/// # Safety
+/// `from` is 1024-byte aligned and holds the box in the map's swizzle; what threads stored there
+/// was made visible by [`crate::fence::proxy_async`] and a barrier. Nobody writes it before
+/// [`wait_stores_read`], nobody else writes these elements of the tensor, and nobody reads them
+/// before [`wait_stores`].
+#[inline(always)]
+#[track_caller]
+pub unsafe fn store(map: MapAddress, from: Smem, at: [u32; 4]) {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::tma_store_4d(map.0, from.0, at) }
+}
+
+/// Closes the group of stores that this thread issued since it last closed one.
+///
+/// # Safety
+/// Called by the thread that issued the stores: groups are each thread's own.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn commit_stores() {
+    // SAFETY: the instruction has no operands; its place is the caller's contract.
+    unsafe { imp::tma_store_commit() }
+}
+
+/// Waits until at most `PENDING` of this thread's groups are not complete: what older ones stored
+/// is in global memory.
+///
+/// # Safety
+/// As [`commit_stores`].
+#[inline(always)]
+#[track_caller]
+pub unsafe fn wait_stores<const PENDING: u32>() {
+    // SAFETY: the instruction has no operands; its place is the caller's contract.
+    unsafe { imp::tma_store_wait::<PENDING>() }
+}
+
+/// Waits until at most `PENDING` of this thread's groups still read shared memory.
+///
+/// # Safety
+/// As [`commit_stores`].
+#[inline(always)]
+#[track_caller]
+pub unsafe fn wait_stores_read<const PENDING: u32>() {
+    // SAFETY: the instruction has no operands; its place is the caller's contract.
+    unsafe { imp::tma_store_wait_read::<PENDING>() }
+}

@@ -16,6 +16,7 @@ use super::report::{Broken, Checked, Fault, FaultKind, Primitive, Site};
 use super::run::{Launch, Stats};
 use super::schedule::Actor;
 use super::shared::Shared;
+use super::store::Stores;
 use super::tensor_core::{Groups, Warpgroup};
 
 /// What a thread is at.
@@ -29,6 +30,8 @@ pub enum State {
     OnMbarrier { bar: u32, parity: u32 },
     /// It waits for a named barrier.
     OnBarrier(u32),
+    /// It waits until at most so many of its groups of stores are not complete, or still read.
+    OnStores { pending: u32, read: bool },
     /// It waits for registers.
     OnRegisters,
     /// It has ended.
@@ -45,6 +48,8 @@ pub enum Request {
     Wait { pending: u32, width: usize, address: usize },
     Product(ProductRequest),
     Registers { grow: bool, count: u32 },
+    LoadMatrices { row: u32, transposed: bool },
+    StoreMatrices { row: u32, words: [u32; 4], transposed: bool },
 }
 
 /// Whose value a shuffle gives.
@@ -52,6 +57,8 @@ pub enum Request {
 pub enum Shuffle {
     Xor(u32),
     First,
+    /// Not one's value but everyone's, a bit each.
+    Ballot,
 }
 
 /// One thread's part in a product.
@@ -92,6 +99,14 @@ impl Request {
                 Request::Registers { grow: a, count: m },
                 Request::Registers { grow: b, count: n },
             ) => (a, m) == (b, n),
+            (
+                Request::LoadMatrices { transposed: a, .. },
+                Request::LoadMatrices { transposed: b, .. },
+            )
+            | (
+                Request::StoreMatrices { transposed: a, .. },
+                Request::StoreMatrices { transposed: b, .. },
+            ) => a == b,
             _ => false,
         }
     }
@@ -115,7 +130,7 @@ pub struct Lane {
     pub primitive: Primitive,
     pub site: Option<Site>,
     pub request: Option<Request>,
-    pub result: u32,
+    pub result: [u32; 4],
     /// The mbarrier whose phase woke it, until it runs.
     pub woken_by: Option<u32>,
     /// The way out of its fiber, once it runs.
@@ -133,7 +148,7 @@ impl Lane {
             primitive: Primitive::Code,
             site: None,
             request: None,
-            result: 0,
+            result: [0; 4],
             woken_by: None,
             yielder: std::ptr::null(),
             pinned: Vec::new(),
@@ -160,6 +175,8 @@ pub struct Block {
     pub named: [Named; 16],
     pub barrier_names: [Option<(&'static str, u32)>; 16],
     pub copies: Vec<Copy>,
+    /// By thread, of those that have issued or closed any.
+    pub stores: BTreeMap<usize, Stores>,
     pub warpgroups: Vec<Warpgroup>,
     pub groups: Vec<Groups>,
     /// By warpgroup: a write that all of its threads are known to have seen.
@@ -203,6 +220,7 @@ impl Block {
             named: Default::default(),
             barrier_names: [None; 16],
             copies: Vec::new(),
+            stores: BTreeMap::new(),
             warpgroups: (0..warpgroups).map(|_| Warpgroup::default()).collect(),
             groups: vec![Groups::default(); warps],
             known: vec![Cell::new((0, 0)); warpgroups],
@@ -225,7 +243,12 @@ impl Block {
 
     /// The number of the current thread in the grid, for the record of global writes.
     pub fn writer(&self) -> u32 {
-        self.index * 1024 + self.current as u32
+        self.number_of(self.current)
+    }
+
+    /// The number of a thread in the grid.
+    pub fn number_of(&self, thread: usize) -> u32 {
+        self.index * 1024 + thread as u32
     }
 
     pub fn new_agent(&mut self) -> Agent {
@@ -357,7 +380,7 @@ pub fn wait(primitive: Primitive, site: Site, state: State) {
 }
 
 /// Takes part in a collective operation and returns its result for this thread.
-pub fn collective(primitive: Primitive, site: Site, request: Request) -> u32 {
+pub fn collective(primitive: Primitive, site: Site, request: Request) -> [u32; 4] {
     with(|block| {
         let current = block.current;
         block.lanes[current].request = Some(request);

@@ -38,16 +38,21 @@ fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0.0_f32.copysign(x) } else { x }
 }
 
+/// Flushes a result; every NaN is the one that the device makes.
+fn result(x: f32) -> f32 {
+    if x.is_nan() { f32::from_bits(0x7fff_ffff) } else { flush(x) }
+}
+
 pub fn ex2(x: f32) -> f32 {
-    flush(flush(x).exp2())
+    result(flush(x).exp2())
 }
 
 pub fn lg2(x: f32) -> f32 {
-    flush(x).log2()
+    result(flush(x).log2())
 }
 
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
-    flush(flush(a).mul_add(flush(b), flush(c)))
+    result(flush(a).mul_add(flush(b), flush(c)))
 }
 
 pub fn pack_bf16(low: f32, high: f32) -> u32 {
@@ -63,7 +68,7 @@ pub fn pack_f16(low: f32, high: f32) -> u32 {
 #[track_caller]
 pub fn shuffle_xor<const XOR: u32>(value: u32) -> u32 {
     let request = Request::Shuffle { from: Shuffle::Xor(XOR), value };
-    collective(Primitive::Shuffle, Location::caller(), request)
+    collective(Primitive::Shuffle, Location::caller(), request)[0]
 }
 
 #[track_caller]
@@ -74,7 +79,30 @@ pub fn shuffle_xor_f32<const XOR: u32>(x: f32) -> f32 {
 #[track_caller]
 pub fn broadcast_first(value: u32) -> u32 {
     let request = Request::Shuffle { from: Shuffle::First, value };
-    collective(Primitive::Shuffle, Location::caller(), request)
+    collective(Primitive::Shuffle, Location::caller(), request)[0]
+}
+
+#[track_caller]
+pub fn ballot(vote: bool) -> u32 {
+    let request = Request::Shuffle { from: Shuffle::Ballot, value: vote.into() };
+    collective(Primitive::Shuffle, Location::caller(), request)[0]
+}
+
+fn words(bytes: [u8; 16]) -> [u32; 4] {
+    let word = |n: usize| [bytes[4 * n], bytes[4 * n + 1], bytes[4 * n + 2], bytes[4 * n + 3]];
+    [0, 1, 2, 3].map(|n| u32::from_le_bytes(word(n)))
+}
+
+#[track_caller]
+pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
+    words(act(Primitive::GlobalLoad, Location::caller(), |block| {
+        if !address.is_multiple_of(16) {
+            return broken!(Malformed, "16 bytes at {address:#x}, which is no multiple of 16");
+        }
+        let mut bytes = [0; 16];
+        block.global().read(address, &mut bytes, block.writer())?;
+        Ok(bytes)
+    }))
 }
 
 #[track_caller]
@@ -107,9 +135,19 @@ pub unsafe fn store_shared_16(to: u32, words: [u32; 4]) {
 
 #[track_caller]
 pub unsafe fn load_shared_16(from: u32) -> [u32; 4] {
-    let bytes = act(Primitive::SharedLoad, Location::caller(), |block| block.shared_load(from));
-    let word = |n: usize| [bytes[4 * n], bytes[4 * n + 1], bytes[4 * n + 2], bytes[4 * n + 3]];
-    [0, 1, 2, 3].map(|n| u32::from_le_bytes(word(n)))
+    words(act(Primitive::SharedLoad, Location::caller(), |block| block.shared_load(from)))
+}
+
+#[track_caller]
+pub unsafe fn load_matrices<const TRANSPOSED: bool>(row: u32) -> [u32; 4] {
+    let request = Request::LoadMatrices { row, transposed: TRANSPOSED };
+    collective(Primitive::MatrixLoad, Location::caller(), request)
+}
+
+#[track_caller]
+pub unsafe fn store_matrices<const TRANSPOSED: bool>(row: u32, words: [u32; 4]) {
+    let request = Request::StoreMatrices { row, words, transposed: TRANSPOSED };
+    collective(Primitive::MatrixStore, Location::caller(), request);
 }
 
 #[track_caller]
@@ -263,6 +301,47 @@ pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4]) {
         act(Primitive::TmaLoad, site, |block| block.tma_load(to, map, bar, at, site));
     }
     suspend();
+}
+
+#[track_caller]
+pub unsafe fn tma_store_4d(map: u64, from: u32, at: [u32; 4]) {
+    let site = Location::caller();
+    if planted(Primitive::TmaStore, site, u32::MAX).is_none() {
+        act(Primitive::TmaStore, site, |block| block.tma_store(from, map, at, site));
+    }
+    suspend();
+}
+
+#[track_caller]
+pub unsafe fn tma_store_commit() {
+    let site = Location::caller();
+    if planted(Primitive::TmaStoreCommit, site, u32::MAX).is_none() {
+        with(|block| block.close_stores());
+    }
+}
+
+#[track_caller]
+fn wait_stores(primitive: Primitive, pending: u32, read: bool) {
+    let site = Location::caller();
+    let pending = match planted(primitive, site, u32::MAX) {
+        Some(Change::Drop) => return,
+        Some(Change::More) => pending + 1,
+        _ => pending,
+    };
+    let done = act(primitive, site, |block| block.stores_done(block.current, pending, read));
+    if !done {
+        wait(primitive, site, State::OnStores { pending, read });
+    }
+}
+
+#[track_caller]
+pub unsafe fn tma_store_wait<const PENDING: u32>() {
+    wait_stores(Primitive::TmaStoreWait, PENDING, false);
+}
+
+#[track_caller]
+pub unsafe fn tma_store_wait_read<const PENDING: u32>() {
+    wait_stores(Primitive::TmaStoreWaitRead, PENDING, true);
 }
 
 #[track_caller]

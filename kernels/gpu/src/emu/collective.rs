@@ -98,6 +98,10 @@ impl Block {
             Request::Registers { grow, count } => {
                 return self.execute_registers(warp / 4, grow, count);
             }
+            Request::LoadMatrices { transposed, .. } => self.load_matrices(warp, transposed)?,
+            Request::StoreMatrices { transposed, .. } => {
+                self.store_matrices(warp, transposed, site)?;
+            }
         }
         threads.for_each(|thread| self.wake(thread));
         Ok(())
@@ -109,12 +113,14 @@ impl Block {
                 Some(Request::Shuffle { value, .. }) => value,
                 _ => 0,
             });
+        let bit = |(lane, value): (usize, &u32)| u32::from(*value != 0) << lane;
+        let votes = values.iter().enumerate().map(bit).sum();
         for lane in 0..32 {
-            let source = match from {
-                Shuffle::Xor(bits) => lane ^ bits as usize,
-                Shuffle::First => 0,
+            self.lanes[warp * 32 + lane].result[0] = match from {
+                Shuffle::Xor(bits) => values[(lane ^ bits as usize) % 32],
+                Shuffle::First => values[0],
+                Shuffle::Ballot => votes,
             };
-            self.lanes[warp * 32 + lane].result = values[source % 32];
         }
     }
 
@@ -213,6 +219,9 @@ impl Block {
                 let (arrived, count, phase) = (barrier.arrived, barrier.count, barrier.phase);
                 format!("{name} phase {phase}, {arrived} of {count} threads have come")
             }
+            State::OnStores { pending, .. } => {
+                format!("all but the last {pending} groups of its stores")
+            }
             State::OnRegisters => {
                 format!("{} registers of the block are free", self.spare_registers)
             }
@@ -233,6 +242,12 @@ impl Block {
             let broken = Broken::new(FaultKind::Unfinished, text);
             return self.fail(Primitive::TmaLoad, Some(site), Some(thread), broken);
         }
+        if let Some((thread, site)) = self.unread_store() {
+            let text = "the block has ended, and its thread has not waited until this store had \
+                        read shared memory";
+            let broken = Broken::new(FaultKind::Unfinished, text);
+            return self.fail(Primitive::TmaStore, Some(site), Some(thread), broken);
+        }
         for warp in 0..self.ready.len() {
             if let Some(site) = self.warpgroups[warp / 4].unfinished(warp % 4) {
                 let text = "the block has ended, and this product was never waited for";
@@ -249,6 +264,7 @@ impl Block {
                 return self.fail(Primitive::BarrierArrive, site, None, broken);
             }
         }
+        self.end_stores();
     }
 }
 

@@ -3,21 +3,39 @@
 use fulgurite_spec::TensorMap;
 
 use super::block::Block;
-use super::report::{Checked, Site, broken, place};
-use super::shared::{Busy, GRANULE, Proxy, Write};
+use super::report::{Checked, Primitive, Site, broken, place};
+use super::shared::{Busy, GRANULE, Load, Proxy, Write};
 use super::tensor_map::MapFields;
 
 /// A copy that has been issued and not yet done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Copy {
-    map: MapFields,
-    to: u32,
-    bar: u32,
-    at: [u32; 4],
-    /// Phase of the barrier when it was issued.
-    phase: u32,
+    pub map: MapFields,
+    /// Where the box lies in shared memory.
+    pub smem: u32,
+    pub at: [u32; 4],
     pub site: Site,
     pub thread: usize,
+    pub kind: Kind,
+}
+
+/// The direction of a copy.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// To shared memory; `phase`: that of the barrier when it was issued.
+    Load { bar: u32, phase: u32 },
+    /// To global memory: the number of the thread's store, and once it has been read what goes to
+    /// which address.
+    Store { number: u32, data: Option<Vec<(u64, Vec<u8>)>> },
+}
+
+impl Copy {
+    pub fn primitive(&self) -> Primitive {
+        match self.kind {
+            Kind::Load { .. } => Primitive::TmaLoad,
+            Kind::Store { .. } => Primitive::TmaStore,
+        }
+    }
 }
 
 impl Block {
@@ -39,19 +57,25 @@ impl Block {
         MapFields::decode(&map)
     }
 
-    /// Issues the copy of a box to `to`; its bytes count for `bar`.
-    pub fn tma_load(&mut self, to: u32, map: u64, bar: u32, at: [u32; 4], site: Site) -> Checked {
+    /// The tensor map, if a box of it may lie at `smem` in shared memory.
+    pub fn box_at(&self, smem: u32, map: u64) -> Checked<MapFields> {
         let map = self.tensor_map(map)?;
-        if !to.is_multiple_of(map.swizzle.period()) {
+        if !smem.is_multiple_of(map.swizzle.period()) {
             return broken!(
                 Malformed,
-                "a box to shared memory at {to:#x}, which is no multiple of {} ({:?})",
+                "a box in shared memory at {smem:#x}, which is no multiple of {} ({:?})",
                 map.swizzle.period(),
                 map.swizzle
             );
         }
+        self.shared.check_range(smem, map.box_bytes())?;
+        Ok(map)
+    }
+
+    /// Issues the copy of a box to `to`; its bytes count for `bar`.
+    pub fn tma_load(&mut self, to: u32, map: u64, bar: u32, at: [u32; 4], site: Site) -> Checked {
+        let map = self.box_at(to, map)?;
         let bytes = map.box_bytes();
-        self.shared.check_range(to, bytes)?;
         let (agent, phase) = self.mbarrier_for_copy(bar, site)?;
         let first = self.shared.granule(to)?;
         let write = Write { agent, time: phase + 1, site, proxy: Proxy::Async };
@@ -64,7 +88,8 @@ impl Block {
         self.stats.copies += 1;
         self.stats.copy_bytes += u64::from(bytes);
         let thread = self.current;
-        self.copies.push(Copy { map, to, bar, at, phase, site, thread });
+        let kind = Kind::Load { bar, phase };
+        self.copies.push(Copy { map, smem: to, at, site, thread, kind });
         Ok(())
     }
 
@@ -84,13 +109,15 @@ impl Block {
     pub fn shared_load(&mut self, from: u32) -> Checked<[u8; 16]> {
         let granule = self.shared_granule(from)?;
         let now = self.event(self.current);
-        self.shared.load(granule, &self.clocks[self.current], now)?;
+        self.shared.check_load(granule, &self.clocks[self.current])?;
+        self.shared.add_load(granule, Load { agent: now.0, time: now.1, store: None });
         let mut bytes = [0; 16];
         bytes.copy_from_slice(self.shared.bytes(granule));
         Ok(bytes)
     }
 
-    fn shared_granule(&self, address: u32) -> Checked<usize> {
+    /// The granule of an access of 16 bytes.
+    pub fn shared_granule(&self, address: u32) -> Checked<usize> {
         if !address.is_multiple_of(GRANULE) {
             return broken!(Malformed, "16 shared bytes at {address:#x}, no multiple of 16");
         }
@@ -103,7 +130,7 @@ impl Block {
         self.shared.fence(&self.clocks[self.current], now);
     }
 
-    fn slot_in_use(&self, to: u32, busy: Busy) -> Checked {
+    pub fn slot_in_use(&self, to: u32, busy: Busy) -> Checked {
         match busy {
             Busy::Read { warp, product } => {
                 let group = &self.warpgroups[warp / 4];
@@ -120,7 +147,13 @@ impl Block {
                 write.by(),
                 place(write.site)
             ),
-            Busy::Load => broken!(
+            Busy::Load(Load { store: Some(store), .. }) => broken!(
+                Race,
+                "writes the buffer at {to:#x}, which a store issued at {} may still read: nothing \
+                 this thread waited for says that this is over",
+                place(store)
+            ),
+            Busy::Load(_) => broken!(
                 Race,
                 "writes the buffer at {to:#x}, which a thread has read; nothing this thread \
                  waited for says that this is over"
@@ -128,54 +161,46 @@ impl Block {
         }
     }
 
-    /// Does one of the pending copies.
+    /// As [`Block::do_copy`]; a broken rule is the copy's.
+    pub fn step_copy(&mut self, index: usize) {
+        let copy = &self.copies[index];
+        let (primitive, site, thread) = (copy.primitive(), copy.site, copy.thread);
+        if let Err(broken) = self.do_copy(index) {
+            self.fail(primitive, Some(site), Some(thread), broken);
+        }
+    }
+
+    /// Takes one of the pending copies a step further: a load is done, a store first reads shared
+    /// and then writes global memory.
     pub fn do_copy(&mut self, index: usize) -> Checked {
-        let copy = self.copies.remove(index);
-        let MapFields { box_dims, element_bytes, swizzle, .. } = copy.map;
-        let row_bytes = box_dims[0] * element_bytes;
-        let rows = box_dims[1] * box_dims[2] * box_dims[3];
-        let mut row_data = vec![0; row_bytes as usize];
-        for row in 0..rows {
-            self.read_row(&copy, row, &mut row_data)?;
+        let Copy { map, smem, at, thread, .. } = self.copies[index];
+        match &mut self.copies[index].kind {
+            Kind::Load { bar, phase } => {
+                let (bar, phase) = (*bar, *phase);
+                self.copies.remove(index);
+                self.do_load(map, smem, at, thread)?;
+                self.mbarrier_receive(bar, map.box_bytes(), phase)
+            }
+            Kind::Store { .. } => self.do_store(index),
+        }
+    }
+
+    /// Brings a box to shared memory; what lies outside of the tensor is zero.
+    fn do_load(&mut self, map: MapFields, to: u32, at: [u32; 4], thread: usize) -> Checked {
+        let mut row_data = vec![0; map.row_bytes() as usize];
+        let reader = self.number_of(thread);
+        for row in 0..map.row_count() {
+            row_data.fill(0);
+            if let Some((address, part)) = map.row(at, row) {
+                let part = &mut row_data[part.start as usize..part.end as usize];
+                self.global().read(address, part, reader)?;
+            }
             for (unit, data) in row_data.chunks(GRANULE as usize).enumerate() {
-                let plain = copy.to + row * row_bytes + unit as u32 * GRANULE;
-                let granule = self.shared.granule(swizzle.apply(plain))?;
+                let plain = to + row * map.row_bytes() + unit as u32 * GRANULE;
+                let granule = self.shared.granule(map.swizzle.apply(plain))?;
                 self.shared.bytes_mut(granule).copy_from_slice(data);
             }
         }
-        self.mbarrier_receive(copy.bar, copy.map.box_bytes(), copy.phase)
-    }
-
-    /// One row of a box; what lies outside of the tensor is zero.
-    fn read_row(&self, copy: &Copy, row: u32, to: &mut [u8]) -> Checked {
-        let map = &copy.map;
-        let inside = [
-            0,
-            row % map.box_dims[1],
-            row / map.box_dims[1] % map.box_dims[2],
-            row / map.box_dims[1] / map.box_dims[2],
-        ];
-        to.fill(0);
-        let mut address = map.address;
-        let mut index = [0_i64; 4];
-        for axis in 0..4 {
-            // Coordinates are signed.
-            index[axis] = i64::from(copy.at[axis] as i32) + i64::from(inside[axis]);
-            if axis > 0 {
-                if index[axis] < 0 || index[axis] as u64 >= map.dims[axis] {
-                    return Ok(());
-                }
-                address += index[axis] as u64 * map.stride_bytes[axis - 1];
-            }
-        }
-        let element = i64::from(map.element_bytes);
-        let start = index[0].clamp(0, map.dims[0] as i64);
-        let end = (index[0] + i64::from(map.box_dims[0])).clamp(start, map.dims[0] as i64);
-        if start == end {
-            return Ok(());
-        }
-        let to = &mut to[((start - index[0]) * element) as usize..];
-        let bytes = ((end - start) * element) as usize;
-        self.global().read(address + (start * element) as u64, &mut to[..bytes])
+        Ok(())
     }
 }

@@ -8,8 +8,8 @@
 //!
 //! * `block`: state, and how a thread reaches it; `run`, `schedule`: who runs; `body.rs`: the
 //!   primitives.
-//! * `mbarrier`, `named`, `collective`: what threads do together.
-//! * `copy` with `tensor_map`, `tensor_core` with `operand`: the engines.
+//! * `mbarrier`, `named`, `collective`, `matrix`: what threads do together.
+//! * `copy` and `store` with `tensor_map`, `tensor_core` with `operand`: the engines.
 //! * `shared` with `clock`, `global`: memory, and who may touch it.
 //! * `report`: faults; `mutation`: planted errors.
 //!
@@ -43,6 +43,7 @@ pub(crate) mod clock;
 mod collective;
 mod copy;
 mod global;
+mod matrix;
 mod mbarrier;
 pub(crate) mod mutation;
 mod named;
@@ -51,6 +52,7 @@ pub(crate) mod report;
 mod run;
 mod schedule;
 pub(crate) mod shared;
+mod store;
 pub(crate) mod tensor_core;
 mod tensor_map;
 #[cfg(test)]

@@ -55,12 +55,17 @@ impl SyncSite {
             | Primitive::BarrierInit
             | Primitive::MbarrierArriveExpect => &[Change::Drop, Change::More, Change::Less],
             Primitive::MbarrierWait => &[Change::Drop, Change::Flip],
-            Primitive::WgmmaWait | Primitive::MbarrierArrive => &[Change::Drop, Change::More],
+            Primitive::WgmmaWait
+            | Primitive::MbarrierArrive
+            | Primitive::TmaStoreWait
+            | Primitive::TmaStoreWaitRead => &[Change::Drop, Change::More],
             Primitive::BarrierFenceInit
             | Primitive::WgmmaBegin
             | Primitive::WgmmaCommit
             | Primitive::ProxyFence
             | Primitive::TmaLoad
+            | Primitive::TmaStore
+            | Primitive::TmaStoreCommit
             | Primitive::RegistersShrink
             | Primitive::RegistersGrow => &[Change::Drop],
             _ => &[],

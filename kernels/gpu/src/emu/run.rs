@@ -48,6 +48,8 @@ pub struct Stats {
     pub copies: u64,
     /// Bytes that they brought to shared memory.
     pub copy_bytes: u64,
+    /// Bytes of the boxes that they took from shared memory.
+    pub store_bytes: u64,
     /// Arrivals at and waits for barriers: of a thread at an mbarrier, of a warp at a named one.
     pub barrier_operations: u64,
     /// Steps of the scheduler.
@@ -59,6 +61,7 @@ impl Stats {
         self.products += other.products;
         self.copies += other.copies;
         self.copy_bytes += other.copy_bytes;
+        self.store_bytes += other.store_bytes;
         self.barrier_operations += other.barrier_operations;
         self.steps += other.steps;
     }
@@ -179,10 +182,7 @@ fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
             Actor::Tensor(warpgroup) => state.do_product(warpgroup),
             Actor::Copy => {
                 let index = schedule.copy(state.copies.len());
-                let (site, thread) = (state.copies[index].site, state.copies[index].thread);
-                if let Err(broken) = state.do_copy(index) {
-                    state.fail(Primitive::TmaLoad, Some(site), Some(thread), broken);
-                }
+                state.step_copy(index);
             }
         }
     }

@@ -31,6 +31,16 @@ pub enum Proxy {
     Fenced(Agent, u32),
 }
 
+/// A thread's load, or a store's to global memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub agent: Agent,
+    pub time: u32,
+    /// Where the store was issued, if it is one: the copy engine reads at any time until its
+    /// thread has waited for that.
+    pub store: Option<Site>,
+}
+
 /// Dynamic shared memory of a block.
 #[derive(Debug)]
 pub struct Shared {
@@ -38,8 +48,8 @@ pub struct Shared {
     writes: Vec<Option<Write>>,
     /// By granule and warp: the last product whose share of that warp reads it.
     reads: Vec<u32>,
-    /// By granule: threads that have loaded it since it was written, and when.
-    loads: BTreeMap<usize, Vec<(Agent, u32)>>,
+    /// By granule: who has read it since it was written, products apart.
+    loads: BTreeMap<usize, Vec<Load>>,
     warps: usize,
 }
 
@@ -122,6 +132,14 @@ impl Shared {
     /// Someone whose knowledge is `clock` will write a granule. Names the warp whose product may
     /// still read it, if there is one.
     pub fn will_write(&mut self, granule: usize, clock: &Clock, write: Write) -> Result<(), Busy> {
+        self.check_write(granule, clock)?;
+        self.loads.remove(&granule);
+        self.writes[granule] = Some(write);
+        Ok(())
+    }
+
+    /// Whether someone whose knowledge is `clock` may write a granule.
+    pub fn check_write(&self, granule: usize, clock: &Clock) -> Result<(), Busy> {
         let reads = &self.reads[granule * self.warps..(granule + 1) * self.warps];
         let late = |(warp, product): (usize, &u32)| clock.time(warp as Agent) < *product;
         if let Some(warp) = reads.iter().enumerate().position(late) {
@@ -132,17 +150,20 @@ impl Shared {
         {
             return Err(Busy::Write(before));
         }
-        let unseen = |(agent, time): &&(Agent, u32)| clock.time(*agent) < *time;
-        if self.loads.get(&granule).is_some_and(|loads| loads.iter().any(|load| unseen(&load))) {
-            return Err(Busy::Load);
+        let unseen = |load: &&Load| clock.time(load.agent) < load.time;
+        match self.loads.get(&granule).and_then(|loads| loads.iter().find(unseen)) {
+            Some(load) => Err(Busy::Load(*load)),
+            None => Ok(()),
         }
-        self.loads.remove(&granule);
-        self.writes[granule] = Some(write);
-        Ok(())
     }
 
-    /// A thread, at the event `now`, loads a granule.
-    pub fn load(&mut self, granule: usize, clock: &Clock, now: (Agent, u32)) -> Checked {
+    /// Notes that someone reads a granule.
+    pub fn add_load(&mut self, granule: usize, load: Load) {
+        self.loads.entry(granule).or_default().push(load);
+    }
+
+    /// Whether a thread whose knowledge is `clock` may load a granule.
+    pub fn check_load(&self, granule: usize, clock: &Clock) -> Checked {
         let address = BASE + granule as u32 * GRANULE;
         match self.writes[granule] {
             None => broken!(
@@ -156,10 +177,7 @@ impl Shared {
                 write.by(),
                 place(write.site)
             ),
-            Some(_) => {
-                self.loads.entry(granule).or_default().push(now);
-                Ok(())
-            }
+            Some(_) => Ok(()),
         }
     }
 
@@ -190,8 +208,8 @@ pub enum Busy {
     Read { warp: usize, product: u32 },
     /// An earlier copy or store writes it.
     Write(Write),
-    /// A thread has loaded it.
-    Load,
+    /// A thread has loaded it, or a store to global memory reads it.
+    Load(Load),
 }
 
 impl Write {

@@ -1,5 +1,7 @@
 //! Tensor maps of the emulator: the 128 opaque bytes in a format of its own.
 
+use std::ops::Range;
+
 use fulgurite_spec::TensorMap;
 
 use super::report::{Checked, broken};
@@ -127,8 +129,41 @@ impl MapFields {
         broken!(Malformed, "tensor map: {wrong}: {self:?}")
     }
 
+    /// The `row`-th row of the box at `at`, as far as it lies inside of the tensor: its global
+    /// address, and which bytes of the box's row it is.
+    pub(crate) fn row(&self, at: [u32; 4], row: u32) -> Option<(u64, Range<u32>)> {
+        let [_, rows, heads, _] = self.box_dims;
+        let inside = [0, row % rows, row / rows % heads, row / rows / heads];
+        let mut address = self.address;
+        // Coordinates are signed.
+        let index = |axis: usize| i64::from(at[axis] as i32) + i64::from(inside[axis]);
+        for axis in 1..4 {
+            let index = index(axis);
+            if index < 0 || index as u64 >= self.dims[axis] {
+                return None;
+            }
+            address += index as u64 * self.stride_bytes[axis - 1];
+        }
+        let element = i64::from(self.element_bytes);
+        let (first, end) = (index(0), self.dims[0] as i64);
+        let start = first.clamp(0, end);
+        let end = (first + i64::from(self.box_dims[0])).clamp(start, end);
+        let byte = |column: i64| ((column - first) * element) as u32;
+        (start < end).then(|| (address + (start * element) as u64, byte(start)..byte(end)))
+    }
+
+    /// Rows of a box.
+    pub(crate) fn row_count(&self) -> u32 {
+        self.box_dims[1..].iter().product()
+    }
+
+    /// Bytes of a row of a box.
+    pub(crate) fn row_bytes(&self) -> u32 {
+        self.box_dims[0] * self.element_bytes
+    }
+
     /// Bytes of a box.
     pub(crate) fn box_bytes(&self) -> u32 {
-        self.box_dims.iter().product::<u32>() * self.element_bytes
+        self.row_count() * self.row_bytes()
     }
 }

@@ -6,11 +6,13 @@
 #![allow(missing_docs, clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 
 mod copy;
+mod matrix;
 mod scalar;
 mod sync;
 mod wgmma;
 
 pub use copy::*;
+pub use matrix::*;
 pub use scalar::*;
 pub use sync::*;
 pub use wgmma::*;

@@ -95,6 +95,31 @@ pub fn broadcast_first(x: u32) -> u32 {
     y
 }
 
+/// The predicate enters and the mask leaves as registers, since `asm!` has no predicate operands.
+#[inline(always)]
+pub fn ballot(vote: bool) -> u32 {
+    let votes;
+    unsafe {
+        asm!(
+            "{{ .reg .pred p;",
+            "setp.ne.u32 p, {vote}, 0;",
+            "vote.sync.ballot.b32 {votes}, p, -1; }}",
+            votes = out(reg32) votes, vote = in(reg32) vote as u32, options(nomem, nostack),
+        );
+    }
+    votes
+}
+
+#[inline(always)]
+pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
+    let (a, b, c, d);
+    unsafe {
+        asm!("ld.global.v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];", in(reg64) address, out(reg32) a,
+             out(reg32) b, out(reg32) c, out(reg32) d, options(nostack));
+    }
+    [a, b, c, d]
+}
+
 #[inline(always)]
 pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
     unsafe {

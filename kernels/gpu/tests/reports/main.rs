@@ -1,138 +1,18 @@
 //! Planted errors in tiny kernels: what the emulator says of each.
 
+mod stores;
+mod support;
+
 use fulgurite_gpu::element::Bf16;
-use fulgurite_gpu::emu::{self, Fault, FaultKind, Global, Launch, MapFields, Swizzle};
+use fulgurite_gpu::emu::FaultKind;
 use fulgurite_gpu::frag::Accum;
 use fulgurite_gpu::registers::{self, Budget};
 use fulgurite_gpu::smem::{self, Smem};
-use fulgurite_gpu::tma::{self, MapAddress};
+use fulgurite_gpu::tma;
 use fulgurite_gpu::wgmma::{self, Operand};
-use fulgurite_gpu::{barrier, fence, global, mbarrier, thread};
+use fulgurite_gpu::{barrier, global, mbarrier, thread};
 use fulgurite_spec::TensorMap;
-
-/// Where the tests' tensor and output lie.
-const TENSOR: u64 = 1 << 40;
-const OUT: u64 = 1 << 41;
-
-/// Bytes of the tensor's one box: 64 columns, 64 rows.
-const BOX_BYTES: u32 = 64 * 64 * 2;
-
-/// Offset of the barrier behind two boxes.
-const BAR: u32 = 2 * BOX_BYTES;
-
-#[repr(align(64))]
-struct Parameters([TensorMap; 1]);
-
-fn map(row_stride: u64) -> TensorMap {
-    let fields = MapFields {
-        address: TENSOR,
-        element_bytes: 2,
-        dims: [64, 64, 1, 1],
-        stride_bytes: [row_stride, 64 * row_stride, 64 * row_stride],
-        box_dims: [64, 64, 1, 1],
-        swizzle: Swizzle::Bytes128,
-    };
-    fields.encode()
-}
-
-/// Runs a kernel of 384 threads on one block under the schedule `seed`.
-fn run(seed: u64, kernel: impl Fn(MapAddress) + Sync) -> Result<emu::Outcome, Box<Fault>> {
-    run_with(map(128), seed, kernel)
-}
-
-fn run_with(
-    map: TensorMap,
-    seed: u64,
-    kernel: impl Fn(MapAddress) + Sync,
-) -> Result<emu::Outcome, Box<Fault>> {
-    let parameters = Parameters([map]);
-    let address = parameters.0.as_ptr().addr() as u64;
-    let (tensor, mut out) = (vec![0_u8; 64 * 64 * 2], vec![0_u8; 1024]);
-    let mut global = Global::new();
-    global.readable("tensor", TENSOR, &tensor);
-    global.writable("out", OUT, &mut out);
-    let launch = Launch {
-        grid: 1,
-        threads: 384,
-        smem_bytes: BAR + 64,
-        parameters: (address, size_of::<Parameters>()),
-        global: &global,
-        seed,
-        mutation: None,
-        record: false,
-    };
-    // SAFETY: the map is in the parameters, aligned, and lives until the launch has ended.
-    emu::launch(&launch, &|| kernel(unsafe { MapAddress::new(address) }))
-}
-
-/// What the kernel is reported for: the same under a schedule of each kind.
-fn expect(kind: FaultKind, words: &[&str], kernel: impl Fn(MapAddress) + Sync) {
-    for seed in 0..3 {
-        let fault = run(seed, &kernel).expect_err("the error must be reported");
-        check(&fault, kind, words);
-        let again = run(seed, &kernel).expect_err("it must be reported again");
-        assert_eq!(fault.to_string(), again.to_string(), "the same seed gives the same report");
-    }
-}
-
-fn check(fault: &Fault, kind: FaultKind, words: &[&str]) {
-    let text = fault.to_string();
-    assert_eq!(fault.kind, kind, "{text}");
-    for word in words {
-        assert!(text.contains(word), "`{word}` is not in: {text}");
-    }
-}
-
-/// Initialises the barrier for one arrival and lets everyone see it.
-fn start(fence: bool) -> Smem {
-    let bar = Smem::base().plus(BAR);
-    // SAFETY: one thread initialises, all meet at the barrier.
-    unsafe {
-        if thread::index() == 0 {
-            mbarrier::name(bar, "full", 0);
-            mbarrier::init(bar, 1);
-            if fence {
-                mbarrier::fence_init();
-            }
-        }
-        barrier::sync_all();
-    }
-    bar
-}
-
-/// Thread 0 loads the tensor's box to `to`, expecting `bytes`.
-fn load(map: MapAddress, bar: Smem, to: Smem, bytes: u32) {
-    if thread::index() == 0 {
-        // SAFETY: what the tests plant is the emulator's to find.
-        unsafe {
-            mbarrier::arrive_expect(bar, bytes);
-            tma::load(to, map, bar, [0; 4]);
-        }
-    }
-}
-
-/// The first warpgroup multiplies the box with itself; `wait` says whether it waits for the end.
-fn multiply(at: Smem, wait: bool) {
-    if thread::warpgroup() == 0 {
-        let mut acc = Accum::<64>::zero();
-        let operand = Operand::k_major(at);
-        // SAFETY: the whole warpgroup comes here.
-        unsafe {
-            wgmma::begin(&mut acc);
-            wgmma::issue_ss::<Bf16, 64, false>(&mut acc, operand, operand);
-            wgmma::commit();
-            if wait {
-                wgmma::wait::<0, 64>(&mut acc);
-            }
-        }
-    }
-}
-
-/// Waits for the first phase.
-fn wait(bar: Smem) {
-    // SAFETY: the barrier is initialised; what is planted is the emulator's to find.
-    unsafe { mbarrier::wait(bar, 0) }
-}
+use support::*;
 
 #[test]
 fn a_right_kernel_is_not_reported() {
@@ -150,7 +30,8 @@ fn a_right_kernel_is_not_reported() {
 
 #[test]
 fn deadlocks() {
-    let words = ["mbarrier::wait at ", "reports.rs:", "parity 0 of full[0]", "misses 1 of 1"];
+    let words =
+        ["mbarrier::wait at ", "reports/support.rs:", "parity 0 of full[0]", "misses 1 of 1"];
     expect(FaultKind::Deadlock, &words, |_| wait(start(true)));
     expect(FaultKind::Deadlock, &["-16 bytes", "full[0]"], |map| {
         let bar = start(true);
@@ -207,7 +88,7 @@ fn addresses_out_of_bounds() {
 
 #[test]
 fn races() {
-    expect(FaultKind::Race, &["of out was also written by thread"], |_| {
+    expect(FaultKind::Race, &["of out, which thread"], |_| {
         // SAFETY: planted.
         unsafe { global::store_f32(OUT, 1.0) }
     });
@@ -237,31 +118,6 @@ fn races() {
             unsafe { tma::load(Smem::base().plus(1024), map, bar, [0; 4]) }
         }
     });
-}
-
-/// Each thread of the first warpgroup stores 64 bytes of the box at the base.
-fn store_box() {
-    let first = thread::index() * 64;
-    let mut offset = 0;
-    while offset < 64 && thread::index() < 128 {
-        // SAFETY: every thread has its own bytes.
-        unsafe { smem::store_16(Smem::base().plus(first + offset), [thread::index(); 4]) }
-        offset += 16;
-    }
-}
-
-/// What `words` after storing, and everyone's view of the last thread's store.
-fn store_then(fence: bool, barrier: bool) {
-    store_box();
-    // SAFETY: planted.
-    unsafe {
-        if fence {
-            fence::proxy_async();
-        }
-        if barrier {
-            barrier::sync_all();
-        }
-    }
 }
 
 #[test]
@@ -314,12 +170,6 @@ fn engines_need_a_proxy_fence() {
         unsafe { smem::load_16(Smem::base()) };
         load(map, bar, Smem::base(), BOX_BYTES);
     });
-}
-
-/// A block barrier that orders threads, but not engines.
-fn barrier_for_all() {
-    // SAFETY: all threads come here.
-    unsafe { barrier::sync_all() }
 }
 
 #[test]
