@@ -15,25 +15,27 @@ fulgurite_gpu::declare_dynamic_smem!();
 /// An entry: on the GPU an exported kernel, which gets its parameters by value and their address by
 /// symbol; on the host a function that borrows them.
 macro_rules! entry {
-    ($(#[$doc:meta])* $entry:ident |$params:ident, $maps:ident| $body:expr) => {
+    ($(#[$doc:meta])* $entry:ident |$params:ident: $type:ty, $maps:ident| $body:expr) => {
         $(#[$doc])*
         #[cfg(all(target_arch = "nvptx64", any($entry, not(selected))))]
         #[unsafe(no_mangle)]
-        pub unsafe extern "ptx-kernel" fn $entry($params: FwdParams) {
-            // SAFETY: the parameter starts with the three maps that the host encoded.
+        pub unsafe extern "ptx-kernel" fn $entry($params: $type) {
+            // SAFETY: the parameter starts with the maps that the host encoded.
             let $maps = unsafe { MapAddress::new(fulgurite_gpu::parameter_address!($entry)) };
             $body
         }
 
         $(#[$doc])*
         #[cfg(not(target_arch = "nvptx64"))]
-        pub unsafe fn $entry($params: &FwdParams) {
-            // SAFETY: the parameters start with the three maps that the emulator encoded.
+        pub unsafe fn $entry($params: &$type) {
+            // SAFETY: the parameters start with the maps that the emulator encoded.
             let $maps = unsafe { MapAddress::new(core::ptr::from_ref($params).addr() as u64) };
             $body
         }
     };
 }
+
+pub(crate) use entry;
 
 macro_rules! entries {
     ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
@@ -43,7 +45,7 @@ macro_rules! entries {
             ///
             /// # Safety
             /// Launched by the host crate's plan: grid, block, shared memory and parameters.
-            $entry |params, maps| {
+            $entry |params: FwdParams, maps| {
                 struct Row;
                 impl forward::sm90::Shape for Row {
                     const TILE: Tile =

@@ -7,6 +7,7 @@
 //! * [`mask`]: which KV tiles a query tile visits, and which elements of them count.
 //! * `entry`: one PTX entry per row of the variant table.
 //! * `forward`: the forward kernels; `softmax`, `ring`, `epilogue`: their parts.
+//! * `probe`: kernels that use one primitive each, to compare GPU and emulator.
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
 
@@ -14,6 +15,7 @@ pub mod entry;
 pub mod epilogue;
 pub mod forward;
 pub mod mask;
+pub mod probe;
 pub mod ring;
 pub mod softmax;
 

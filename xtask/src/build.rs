@@ -10,6 +10,7 @@ use crate::compile::{self, Family};
 use crate::error::{Error, Result};
 use crate::inputs;
 use crate::manifest::{self, Built, content_hash};
+use crate::probes;
 use crate::ptx;
 use crate::ptxas::{self, PtxasArgs};
 use crate::toolchain::Toolchain;
@@ -21,7 +22,7 @@ pub struct BuildArgs {
     /// Build again although nothing has changed
     #[arg(long)]
     pub force: bool,
-    /// Only variants whose entry name contains this text (may be given several times)
+    /// Only variants whose entry name contains this text (may be given several times), no probes
     #[arg(long, value_name = "TEXT")]
     pub variant: Vec<String>,
     #[command(flatten)]
@@ -33,7 +34,11 @@ pub fn run(workspace: &Workspace, arguments: &BuildArgs) -> Result<()> {
     let families = selected(&arguments.variant)?;
     let entries: Vec<&str> =
         families.iter().flat_map(|family| &family.variants).map(|variant| variant.entry).collect();
-    build(workspace, families, arguments.force)?;
+    let toolchain = Toolchain::find_or_install()?;
+    build(workspace, &toolchain, families, arguments.force)?;
+    if arguments.variant.is_empty() {
+        probes::build(workspace, &toolchain, arguments.force, &arguments.ptxas)?;
+    }
     ptxas::check(workspace, &entries, &arguments.ptxas)
 }
 
@@ -57,9 +62,13 @@ fn selected(texts: &[String]) -> Result<Vec<Family>> {
     Ok(families)
 }
 
-fn build(workspace: &Workspace, selected: Vec<Family>, force: bool) -> Result<()> {
+fn build(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    selected: Vec<Family>,
+    force: bool,
+) -> Result<()> {
     let started = Instant::now();
-    let toolchain = Toolchain::find_or_install()?;
     let manifest_path = workspace.ptx().join("manifest.json");
     let mut built = manifest::read(&fs::read_to_string(&manifest_path).unwrap_or_default());
     built.retain(|built| is_whole(workspace, built));
@@ -67,7 +76,7 @@ fn build(workspace: &Workspace, selected: Vec<Family>, force: bool) -> Result<()
     let entry_count: usize = selected.iter().map(|family| family.variants.len()).sum();
     let mut stale = Vec::new();
     for family in selected {
-        let inputs = inputs::hash(workspace, &toolchain, family.arch)?;
+        let inputs = inputs::hash(workspace, toolchain, family.arch, inputs::Of::Variants)?;
         let fresh =
             |entry: &str| built.iter().any(|built| built.entry == entry && built.inputs == inputs);
         if force || !family.variants.iter().all(|variant| fresh(variant.entry)) {
@@ -82,7 +91,7 @@ fn build(workspace: &Workspace, selected: Vec<Family>, force: bool) -> Result<()
 
     println!("{}", toolchain.describe());
     let families: Vec<Family> = stale.iter().map(|(family, _)| whole(family)).collect();
-    let texts = compile::families(workspace, &toolchain, &families)?;
+    let texts = compile::families(workspace, toolchain, &families)?;
     let mut problems = Vec::new();
     for ((family, (_, inputs)), text) in families.iter().zip(&stale).zip(&texts) {
         let stamps: Vec<_> = family.variants.iter().map(|row| manifest::stamp(row)).collect();

@@ -1,13 +1,13 @@
 //! Runs the compiler: the libraries once through cargo, then the kernels, one rustc per family.
 //!
-//! A *family* is all variants of one head dim. Cargo would compile the kernels crate in one
+//! A *family* is all variants of one head dim, or all probes. Cargo would compile the kernels crate in one
 //! piece on one core; as families they use all cores, and a change can be tried on one of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use fulgurite_spec::{Arch, VARIANTS, Variant};
+use fulgurite_spec::{Arch, PROBES, VARIANTS, Variant};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -22,19 +22,26 @@ const LIBRARIES: [&str; 2] = ["fulgurite-gpu", "fulgurite-spec"];
 /// Libraries of the compiler, where they are compiled with the kernels.
 const CORE_LIBRARIES: [&str; 2] = ["core", "compiler_builtins"];
 
-/// All variants of one architecture and head dim.
+/// All variants of one architecture and head dim, or its probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
     /// Architecture they are compiled for.
     pub arch: Arch,
     /// What they share, for example `d128`.
     pub name: String,
-    /// Its rows of the table.
+    /// Its rows of the table of variants.
     pub variants: Vec<&'static Variant>,
+    /// Its rows of the table of probes.
+    pub probes: &'static [&'static str],
 }
 
 impl Family {
-    /// Every family; the ones that take longest to compile (large head dims) first, so that no
+    /// The family of the probes.
+    pub fn probes(arch: Arch) -> Family {
+        Family { arch, name: "probe".to_string(), variants: Vec::new(), probes: PROBES }
+    }
+
+    /// Every family of variants; the ones that take longest to compile (large head dims) first, so that no
     /// core is left alone with one at the end.
     pub fn all() -> Vec<Family> {
         let mut families: Vec<Family> = Vec::new();
@@ -45,7 +52,12 @@ impl Family {
                 .find(|family| family.arch == variant.arch && family.name == name);
             match known {
                 Some(family) => family.variants.push(variant),
-                None => families.push(Family { arch: variant.arch, name, variants: vec![variant] }),
+                None => families.push(Family {
+                    arch: variant.arch,
+                    name,
+                    variants: vec![variant],
+                    probes: &[],
+                }),
             }
         }
         families.sort_by_key(|family| std::cmp::Reverse(family.variants[0].head_dim));
@@ -201,6 +213,7 @@ fn compile_family(
         .args(["--target", TARGET, "-Copt-level=3", "-Ccodegen-units=1"])
         .args(["--cfg", "selected"])
         .args(family.variants.iter().flat_map(|variant| ["--cfg", variant.entry]))
+        .args(family.probes.iter().flat_map(|entry| ["--cfg", entry]))
         .args(flags(toolchain, family.arch))
         .args(["--emit", "asm", "--out-dir"])
         .arg(&directory);

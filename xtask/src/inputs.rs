@@ -1,5 +1,7 @@
 //! Everything the PTX is made from, as one hash: nothing changed, nothing to build.
 
+use std::path::Path;
+
 use fulgurite_spec::Arch;
 
 use crate::compile::flags;
@@ -16,9 +18,31 @@ const BUILDER: [&str; 4] = [
     include_str!("ptx/split.rs"),
 ];
 
+/// Bodies of the primitives that only builds for the host have.
+const EMULATOR: &str = "kernels/gpu/src/emu";
+
+/// Source that only the probes are made from.
+const PROBES: &str = "kernels/src/probe";
+
+/// Whose PTX it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The variants'.
+    Variants,
+    /// The probes'.
+    Probes,
+}
+
 /// The hash of the kernels' sources, the compiler, its flags, and the builder.
-pub fn hash(workspace: &Workspace, toolchain: &Toolchain, arch: Arch) -> Result<String> {
-    let mut sources = files_below(&workspace.root().join("kernels"), &|_| true, &|path| {
+pub fn hash(workspace: &Workspace, toolchain: &Toolchain, arch: Arch, of: Of) -> Result<String> {
+    let root = workspace.root();
+    let counts = |directory: &Path| {
+        let probes = directory == root.join(PROBES);
+        directory != root.join(EMULATOR)
+            && !directory.ends_with("tests")
+            && (of == Of::Probes || !probes)
+    };
+    let mut sources = files_below(&root.join("kernels"), &counts, &|path| {
         path.extension().is_some_and(|extension| extension == "rs" || extension == "toml")
     })?;
     sources.push(workspace.root().join("Cargo.toml"));
@@ -52,12 +76,19 @@ mod tests {
         let workspace = Workspace::at(&root);
         let prebuilt = Toolchain::for_tests(Source::PrebuiltCore, "rustc 1");
         let hash_of = |toolchain: &Toolchain| {
-            hash(&workspace, toolchain, Arch::Sm90).expect("readable files")
+            hash(&workspace, toolchain, Arch::Sm90, Of::Variants).expect("readable files")
         };
 
         let first = hash_of(&prebuilt);
         fs::write(root.join("kernels/notes.md"), "no source").expect("a file of our own");
         assert_eq!(hash_of(&prebuilt), first, "only sources count");
+        for other in [EMULATOR, PROBES, "kernels/gpu/tests"] {
+            fs::create_dir_all(root.join(other)).expect("a directory of our own");
+            fs::write(root.join(other).join("x.rs"), "").expect("a file of our own");
+            assert_eq!(hash_of(&prebuilt), first, "{other} leaves no trace in a variant");
+        }
+        let probes = hash(&workspace, &prebuilt, Arch::Sm90, Of::Probes).expect("readable files");
+        assert_ne!(probes, first);
         assert_ne!(hash_of(&Toolchain::for_tests(Source::PrebuiltCore, "rustc 2")), first);
         assert_ne!(hash_of(&Toolchain::for_tests(Source::RustSrc, "rustc 1")), first);
         fs::write(&source, "two").expect("a file of our own");

@@ -12,6 +12,7 @@ mod error;
 mod harness;
 mod inputs;
 mod manifest;
+mod probes;
 mod process;
 mod progress;
 mod ptx;

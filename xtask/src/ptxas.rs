@@ -13,7 +13,7 @@ use std::process::Command;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
-use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
+use fulgurite_spec::{Arch, LaunchSpec, VARIANTS, Variant};
 
 use crate::error::{Error, Result};
 use crate::manifest::content_hash;
@@ -122,6 +122,19 @@ fn reports(
         Report::read(variant.entry, &text)
     })?;
     Ok((reports, fresh))
+}
+
+/// Assembles PTX files if there is a ptxas; an error if it refuses one.
+pub fn assemble_all(
+    workspace: &Workspace,
+    arch: Arch,
+    files: &[PathBuf],
+    arguments: &PtxasArgs,
+) -> Result<()> {
+    if let Some(ptxas) = find::find_or_fetch(workspace, arguments)? {
+        parallel(files, |file| assemble(&ptxas, arch.target(), file))?;
+    }
+    Ok(())
 }
 
 /// What `ptxas -v` says about a PTX file.

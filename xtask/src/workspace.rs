@@ -51,6 +51,11 @@ impl Workspace {
         self.root.join("host/ptx")
     }
 
+    /// Where the probes' generated PTX goes.
+    pub fn probes(&self) -> PathBuf {
+        self.root.join("tests/ptx")
+    }
+
     /// Where everything between source and PTX of one architecture is kept.
     pub fn kernels(&self, arch: Arch) -> PathBuf {
         self.target.join("kernels").join(arch.target())

@@ -6,6 +6,7 @@
 //! * [`launch`]: block size, register budgets and shared memory of a variant, as data.
 //! * [`divisor`]: division by numbers that only the host knows.
 //! * [`order`]: which job a CTA works on next.
+//! * [`probes`]: the kernels that test single primitives.
 //!
 //! The crate has no dependencies and no `std`, so that `xtask` and `host` can use it even while
 //! a kernel does not compile.
@@ -15,6 +16,7 @@ pub mod divisor;
 pub mod launch;
 pub mod order;
 pub mod params;
+pub mod probes;
 pub mod tile;
 pub mod variants;
 
@@ -22,5 +24,6 @@ pub use divisor::Divisor;
 pub use launch::LaunchSpec;
 pub use order::{JobCursor, JobOrder};
 pub use params::{FwdParams, FwdScalars, TensorMap};
+pub use probes::{PROBES, ProbeParams, ProbeScalars};
 pub use tile::{SmemPlan, Tile};
 pub use variants::{Arch, Dtype, MaskKind, VARIANTS, Variant};

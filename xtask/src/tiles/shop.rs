@@ -48,7 +48,7 @@ impl Shop {
         let toolchain = Toolchain::find_or_install()?;
         println!("{}", toolchain.describe());
         let arch = fulgurite_spec::Arch::Sm90;
-        let inputs = inputs::hash(workspace, &toolchain, arch)?;
+        let inputs = inputs::hash(workspace, &toolchain, arch, inputs::Of::Variants)?;
         let directory = workspace.target().join("tiles");
         let copy = Workspace::with_target(&directory.join(name), &directory.join("target"));
         let rows: Vec<String> = all.iter().map(|candidate| row(candidate.variant)).collect();
@@ -71,6 +71,7 @@ impl Shop {
                 arch: variant.arch,
                 name: variant.entry.to_string(),
                 variants: vec![*variant],
+                probes: &[],
             })
             .collect();
         if !families.is_empty() {

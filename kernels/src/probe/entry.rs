@@ -1,0 +1,43 @@
+//! One PTX entry per row of the table of probes; on the host functions of the same names.
+#![allow(unexpected_cfgs, reason = "the names of entries stand in the table of probes")]
+
+use super::{Probe, barriers, copies, memory, products, values};
+use crate::entry::entry;
+use fulgurite_gpu::{
+    element::{Bf16, F16},
+    tma::MapAddress,
+};
+use fulgurite_spec::ProbeParams;
+
+macro_rules! entries {
+    ($($entry:ident: $function:path;)*) => {
+        $(entry! {
+            /// The probe of this name.
+            ///
+            /// # Safety
+            /// Launched as one block of the size that [`fulgurite_spec::probes`] says, with
+            /// parameters that fit the probe.
+            $entry |params: ProbeParams, maps| {
+                // SAFETY: the entry's contract is the probe's; the second map follows the first.
+                unsafe {
+                    let (source, target) = (maps, maps.plus(1));
+                    $function(Probe { source, target, scalars: params.scalars });
+                }
+            }
+        })*
+
+        /// An entry on the host.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub type Entry = unsafe fn(&ProbeParams);
+
+        /// The entry of a name, of those in the table of probes.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub fn find(name: &str) -> Option<Entry> {
+            match name {
+                $(stringify!($entry) => Some($entry),)*
+                _ => None,
+            }
+        }
+    };
+}
+fulgurite_spec::for_each_probe!(entries);
