@@ -5,6 +5,7 @@
 //! * [`cases`] with [`values`] and [`memory`]: what is computed, on which numbers, laid out how.
 //! * [`backend`]: who computes; [`gpu`]: a GPU does; [`mutants`]: someone gets it wrong.
 //! * [`check`] runs a case on a backend, [`compare`] judges the answer.
+//! * [`probes`]: single primitives, on a GPU and on the emulator.
 //! * [`verify`] and [`bench`]: the two commands.
 
 pub mod backend;
@@ -19,6 +20,7 @@ pub mod lowprec;
 pub mod memory;
 pub mod mutants;
 pub mod oracle;
+pub mod probes;
 pub mod tensor;
 pub mod values;
 pub mod verify;

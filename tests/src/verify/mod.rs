@@ -3,6 +3,7 @@
 mod emulate;
 mod input;
 mod offline;
+mod probes;
 mod report;
 
 use std::path::PathBuf;
@@ -105,12 +106,14 @@ pub struct Job {
 pub fn run(options: &Options) -> Result<bool, String> {
     let jobs = options.jobs(cases);
     let emulated = options.jobs(emulated_cases);
+    let probes = probes::wanted(options);
     if options.list {
         let listed = if options.emulate { &emulated } else { &jobs };
         listed.iter().for_each(|job| println!("{} {}", job.variant.entry, job.case.name));
+        probes.iter().for_each(|probe| println!("{}", probe.title()));
         return Ok(true);
     }
-    if jobs.is_empty() && emulated.is_empty() && options.input.is_none() {
+    if jobs.is_empty() && emulated.is_empty() && probes.is_empty() && options.input.is_none() {
         return Err(format!("no case contains {:?}; --list shows them", options.filter));
     }
     let start = Instant::now();
@@ -142,6 +145,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 emulate::verify(&emulated, jobs, options, &mut tally);
             }
         }
+        probes::verify(&probes, gpu.as_ref(), options, &mut tally);
     }
     tally.print_table();
     println!("took {:.0} s", start.elapsed().as_secs_f64());

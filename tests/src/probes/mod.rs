@@ -1,0 +1,166 @@
+//! Probes: single primitives on a GPU and on the emulator, bit for bit the same.
+//!
+//! [`cases`] says what is launched and what must come of it; [`gpu`] launches on a GPU.
+
+pub mod cases;
+pub mod gpu;
+mod layout;
+
+use fulgurite::emulator::{Fault, Global, Mutation, Outcome};
+use fulgurite_gpu::emu::{self, MapFields};
+use fulgurite_kernels::probe::entry;
+use fulgurite_spec::probes::{PROBE_SMEM_BYTES, PROBE_THREADS};
+use fulgurite_spec::{ProbeParams, ProbeScalars, TensorMap};
+
+/// What memory holds that a probe may write and has not written.
+pub const UNTOUCHED: u8 = 0xa5;
+
+/// A tensor in global memory; the map's address is given at the launch.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Its contents.
+    pub bytes: Vec<u8>,
+    /// Sizes, strides, box and swizzle.
+    pub map: MapFields,
+}
+
+/// One launch of a probe.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The probe.
+    pub entry: &'static str,
+    /// What is special about this launch; empty if there is only one.
+    pub name: String,
+    /// What the probe reads.
+    pub input: Vec<u8>,
+    /// The tensor that boxes are loaded from.
+    pub source: Tensor,
+    /// The tensor that boxes are stored to, before the launch.
+    pub target: Tensor,
+    /// Coordinates of the box.
+    pub at: [u32; 4],
+    /// Bytes of the box.
+    pub box_bytes: u32,
+    /// What must be there afterwards.
+    pub expected: Expected,
+}
+
+/// What a probe leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The output.
+    pub out: Vec<u8>,
+    /// The target tensor's bytes.
+    pub target: Vec<u8>,
+}
+
+/// What a probe must leave behind.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// These bits.
+    Bits(Seen),
+    /// `2^a`, `log2(b)`, `2^c`, `log2(d)` of the input, as near as the instructions are documented
+    /// to come; GPU and emulator need not agree in every bit.
+    Exponentials,
+}
+
+impl Case {
+    /// The name in reports.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.entry, self.name).trim_end().to_owned()
+    }
+
+    /// Memory that may be written, before the launch.
+    pub fn blank(&self) -> Seen {
+        let out_bytes = match &self.expected {
+            Expected::Bits(seen) => seen.out.len(),
+            Expected::Exponentials => self.input.len(),
+        };
+        Seen { out: vec![UNTOUCHED; out_bytes], target: self.target.bytes.clone() }
+    }
+
+    /// The parameters for memory at these addresses: input, out; the maps are encoded already.
+    pub fn params(&self, maps: [TensorMap; 2], [input, out]: [u64; 2]) -> ProbeParams {
+        let (at, box_bytes) = (self.at, self.box_bytes);
+        let scalars = ProbeScalars { input, out, at, box_bytes, ..ProbeScalars::default() };
+        ProbeParams { source: maps[0], target: maps[1], scalars }
+    }
+
+    /// Whether what a probe left behind is right.
+    ///
+    /// # Errors
+    /// The first place that is wrong.
+    pub fn check(&self, seen: &Seen) -> Result<(), String> {
+        match &self.expected {
+            Expected::Bits(expected) => seen.same_as(expected),
+            Expected::Exponentials => cases::check_exponentials(&self.input, &seen.out),
+        }
+    }
+
+    /// Runs the case on the emulator.
+    ///
+    /// # Errors
+    /// The rule that the probe broke.
+    pub fn emulate(
+        &self,
+        seed: u64,
+        mutation: Option<Mutation>,
+        record: bool,
+    ) -> Result<(Seen, Outcome), Box<Fault>> {
+        let mut seen = self.blank();
+        let [input, out, source, target] = [1, 2, 3, 4].map(|place: u64| place << 40);
+        let mut global = Global::new();
+        global.readable("input", input, &self.input);
+        global.writable("out", out, &mut seen.out);
+        global.readable("source", source, &self.source.bytes);
+        global.writable("target", target, &mut seen.target);
+        let encode = |tensor: &Tensor, address| MapFields { address, ..tensor.map }.encode();
+        let maps = [encode(&self.source, source), encode(&self.target, target)];
+        let params = Aligned(self.params(maps, [input, out]));
+        let entry = entry::find(self.entry).expect("cases are of the table");
+        let launch = emu::Launch {
+            grid: 1,
+            threads: PROBE_THREADS,
+            smem_bytes: PROBE_SMEM_BYTES,
+            parameters: ((&raw const params.0).addr() as u64, size_of::<ProbeParams>()),
+            global: &global,
+            seed,
+            mutation,
+            record,
+        };
+        // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
+        // against `global`.
+        let outcome = emu::launch(&launch, &|| unsafe { entry(&params.0) })?;
+        drop(global);
+        Ok((seen, outcome))
+    }
+}
+
+impl Seen {
+    /// Whether both are the same.
+    ///
+    /// # Errors
+    /// The first word that differs.
+    pub fn same_as(&self, other: &Seen) -> Result<(), String> {
+        for (name, a, b) in
+            [("out", &self.out, &other.out), ("target", &self.target, &other.target)]
+        {
+            let differs = |(a, b): (&[u8], &[u8])| a != b;
+            if let Some(word) = a.chunks(4).zip(b.chunks(4)).position(differs) {
+                let count = a.chunks(4).zip(b.chunks(4)).filter(|pair| differs(*pair)).count();
+                let (a, b) = (&a[4 * word..], &b[4 * word..]);
+                return Err(format!(
+                    "{count} words of {name} differ, first at byte {}: {:02x?}, not {:02x?}",
+                    4 * word,
+                    &a[..a.len().min(4)],
+                    &b[..b.len().min(4)]
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parameters at an address that suits tensor maps.
+#[repr(align(64))]
+struct Aligned(ProbeParams);
