@@ -1,7 +1,8 @@
 //! Runs the compiler: the libraries once through cargo, then the kernels, one rustc per family.
 //!
-//! A *family* is all variants of one head dim, or all probes. Cargo would compile the kernels crate in one
-//! piece on one core; as families they use all cores, and a change can be tried on one of them.
+//! A *family* is all variants of one head dim, or all probes. Cargo would compile the kernels crate
+//! in one piece on one core; as families they use all cores, and a change can be tried on one of
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,8 +42,8 @@ impl Family {
         Family { arch, name: "probe".to_string(), variants: Vec::new(), probes: PROBES }
     }
 
-    /// Every family of variants; the ones that take longest to compile (large head dims) first, so that no
-    /// core is left alone with one at the end.
+    /// Every family of variants; the ones that take longest to compile (large head dims) first, so
+    /// that no core is left alone with one at the end.
     pub fn all() -> Vec<Family> {
         let mut families: Vec<Family> = Vec::new();
         for variant in VARIANTS {

@@ -4,9 +4,9 @@
 //! bodies of the primitives, the carrying of call sites, the names of barriers. Every file must
 //! come out byte for byte as in the real build.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use fulgurite_spec::VARIANTS;
+use fulgurite_spec::{PROBES, VARIANTS};
 
 use crate::build::{self, BuildArgs};
 use crate::copy;
@@ -16,6 +16,9 @@ use crate::workspace::{Workspace, read};
 /// Directory of the second bodies.
 const EMULATOR: &str = "kernels/gpu/src/emu";
 
+/// Where the PTX of some entries is.
+type Directory = fn(&Workspace) -> PathBuf;
+
 /// Builds both and compares.
 pub fn run(workspace: &Workspace) -> Result<()> {
     let arguments = BuildArgs::default();
@@ -24,16 +27,19 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let removed = copy_without_emulator(workspace, bare.root())?;
     build::run(&bare, &arguments)?;
     let mut problems = Vec::new();
-    for variant in VARIANTS {
-        let file = format!("{}.ptx", variant.entry);
-        if read(&workspace.ptx().join(&file))? != read(&bare.ptx().join(&file))? {
+    let variants = VARIANTS.iter().map(|variant| (variant.entry, Workspace::ptx as Directory));
+    let probes = PROBES.iter().map(|probe| (*probe, Workspace::probes as Directory));
+    let all: Vec<(&str, Directory)> = variants.chain(probes).collect();
+    for (entry, directory) in &all {
+        let file = format!("{entry}.ptx");
+        if read(&directory(workspace).join(&file))? != read(&directory(&bare).join(&file))? {
             problems.push(format!("{file} is another one without what serves the emulator"));
         }
     }
     if !problems.is_empty() {
         return Err(Error::Ptx(problems));
     }
-    let count = VARIANTS.len();
+    let count = all.len();
     println!("{count} PTX files are the same without the {removed} lines for the emulator");
     Ok(())
 }

@@ -26,7 +26,7 @@ pub unsafe fn named(probe: Probe) {
         let slot = Smem::base().plus(warp / 2 * 512 + own % 32 * 16);
         let mut round = 0;
         while round < ROUNDS {
-            if warp % 2 == 0 {
+            if warp.is_multiple_of(2) {
                 if round > 0 {
                     barrier::sync(empty, 64);
                 }

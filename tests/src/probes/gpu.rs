@@ -103,7 +103,7 @@ fn encode(tensor: &Tensor, address: u64) -> Result<TensorMap, String> {
     };
     // The binding's type carries the 64-byte alignment that the driver asks for.
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
-    // SAFETY: the arrays have rank (4), rank - 1 and rank elements; `map` is writable and aligned;
+    // SAFETY: the arrays have rank (4), rank - 1 and rank elements; `map` is writable and aligned,
     // the address is only stored.
     let code = unsafe {
         sys::cuTensorMapEncodeTiled(

@@ -49,7 +49,7 @@ fn a_box_is_stored_as_it_was_when_it_was_read() {
         let tensor = tensor.expect("nothing is wrong");
         for (index, unit) in tensor.chunks_exact(16).enumerate() {
             let (row, unit_of_row) = (index / 8, index % 8);
-            let writer = 2 * row + (unit_of_row ^ row % 8) / 4;
+            let writer = 2 * row + (unit_of_row ^ (row % 8)) / 4;
             assert_eq!(unit[..4], (writer as u32).to_le_bytes(), "row {row}, unit {unit_of_row}");
         }
     }
