@@ -19,6 +19,9 @@ pub struct Copy {
     pub kind: Kind,
 }
 
+/// Pieces of a box's rows, each with its global address.
+pub type Rows = Vec<(u64, Vec<u8>)>;
+
 /// The direction of a copy.
 #[derive(Clone, Debug)]
 pub enum Kind {
@@ -26,7 +29,7 @@ pub enum Kind {
     Load { bar: u32, phase: u32 },
     /// To global memory: the number of the thread's store, and once it has been read what goes to
     /// which address.
-    Store { number: u32, data: Option<Vec<(u64, Vec<u8>)>> },
+    Store { number: u32, data: Option<Rows> },
 }
 
 impl Copy {
@@ -181,7 +184,10 @@ impl Block {
                 self.do_load(map, smem, at, thread)?;
                 self.mbarrier_receive(bar, map.box_bytes(), phase)
             }
-            Kind::Store { .. } => self.do_store(index),
+            Kind::Store { number, data } => {
+                let (number, data) = (*number, data.take());
+                self.do_store(index, number, data)
+            }
         }
     }
 

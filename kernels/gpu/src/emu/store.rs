@@ -6,8 +6,8 @@
 
 use super::block::{Block, State};
 use super::clock::Agent;
-use super::copy::{Copy, Kind};
-use super::report::{Checked, Site, broken};
+use super::copy::{Copy, Kind, Rows};
+use super::report::{Checked, Site};
 use super::shared::{GRANULE, Load};
 use super::tensor_map::MapFields;
 
@@ -77,21 +77,17 @@ impl Block {
         stores.groups.push(stores.sites.len() as u32);
     }
 
-    /// Reads a store's box, or writes it if it has been read.
-    pub fn do_store(&mut self, index: usize) -> Checked {
-        let Copy { map, smem, at, thread, ref kind, .. } = self.copies[index];
-        let Kind::Store { number, data } = kind else {
-            return broken!(Malformed, "a load is no store");
-        };
-        let number = *number;
+    /// Reads the box of a pending store, or writes it if it has been read.
+    pub fn do_store(&mut self, index: usize, number: u32, data: Option<Rows>) -> Checked {
+        let Copy { map, smem, at, thread, .. } = self.copies[index];
         if let Some(data) = data {
             for (address, bytes) in data {
-                self.global().store(*address, bytes)?;
+                self.global().store(address, &bytes)?;
             }
             self.copies.remove(index);
         } else {
-            let data = self.read_box(&map, smem, at)?;
-            self.copies[index].kind = Kind::Store { number, data: Some(data) };
+            let data = Some(self.read_box(&map, smem, at)?);
+            self.copies[index].kind = Kind::Store { number, data };
         }
         if let State::OnStores { pending, read } = self.lanes[thread].state
             && self.stores_done(thread, pending, read)?
@@ -102,8 +98,8 @@ impl Block {
     }
 
     /// What of a box lies inside of the tensor, by rows, with their addresses.
-    fn read_box(&self, map: &MapFields, smem: u32, at: [u32; 4]) -> Checked<Vec<(u64, Vec<u8>)>> {
-        let mut data = Vec::new();
+    fn read_box(&self, map: &MapFields, smem: u32, at: [u32; 4]) -> Checked<Rows> {
+        let mut data = Rows::new();
         for row in 0..map.row_count() {
             let Some((address, part)) = map.row(at, row) else {
                 continue;
