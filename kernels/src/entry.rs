@@ -4,6 +4,7 @@
 //! The builder compiles entries in parallel, some at a time: it sets the cfg `selected` and a cfg
 //! of the name of each entry that it wants. Without `selected` all are compiled.
 #![allow(unexpected_cfgs, reason = "the names of entries stand in the variant table")]
+#![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
 use crate::{forward, mask};
 use fulgurite_gpu::{element, tma::MapAddress};
