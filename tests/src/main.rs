@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tests::{bench, verify};
+use tests::{bench, probes, verify};
 
 /// Checks Fulgurite's kernels against a float64 reference, and measures them.
 #[derive(Parser)]
@@ -27,6 +27,9 @@ enum Command {
     Plot(bench::PlotOptions),
     /// Put the text of a record between the marks of the README; needs no GPU
     Readme(bench::section::ReadmeOptions),
+    /// Run the probes whose names come from the input, for `verify`
+    #[command(hide = true)]
+    Probes(probes::process::Options),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::FirstUse(options) => bench::first_use::run(&options),
         Command::Plot(options) => bench::run_plot(&options),
         Command::Readme(options) => bench::section::run(&options),
+        Command::Probes(options) => probes::process::serve(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

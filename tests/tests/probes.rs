@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use fulgurite::emulator::{Mutation, Primitive};
 use fulgurite_spec::PROBES;
 use rayon::prelude::*;
-use tests::probes::Case;
 use tests::probes::cases::{all, check_exponentials, cover_the_table};
+use tests::probes::process::Remote;
+use tests::probes::{Case, Expected};
 
 /// Schedules that each probe and each planted error is run under.
 const SEEDS: u64 = 16;
@@ -17,13 +18,12 @@ fn every_probe_is_right_on_the_emulator() {
     for probe in PROBES {
         assert!(cases.iter().any(|case| case.entry == *probe), "{probe} has no case");
     }
+    let titles: BTreeSet<String> = cases.iter().map(Case::title).collect();
+    assert_eq!(titles.len(), cases.len(), "cases are found by their titles");
     assert!(cover_the_table(), "a kernel multiplies with a width that no probe has");
     cases.par_iter().for_each(|case| {
         for seed in 0..SEEDS {
-            let (seen, _) = case
-                .emulate(seed, None, false)
-                .unwrap_or_else(|fault| panic!("{}: {fault}", case.title()));
-            let checked = case.check(&seen);
+            let checked = case.check_emulated(seed);
             checked.unwrap_or_else(|wrong| panic!("{}, seed {seed}: {wrong}", case.title()));
         }
     });
@@ -73,6 +73,63 @@ fn planted_errors_are_noticed() {
     assert!(jobs.len() > 80, "only {} errors were planted", jobs.len());
     let unknown = survived.iter().filter(|(case, it)| equivalent(case, it).is_none());
     assert_eq!(unknown.count(), 0, "survivors that are not known as equivalent");
+}
+
+#[test]
+fn a_case_that_must_be_refused_is_wrong_if_it_runs() {
+    let cases = all();
+    let right = |case: &&Case| case.title() == "probe_load None at [0, 0, 0, 0]";
+    let right = cases.iter().find(right).expect("a case");
+    let Expected::Bits(seen) = right.expected.clone() else {
+        panic!("{:?}", right.expected);
+    };
+    let refused = Case { expected: Expected::Refused(seen), ..right.clone() };
+    let wrong = refused.check_emulated(0).expect_err("the emulator does not refuse it");
+    assert!(wrong.contains("not refused, the bits are right"), "{wrong}");
+    assert!(refused.is_refusal("CUDA_ERROR_ILLEGAL_INSTRUCTION"));
+    assert!(!right.is_refusal("CUDA_ERROR_ILLEGAL_INSTRUCTION"));
+}
+
+#[test]
+fn a_store_writes_whole_units_at_the_end_of_a_row() {
+    let title = "probe_store None at [56, 3, 1, 1]";
+    let case = all().into_iter().find(|case| case.title() == title).expect("a case");
+    let (seen, _) = case.emulate(0, None, false).expect("the probe is right");
+    // Seen on an H200: of columns 68 and 69, in bytes 3592 to 3595, the second is padding.
+    assert_eq!(seen.target[3592..3596], [0xb6, 0x31, 0x8e, 0x3c]);
+    assert_eq!(seen.target[3600..3712], case.target.bytes[3600..3712], "between the boxes' rows");
+}
+
+#[test]
+fn a_process_that_ends_fails_one_probe() {
+    // No machine has a device of this ordinal, so the process ends before it answers.
+    let program = env!("CARGO_BIN_EXE_fulgurite-check").into();
+    let mut remote = Remote::of(program, &["probes", "--device", "1000000"]);
+    for title in ["probe_store None at [0, 0, 0, 0]", "probe_shuffles"] {
+        let error = remote.run(title).expect_err("there is no such device");
+        assert!(error.contains("it ended with"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_process_takes_over_after_a_failure() {
+    const ANSWERS: &str = r#"
+        count=0
+        while read title; do
+            count=$((count + 1))
+            case $title in
+                fails) echo '{"Err": "illegal"}' ;;
+                dies) exit 7 ;;
+                *) echo '{"Ok": {"out": ['$count'], "target": []}}' ;;
+            esac
+        done"#;
+    let mut remote = Remote::of("sh".into(), &["-c", ANSWERS]);
+    let mut run = |title| remote.run(title).map(|seen| seen.out);
+    assert_eq!([run("a"), run("b")], [Ok(vec![1]), Ok(vec![2])]);
+    assert_eq!([run("fails"), run("c")], [Err("illegal".to_owned()), Ok(vec![1])]);
+    assert!(run("dies").is_err_and(|error| error.contains("it ended with")));
+    assert_eq!(run("d"), Ok(vec![1]));
 }
 
 #[test]

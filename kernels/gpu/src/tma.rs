@@ -39,7 +39,8 @@ pub fn prefetch(map: MapAddress) {
 /// Starts the copy of one box into shared memory at `to`; its bytes count towards the phase of
 /// `bar`. Elements outside the tensor arrive as zeros.
 ///
-/// `at`: coordinates of the box's first element (column, row, head, batch).
+/// `at`: coordinates of the box's first element (column, row, head, batch). They are signed; the
+/// column must be a multiple of 16 bytes, or the kernel ends with an illegal instruction.
 ///
 /// # Safety
 /// `to` is 1024-byte aligned with room for the map's box, nobody reads or writes that room before
@@ -52,9 +53,11 @@ pub unsafe fn load(to: Smem, map: MapAddress, bar: Smem, at: [u32; 4]) {
 }
 
 /// Starts the copy of one box from shared memory at `from` to the tensor; it belongs to the next
-/// group that this thread closes. Elements outside the tensor are left out.
+/// group that this thread closes. Elements outside the tensor are left out, but for those in the 16
+/// bytes in which a row of the tensor ends: there the padding is written too.
 ///
-/// `at`: coordinates of the box's first element (column, row, head, batch).
+/// `at`: coordinates of the box's first element (column, row, head, batch). The column must be a
+/// multiple of 16 bytes and none of them negative, or the kernel ends with an illegal instruction.
 ///
 /// # Safety
 /// `from` is 1024-byte aligned and holds the box in the map's swizzle; what threads stored there

@@ -17,10 +17,17 @@ pub fn all() -> Vec<Case> {
     let mut cases = vec![rounding(), exponentials(), shuffles(), exchange(), named()];
     cases.extend([matrices(false), matrices(true), phases(), relay(), stored_product()]);
     for swizzle in [Swizzle::None, Swizzle::Bytes32, Swizzle::Bytes64, Swizzle::Bytes128] {
-        // Inside; across the ends; wholly before the first row; with columns before the first.
-        for at in [[0; 4], [56, 3, 1, 1], [0, u32::MAX - 5, 0, 0], [u32::MAX - 2, 5, 0, 1]] {
+        // Inside; across the ends; wholly below the last row; wholly beyond the last column.
+        for at in [[0; 4], [56, 3, 1, 1], [0, 7, 0, 0], [72, 2, 0, 0]] {
             cases.extend([load(swizzle, at), store(swizzle, at)]);
         }
+        // Wholly before the first row; across the first column and the last row; across all starts.
+        cases.extend([[0, -6, 0, 0], [-8, 5, 0, 1], [-8, -2, -1, 0]].map(|at| load(swizzle, at)));
+    }
+    for swizzle in [Swizzle::None, Swizzle::Bytes128] {
+        let loads = [[4, 0, 0, 0], [-3, 5, 0, 1]].map(|at| load(swizzle, at));
+        let stores = [[4, 0, 0, 0], [0, -6, 0, 0], [-8, 5, 0, 1]].map(|at| store(swizzle, at));
+        cases.extend(loads.into_iter().chain(stores).map(refused));
     }
     for entry in PROBES.iter().filter(|entry| entry.contains("product_") && entry.contains("f16")) {
         let (dtype, width) = entry.trim_start_matches("probe_product_").split_once("_n").unwrap();
@@ -254,24 +261,32 @@ fn ragged(swizzle: Swizzle) -> Tensor {
     tensor([69, 7, 2, 2], [columns, 5, 2, 1], swizzle)
 }
 
-fn load(swizzle: Swizzle, at: [u32; 4]) -> Case {
+fn load(swizzle: Swizzle, place: [i32; 4]) -> Case {
+    let at = place.map(|coordinate| coordinate as u32);
     let source = ragged(swizzle);
     let out = image(&source, at);
     let box_bytes = out.len() as u32;
-    let name = format!("{swizzle:?} at {:?}", at.map(|x| x as i32));
+    let name = format!("{swizzle:?} at {place:?}");
     Case { name, source, at, box_bytes, ..plain("probe_load", Vec::new(), out) }
 }
 
-fn store(swizzle: Swizzle, at: [u32; 4]) -> Case {
+fn store(swizzle: Swizzle, place: [i32; 4]) -> Case {
+    let at = place.map(|coordinate| coordinate as u32);
     let target = ragged(swizzle);
     let mut after = target.clone();
     let box_bytes = image(&target, at).len();
     let input = bytes((0..box_bytes / 4).map(|index| noise(1000 + index)));
     put(&mut after, at, &input);
     let expected = Expected::Bits(Seen { out: Vec::new(), target: after.bytes });
-    let name = format!("{swizzle:?} at {:?}", at.map(|x| x as i32));
+    let name = format!("{swizzle:?} at {place:?}");
     let box_bytes = box_bytes as u32;
     Case { name, target, at, box_bytes, expected, ..plain("probe_store", input, Vec::new()) }
+}
+
+/// The same box, where the copy engine takes none.
+fn refused(case: Case) -> Case {
+    let Expected::Bits(seen) = case.expected else { return case };
+    Case { expected: Expected::Refused(seen), ..case }
 }
 
 fn relay() -> Case {

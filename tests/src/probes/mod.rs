@@ -1,16 +1,19 @@
 //! Probes: single primitives on a GPU and on the emulator, bit for bit the same.
 //!
-//! [`cases`] says what is launched and what must come of it; [`gpu`] launches on a GPU.
+//! [`cases`] says what is launched and what must come of it; [`gpu`] launches on a GPU, [`process`]
+//! does so in a process of its own.
 
 pub mod cases;
 pub mod gpu;
 mod layout;
+pub mod process;
 
-use fulgurite::emulator::{Fault, Global, Mutation, Outcome};
+use fulgurite::emulator::{Fault, FaultKind, Global, Mutation, Outcome};
 use fulgurite_gpu::emu::{self, MapFields};
 use fulgurite_kernels::probe::entry;
 use fulgurite_spec::probes::{PROBE_SMEM_BYTES, PROBE_THREADS};
 use fulgurite_spec::{ProbeParams, ProbeScalars, TensorMap};
+use serde::{Deserialize, Serialize};
 
 /// What memory holds that a probe may write and has not written.
 pub const UNTOUCHED: u8 = 0xa5;
@@ -46,7 +49,7 @@ pub struct Case {
 }
 
 /// What a probe leaves behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The output.
     pub out: Vec<u8>,
@@ -59,6 +62,8 @@ pub struct Seen {
 pub enum Expected {
     /// These bits.
     Bits(Seen),
+    /// Nothing: the copy engine refuses the box. These bits would be there if it did not.
+    Refused(Seen),
     /// `2^a`, `log2(b)`, `2^c`, `log2(d)` of the input, as near as the instructions are documented
     /// to come; GPU and emulator need not agree in every bit.
     Exponentials,
@@ -73,7 +78,7 @@ impl Case {
     /// Memory that may be written, before the launch.
     pub fn blank(&self) -> Seen {
         let out_bytes = match &self.expected {
-            Expected::Bits(seen) => seen.out.len(),
+            Expected::Bits(seen) | Expected::Refused(seen) => seen.out.len(),
             Expected::Exponentials => self.input.len(),
         };
         Seen { out: vec![UNTOUCHED; out_bytes], target: self.target.bytes.clone() }
@@ -93,7 +98,33 @@ impl Case {
     pub fn check(&self, seen: &Seen) -> Result<(), String> {
         match &self.expected {
             Expected::Bits(expected) => seen.same_as(expected),
+            Expected::Refused(expected) => Err(match seen.same_as(expected) {
+                Ok(()) => "it is not refused, the bits are right".to_owned(),
+                Err(wrong) => format!("it is not refused, and {wrong}"),
+            }),
             Expected::Exponentials => cases::check_exponentials(&self.input, &seen.out),
+        }
+    }
+
+    /// Whether this is how a GPU refuses.
+    pub fn is_refusal(&self, error: &str) -> bool {
+        matches!(self.expected, Expected::Refused(_)) && error.contains("ILLEGAL_INSTRUCTION")
+    }
+
+    /// Runs the case on the emulator and checks what it leaves behind, which is nothing if the
+    /// emulator refuses it as it should.
+    ///
+    /// # Errors
+    /// The rule that the probe broke, or the first place that is wrong.
+    pub fn check_emulated(&self, seed: u64) -> Result<Option<Seen>, String> {
+        match (self.emulate(seed, None, false), &self.expected) {
+            (Err(fault), Expected::Refused(_)) if fault.kind == FaultKind::Malformed => Ok(None),
+            (Err(fault), _) => Err(fault.to_string()),
+            (Ok((seen, _)), _) => {
+                let checked = self.check(&seen);
+                checked.map_err(|wrong| format!("on the emulator, seed {seed}: {wrong}"))?;
+                Ok(Some(seen))
+            }
         }
     }
 
@@ -140,25 +171,32 @@ impl Seen {
     /// Whether both are the same.
     ///
     /// # Errors
-    /// The first word that differs.
+    /// Where they differ, and the first bytes there.
     pub fn same_as(&self, other: &Seen) -> Result<(), String> {
-        for (name, a, b) in
-            [("out", &self.out, &other.out), ("target", &self.target, &other.target)]
-        {
-            let differs = |(a, b): (&[u8], &[u8])| a != b;
-            if let Some(word) = a.chunks(4).zip(b.chunks(4)).position(differs) {
-                let count = a.chunks(4).zip(b.chunks(4)).filter(|pair| differs(*pair)).count();
-                let (a, b) = (&a[4 * word..], &b[4 * word..]);
-                return Err(format!(
-                    "{count} words of {name} differ, first at byte {}: {:02x?}, not {:02x?}",
-                    4 * word,
-                    &a[..a.len().min(4)],
-                    &b[..b.len().min(4)]
-                ));
-            }
-        }
-        Ok(())
+        compare("out", &self.out, &other.out)?;
+        compare("target", &self.target, &other.target)
     }
+}
+
+/// Pieces of differing bytes that a message lists.
+const LISTED: usize = 12;
+
+fn compare(name: &str, a: &[u8], b: &[u8]) -> Result<(), String> {
+    let differing: Vec<usize> =
+        (0..a.len().max(b.len())).filter(|n| a.get(*n) != b.get(*n)).collect();
+    let Some(first) = differing.first() else {
+        return Ok(());
+    };
+    let mut message = format!("{} bytes of {name} differ:", differing.len());
+    let mut pieces = differing.chunk_by(|before, next| before + 1 == *next);
+    for piece in pieces.by_ref().take(LISTED) {
+        message += &format!(" {}..{},", piece[0], piece[0] + piece.len());
+    }
+    if pieces.next().is_some() {
+        message += " ...,";
+    }
+    let near = |bytes: &[u8]| bytes.iter().skip(*first).take(8).copied().collect::<Vec<u8>>();
+    Err(message + &format!(" from the first on {:02x?}, not {:02x?}", near(a), near(b)))
 }
 
 /// Parameters at an address that suits tensor maps.

@@ -61,6 +61,10 @@ pub struct Options {
     /// Run the emulator under this one schedule, the seed of a report
     #[arg(long, value_name = "SEED")]
     pub replay: Option<u64>,
+    /// Have the GPU refuse the probes that it must refuse as well. Each ends its context, and the
+    /// driver logs an illegal instruction (Xid 13)
+    #[arg(long)]
+    pub provoke: bool,
     /// Print how many products, copied bytes and barrier operations the kernels take per tile
     #[arg(long)]
     pub stats: bool,

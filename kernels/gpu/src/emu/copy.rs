@@ -78,6 +78,7 @@ impl Block {
     /// Issues the copy of a box to `to`; its bytes count for `bar`.
     pub fn tma_load(&mut self, to: u32, map: u64, bar: u32, at: [u32; 4], site: Site) -> Checked {
         let map = self.box_at(to, map)?;
+        map.check_load(at)?;
         let bytes = map.box_bytes();
         let (agent, phase) = self.mbarrier_for_copy(bar, site)?;
         let first = self.shared.granule(to)?;

@@ -45,13 +45,14 @@ impl Block {
     /// Issues the copy of a box at `from` to global memory.
     pub fn tma_store(&mut self, from: u32, map: u64, at: [u32; 4], site: Site) -> Checked {
         let map = self.box_at(from, map)?;
+        map.check_store(at)?;
         let (thread, writer) = (self.current, self.writer());
         let stores = self.stores_of(thread);
         stores.sites.push(site);
         let (agent, number) = (stores.agent, stores.sites.len() as u32);
         stores.open.push((number, map, at));
         for row in 0..map.row_count() {
-            let Some((address, part)) = map.row(at, row) else {
+            let Some((address, part)) = map.stored_row(at, row) else {
                 continue;
             };
             self.global().will_store(address, part.len(), writer)?;
@@ -97,11 +98,11 @@ impl Block {
         Ok(())
     }
 
-    /// What of a box lies inside of the tensor, by rows, with their addresses.
+    /// What a store writes of a box, by rows, with their addresses.
     fn read_box(&self, map: &MapFields, smem: u32, at: [u32; 4]) -> Checked<Rows> {
         let mut data = Rows::new();
         for row in 0..map.row_count() {
-            let Some((address, part)) = map.row(at, row) else {
+            let Some((address, part)) = map.stored_row(at, row) else {
                 continue;
             };
             let mut bytes = Vec::with_capacity(part.len());
@@ -139,7 +140,7 @@ impl Block {
         }
         self.clocks[thread].raise(agent, covered);
         for (_, map, at) in complete {
-            for (address, part) in (0..map.row_count()).filter_map(|row| map.row(at, row)) {
+            for (address, part) in (0..map.row_count()).filter_map(|row| map.stored_row(at, row)) {
                 self.global().stored(address, part.len(), self.number_of(thread))?;
             }
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use fulgurite_spec::TensorMap;
 
 use super::report::{Checked, broken};
+use super::shared::GRANULE;
 
 /// First word of every map, so that a map of the driver is not taken for one.
 const MAGIC: u64 = 0x6675_6c67_7572_6974;
@@ -150,6 +151,34 @@ impl MapFields {
         let end = (first + i64::from(self.box_dims[0])).clamp(start, end);
         let byte = |column: i64| ((column - first) * element) as u32;
         (start < end).then(|| (address + (start * element) as u64, byte(start)..byte(end)))
+    }
+
+    /// What a store writes of that row: whole units of 16 bytes. Where the tensor's row ends within
+    /// one, the rest of the unit is written too, as an H200 does.
+    pub(crate) fn stored_row(&self, at: [u32; 4], row: u32) -> Option<(u64, Range<u32>)> {
+        let (address, part) = self.row(at, row)?;
+        Some((address, part.start..part.end.next_multiple_of(GRANULE)))
+    }
+
+    /// Refuses coordinates at which the copy engine loads no box.
+    pub(crate) fn check_load(&self, at: [u32; 4]) -> Checked {
+        let column = at[0] as i32;
+        if i64::from(column) * i64::from(self.element_bytes) % i64::from(GRANULE) != 0 {
+            return broken!(
+                Malformed,
+                "a box at column {column}, which is no multiple of 16 bytes"
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses coordinates at which the copy engine stores no box.
+    pub(crate) fn check_store(&self, at: [u32; 4]) -> Checked {
+        let signed = at.map(|coordinate| coordinate as i32);
+        if signed.iter().any(|coordinate| *coordinate < 0) {
+            return broken!(Malformed, "a box at {signed:?}: a store takes no negative coordinate");
+        }
+        self.check_load(at)
     }
 
     /// Rows of a box.

@@ -48,7 +48,7 @@ fn boxes_are_cut_strided_and_swizzled() {
         (8, Swizzle::None),
     ];
     for (columns, swizzle) in shapes {
-        for at in [[0, 0, 0, 0], [8, 3, 1, 1], [0, u32::MAX, 0, 0], [u32::MAX - 3, 6, 1, 0]] {
+        for at in [[0, 0, 0, 0], [8, 3, 1, 1], [0, u32::MAX, 0, 0], [u32::MAX - 7, 6, 1, 0]] {
             // Rows of 72 elements of which 70 count, 7 rows, 2 heads, 2 batch entries.
             let dims = [70, 7, 2, 2];
             let stride_bytes = [144, 144 * 7, 144 * 14];

@@ -223,6 +223,11 @@ fn operands_that_are_not_well_formed() {
         let bar = start(true);
         load(map, bar, Smem::base().plus(128), BOX_BYTES);
     });
+    expect(FaultKind::Malformed, &["tma::load", "column -4, which is no multiple"], |map| {
+        let bar = start(true);
+        // SAFETY: planted.
+        unsafe { tma::load(Smem::base(), map, bar, [4_u32.wrapping_neg(), 0, 0, 0]) }
+    });
     expect(FaultKind::Malformed, &["base offset"], |map| {
         let bar = start(true);
         load(map, bar, Smem::base(), BOX_BYTES);

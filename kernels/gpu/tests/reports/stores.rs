@@ -111,6 +111,12 @@ fn stores_that_are_left_open_or_go_wrong() {
         // SAFETY: planted.
         store_box_to(map, || unsafe { tma::store(map, Smem::base().plus(128), [0; 4]) });
     });
+    for (at, word) in [([0, u32::MAX, 0, 0], "negative"), ([4, 0, 0, 0], "multiple of 16 bytes")] {
+        expect_storing(FaultKind::Malformed, &["tma::store", word], |map| {
+            // SAFETY: planted.
+            store_box_to(map, || unsafe { tma::store(map, Smem::base(), at) });
+        });
+    }
     expect(FaultKind::OutOfBounds, &["tma::store", "tensor, which is read-only"], |map| {
         store_box_to(map, || ());
     });
