@@ -61,6 +61,7 @@ mod driver;
 pub mod emulator;
 mod error;
 mod forward;
+mod jobs;
 mod launch;
 mod layout;
 mod module;

@@ -9,14 +9,9 @@ use crate::check::{
     accepts, check_address, check_device, check_dtypes, check_shapes, check_sizes, lse_elements,
     scale_log2, select, tensors,
 };
+use crate::jobs::job_order;
 use crate::module::index;
-use crate::{DeviceFacts, Dtype, Error, Forward, Mask, Pointers, TensorMapSpec};
-
-/// Jobs that the kernels count with 32-bit integers, a round of the grid beyond the last included.
-const JOB_LIMIT: u32 = i32::MAX as u32;
-
-/// L2 cache that the K and V of one section of heads may fill.
-const SECTION_BYTES: u128 = 32 << 20;
+use crate::{DeviceFacts, Dtype, Error, Forward, Pointers, TensorMapSpec};
 
 /// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
 const TENSOR_ALIGNMENT_BYTES: u64 = 16;
@@ -236,56 +231,6 @@ pub struct BufferLengths {
     pub out: usize,
     /// Buffer of the log-sum-exp, if there is one.
     pub lse: Option<usize>,
-}
-
-/// Blocks of the grid and the order in which they take the jobs.
-fn job_order(
-    request: &Forward,
-    tile: &Tile,
-    device: &DeviceFacts,
-) -> Result<(u32, JobOrder), Error> {
-    let Forward { q, mask, .. } = request;
-    let q_tile_count = q.rows().div_ceil(tile.q_rows() as usize) as u128;
-    // Sizes are below 2^32, so that the products fit 128 bits.
-    let batch_head_count = q.batch() as u128 * q.heads() as u128;
-    let got = q_tile_count * batch_head_count;
-    if got > u128::from(JOB_LIMIT) || batch_head_count > u128::from(JOB_LIMIT) {
-        return Err(Error::TooManyJobs { got: got.max(batch_head_count), limit: JOB_LIMIT });
-    }
-    let (q_tile_count, batch_head_count) = (q_tile_count as u32, batch_head_count as u32);
-    let cta_count = (got as u32).min(device.sm_count.max(1));
-    if cta_count == 0 {
-        return Ok((0, JobOrder::even(0, 0, 1)));
-    }
-    let order = match mask {
-        Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
-        Mask::Causal => {
-            let section_heads = section_heads(request, q_tile_count, batch_head_count, cta_count);
-            JobOrder::growing(q_tile_count, batch_head_count, section_heads, cta_count)
-        }
-    };
-    Ok((cta_count, order))
-}
-
-/// Heads of a section of a causal call: as many, in powers of two, as have their K and V in L2
-/// together, but enough to give the grid one and a half rounds of jobs.
-fn section_heads(
-    request: &Forward,
-    q_tile_count: u32,
-    batch_head_count: u32,
-    cta_count: u32,
-) -> u32 {
-    let Forward { q, k, .. } = request;
-    let group_size = (q.heads() / k.heads()) as u128;
-    let kv_head_bytes = 2 * k.rows() as u128 * k.head_dim() as u128 * k.dtype.bytes() as u128;
-    let fits = |heads: u32| u128::from(heads).div_ceil(group_size) * kv_head_bytes <= SECTION_BYTES;
-    let few =
-        |heads: u32| u64::from(heads) * u64::from(q_tile_count) * 2 < u64::from(cta_count) * 3;
-    let mut heads = 1;
-    while heads * 2 <= batch_head_count && (fits(heads * 2) || few(heads)) {
-        heads *= 2;
-    }
-    heads
 }
 
 fn wrong(variant: &Variant, request: &Forward) -> Error {

@@ -4,8 +4,30 @@
 
 use fulgurite_gpu::{
     frag::{self, Accum},
-    math,
+    math, warp,
 };
+
+/// What the two rows' new maxima ask for.
+#[derive(Clone, Copy)]
+pub struct Growth {
+    /// Added to the scaled scores before the exponential.
+    shift: [f32; 2],
+    /// The factor by which earlier results shrink.
+    pub rescale: [f32; 2],
+}
+
+impl Growth {
+    /// Whether any row of the warp has grown; if not, all factors are exactly 1.
+    ///
+    /// # Safety
+    /// All threads of the warp call it.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn in_warp(&self) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { warp::any(self.rescale[0] != 1.0 || self.rescale[1] != 1.0) }
+    }
+}
 
 /// State of the two rows that a thread holds.
 #[derive(Clone, Copy)]
@@ -25,13 +47,12 @@ impl OnlineSoftmax {
         OnlineSoftmax { scale_log2, row_max: [f32::NEG_INFINITY; 2], row_sum: [0.0; 2] }
     }
 
-    /// Turns one tile of scores into probabilities relative to the new maximum and returns the
-    /// factor by which each row's earlier results shrink.
+    /// Takes one tile of scores into the maxima.
     ///
     /// With `EDGE` a row may have no key yet: its maximum stays `-inf`, and 0 takes its place in
     /// the exponents, so that masked scores give 0 and not NaN.
     #[inline(always)]
-    pub fn step<const EDGE: bool, const N: u32>(&mut self, scores: &mut Accum<N>) -> [f32; 2] {
+    pub fn grow<const EDGE: bool, const N: u32>(&mut self, scores: &Accum<N>) -> Growth {
         let row_max = scores.row_max(self.row_max);
         let mut shift = [0.0; 2];
         let mut rescale = [0.0; 2];
@@ -43,13 +64,30 @@ impl OnlineSoftmax {
             rescale[half] = math::exp2(math::fma(self.row_max[half], self.scale_log2, shift[half]));
             half += 1;
         }
-        let sum = scores.exp2_rows(self.scale_log2, shift);
-        self.row_sum = [
-            math::fma(self.row_sum[0], rescale[0], sum[0]),
-            math::fma(self.row_sum[1], rescale[1], sum[1]),
-        ];
         self.row_max = row_max;
-        rescale
+        Growth { shift, rescale }
+    }
+
+    /// Turns the scores that the maxima have grown by into probabilities, and sums them.
+    ///
+    /// `RESCALE_FIRST` says when the factors of the earlier results are computed: before the
+    /// exponentials, because the sums start from the rescaled ones, or after them. ptxas keeps that
+    /// order, and rescales the output among the exponentials only if the factors come first.
+    #[inline(always)]
+    pub fn add<const RESCALE_FIRST: bool, const N: u32>(
+        &mut self,
+        scores: &mut Accum<N>,
+        growth: &Growth,
+    ) {
+        let [low, high] = growth.rescale;
+        if RESCALE_FIRST {
+            let start = [self.row_sum[0] * low, self.row_sum[1] * high];
+            self.row_sum = scores.exp2_rows(self.scale_log2, growth.shift, start);
+        } else {
+            let sum = scores.exp2_rows(self.scale_log2, growth.shift, [0.0; 2]);
+            self.row_sum =
+                [math::fma(self.row_sum[0], low, sum[0]), math::fma(self.row_sum[1], high, sum[1])];
+        }
     }
 
     /// Closes the rows: the factor that normalises the output (0 for a row without keys) and the

@@ -92,11 +92,11 @@ impl<const N: u32> Accum<N> {
         [reduce_quad(even[0].max(odd[0]), f32::max), reduce_quad(even[1].max(odd[1]), f32::max)]
     }
 
-    /// Replaces every element `x` by `2^(x * scale + shift[half])` and returns the thread's part
-    /// of the row sums.
+    /// Replaces every element `x` by `2^(x * scale + shift[half])` and returns the thread's part of
+    /// the row sums, added to `start`.
     #[inline(always)]
-    pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2]) -> [f32; 2] {
-        let mut even = [0.0; 2];
+    pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2], start: [f32; 2]) -> [f32; 2] {
+        let mut even = start;
         let mut odd = [0.0; 2];
         let mut i = 0;
         while i < Self::LEN {

@@ -67,3 +67,15 @@ pub unsafe fn wait(bar: Smem, parity: u32) {
     // SAFETY: the caller's contract is the instruction's.
     while !unsafe { imp::mbarrier_try_wait(bar.0, parity) } {}
 }
+
+/// Whether the phase with this parity has completed, without waiting: asked early, the answer is
+/// there when it is needed, and [`wait`] can be left out.
+///
+/// # Safety
+/// As [`wait`].
+#[inline(always)]
+#[track_caller]
+pub unsafe fn is_complete(bar: Smem, parity: u32) -> bool {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::mbarrier_test_wait(bar.0, parity) }
+}

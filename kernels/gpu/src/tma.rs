@@ -36,6 +36,15 @@ pub fn prefetch(map: MapAddress) {
     unsafe { imp::tma_prefetch(map.0) }
 }
 
+/// How long the L2 cache shall keep what a copy reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Until anything else needs the room: read once.
+    Short,
+    /// Longer than anything else: read again by other blocks.
+    Long,
+}
+
 /// Starts the copy of one box into shared memory at `to`; its bytes count towards the phase of
 /// `bar`. Elements outside the tensor arrive as zeros.
 ///
@@ -47,9 +56,9 @@ pub fn prefetch(map: MapAddress) {
 /// `bar` completes the phase, and the phase expects the bytes of this box.
 #[inline(always)]
 #[track_caller]
-pub unsafe fn load(to: Smem, map: MapAddress, bar: Smem, at: [u32; 4]) {
+pub unsafe fn load(to: Smem, map: MapAddress, bar: Smem, at: [u32; 4], keep: Keep) {
     // SAFETY: the caller's contract is the instruction's.
-    unsafe { imp::tma_load_4d(to.0, map.0, bar.0, at) }
+    unsafe { imp::tma_load_4d(to.0, map.0, bar.0, at, keep) }
 }
 
 /// Starts the copy of one box from shared memory at `from` to the tensor; it belongs to the next

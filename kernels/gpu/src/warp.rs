@@ -31,3 +31,13 @@ pub unsafe fn broadcast_first(value: u32) -> u32 {
 pub unsafe fn ballot(vote: bool) -> u32 {
     imp::ballot(vote)
 }
+
+/// Whether any thread of the warp votes `true`.
+///
+/// # Safety
+/// All threads of the warp call it.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn any(vote: bool) -> bool {
+    imp::any(vote)
+}

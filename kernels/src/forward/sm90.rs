@@ -28,7 +28,7 @@ use fulgurite_gpu::{
     registers::{self, Budget},
     smem::Smem,
     thread,
-    tma::{self, MapAddress},
+    tma::{self, Keep, MapAddress},
 };
 use fulgurite_spec::{
     FwdScalars, LaunchSpec, SmemPlan, Tile,
@@ -240,7 +240,7 @@ unsafe fn load_q(call: &Call, tile: &Tile, plan: &SmemPlan, cursor: &mut Cursor,
             while panel < tile.panels() {
                 let at = [panel * PANEL_COLUMNS, row, head, batch];
                 let to = to.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES);
-                tma::load(to, call.maps, full, at);
+                tma::load(to, call.maps, full, at, Keep::Short);
                 panel += 1;
             }
         }
@@ -276,7 +276,8 @@ unsafe fn load_kv(
         let mut panel = 0;
         while panel < tile.panels() {
             let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, batch];
-            tma::load(to.plus(panel * tile.kv_panel_bytes()), call.maps.plus(map), full, at);
+            let to = to.plus(panel * tile.kv_panel_bytes());
+            tma::load(to, call.maps.plus(map), full, at, Keep::Long);
             panel += 1;
         }
     }

@@ -118,7 +118,7 @@ pub unsafe fn fill(probe: Probe, to: Smem, bar: Smem, boxes: u32) {
     // SAFETY: the caller's contract.
     unsafe {
         mbarrier::arrive_expect(bar, probe.scalars.box_bytes);
-        tma::load(to, probe.source, bar, below(probe, boxes));
+        tma::load(to, probe.source, bar, below(probe, boxes), tma::Keep::Short);
     }
 }
 

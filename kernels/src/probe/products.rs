@@ -37,7 +37,13 @@ pub unsafe fn of_loads<T: Element, const N: u32>(probe: Probe) {
             let mut block = 0;
             while block < blocks {
                 let to = Smem::base().plus(block * BLOCK_BYTES);
-                tma::load(to, probe.source, mbarrier_at(0), [0, 64 * block, 0, 0]);
+                tma::load(
+                    to,
+                    probe.source,
+                    mbarrier_at(0),
+                    [0, 64 * block, 0, 0],
+                    tma::Keep::Short,
+                );
                 block += 1;
             }
         }

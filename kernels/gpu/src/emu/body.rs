@@ -15,6 +15,7 @@ use crate::emu::mutation::Change;
 use crate::emu::report::{Primitive, broken, place};
 use crate::emu::tensor_core::POISON;
 use crate::registers::Budget;
+use crate::tma::Keep;
 use fulgurite_spec::Dtype;
 
 pub fn thread_index() -> u32 {
@@ -86,6 +87,11 @@ pub fn broadcast_first(value: u32) -> u32 {
 pub fn ballot(vote: bool) -> u32 {
     let request = Request::Shuffle { from: Shuffle::Ballot, value: vote.into() };
     collective(Primitive::Shuffle, Location::caller(), request)[0]
+}
+
+#[track_caller]
+pub fn any(vote: bool) -> bool {
+    ballot(vote) != 0
 }
 
 fn words(bytes: [u8; 16]) -> [u32; 4] {
@@ -272,6 +278,17 @@ pub unsafe fn mbarrier_try_wait(bar: u32, parity: u32) -> bool {
 }
 
 #[track_caller]
+pub unsafe fn mbarrier_test_wait(bar: u32, parity: u32) -> bool {
+    let site = Location::caller();
+    let parity = match planted(Primitive::MbarrierWait, site, bar) {
+        Some(Change::Drop) => return true,
+        Some(Change::Flip) => parity ^ 1,
+        _ => parity,
+    };
+    act(Primitive::MbarrierWait, site, |block| block.mbarrier_test(bar, parity))
+}
+
+#[track_caller]
 fn set_registers(primitive: Primitive, grow: bool, count: u32) {
     let site = Location::caller();
     if with(|block| block.planted(primitive, site, "")).is_none() {
@@ -295,7 +312,7 @@ pub unsafe fn tma_prefetch(map: u64) {
 }
 
 #[track_caller]
-pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4]) {
+pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4], _keep: Keep) {
     let site = Location::caller();
     if planted(Primitive::TmaLoad, site, bar).is_none() {
         act(Primitive::TmaLoad, site, |block| block.tma_load(to, map, bar, at, site));

@@ -1,5 +1,6 @@
 //! The copy engine.
 
+use crate::tma::Keep;
 use core::arch::asm;
 
 #[inline(always)]
@@ -7,15 +8,26 @@ pub unsafe fn tma_prefetch(map: u64) {
     unsafe { asm!("prefetch.tensormap [{0}];", in(reg64) map, options(nostack)) }
 }
 
+/// The policy as `createpolicy.fractional` would encode it for all of the accesses: constants of
+/// the chip, the same in CUTLASS's `TMA::CacheHintSm90`.
+const fn policy(keep: Keep) -> u64 {
+    match keep {
+        Keep::Short => 0x12f0_0000_0000_0000,
+        Keep::Long => 0x14f0_0000_0000_0000,
+    }
+}
+
 #[inline(always)]
-pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4]) {
+pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4], keep: Keep) {
+    let keep = policy(keep);
     unsafe {
         asm!(
-            "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes \
-             [{to}], [{map}, {{{x}, {y}, {z}, {w}}}], [{bar}];",
+            "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes\
+             .L2::cache_hint \
+             [{to}], [{map}, {{{x}, {y}, {z}, {w}}}], [{bar}], {keep};",
             to = in(reg32) to, map = in(reg64) map, bar = in(reg32) bar,
             x = in(reg32) at[0], y = in(reg32) at[1], z = in(reg32) at[2], w = in(reg32) at[3],
-            options(nostack),
+            keep = in(reg64) keep, options(nostack),
         );
     }
 }

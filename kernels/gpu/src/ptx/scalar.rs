@@ -111,6 +111,21 @@ pub fn ballot(vote: bool) -> u32 {
 }
 
 #[inline(always)]
+pub fn any(vote: bool) -> bool {
+    let any: u32;
+    unsafe {
+        asm!(
+            "{{ .reg .pred p;",
+            "setp.ne.u32 p, {vote}, 0;",
+            "vote.sync.any.pred p, p, -1;",
+            "selp.b32 {any}, 1, 0, p; }}",
+            any = out(reg32) any, vote = in(reg32) vote as u32, options(nomem, nostack),
+        );
+    }
+    any != 0
+}
+
+#[inline(always)]
 pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
     let (a, b, c, d);
     unsafe {

@@ -1,0 +1,145 @@
+//! How a consumer hands over: buffers from and to the producer, turns to the other consumers.
+
+use super::{Consumer, Shape};
+use crate::forward::sm90::TURN;
+use fulgurite_gpu::{barrier, mbarrier, smem::Smem, thread};
+use fulgurite_spec::tile::WARPGROUP_THREADS;
+
+impl<T, M, S: Shape, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, M, S, D, KV, W> {
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn wait_q(&self) {
+        // SAFETY: `start` initialised the barrier.
+        unsafe { mbarrier::wait(self.call.bar(S::PLAN.q_full, self.q.stage), self.q.parity) }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn wait_k(&self) {
+        // SAFETY: `start` initialised the barrier.
+        unsafe { mbarrier::wait(self.call.bar(S::PLAN.k_full, self.k.stage), self.k.parity) }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn wait_v(&self) {
+        // SAFETY: `start` initialised the barrier.
+        unsafe { mbarrier::wait(self.call.bar(S::PLAN.v_full, self.v.stage), self.v.parity) }
+    }
+
+    /// Asks for the next tiles of K and V while the softmax has work for the time that the answer
+    /// takes; most often they are there.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn look_ahead(&mut self) {
+        // SAFETY: `start` initialised the barriers.
+        unsafe {
+            let k = self.call.bar(S::PLAN.k_full, self.k.stage);
+            let v = self.call.bar(S::PLAN.v_full, self.v.stage);
+            self.ready = [
+                u32::from(mbarrier::is_complete(k, self.k.parity)),
+                u32::from(mbarrier::is_complete(v, self.v.parity)),
+            ];
+        }
+    }
+
+    /// Waits for the next tile of K, if `look_ahead` did not see it.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn wait_next_k(&self) {
+        if self.ready[0] == 0 {
+            // SAFETY: as `wait_k`.
+            unsafe { self.wait_k() }
+        }
+    }
+
+    /// The same for V.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn wait_next_v(&self) {
+        if self.ready[1] == 0 {
+            // SAFETY: as `wait_v`.
+            unsafe { self.wait_v() }
+        }
+    }
+
+    /// Whether Q is given back at once after its last product, so that the next one is on its way
+    /// while this product's softmax still runs. Where Q has no second buffer (head dims 192 and
+    /// 256) that is worth 2 to 3 %; elsewhere nothing, and ptxas' schedule gets worse.
+    const RELEASES_Q_EARLY: bool = S::TILE.q_parts == S::TILE.consumers;
+
+    /// Gives the job's Q back, if that is done early, after the product of its last tile, 0. One
+    /// predicated arrival: no branch while products are in flight.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn release_q_early(&self, tile: u32) {
+        if Self::RELEASES_Q_EARLY && tile == 0 {
+            // SAFETY: as `release_q`.
+            unsafe { self.release_q() }
+        }
+    }
+
+    /// Goes on to the next job's Q, after giving this one's back if that was not done early.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn leave_q(&mut self) {
+        if !Self::RELEASES_Q_EARLY {
+            // SAFETY: as `release_q`.
+            unsafe { self.release_q() }
+        }
+        self.q.advance(S::TILE.consumers, S::TILE.q_parts);
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn release_q(&self) {
+        // SAFETY: this warp has read the buffer for the last time.
+        unsafe { arrive_once_per_warp(self.call.bar(S::PLAN.q_empty, self.q.stage)) }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn release_k(&mut self) {
+        // SAFETY: this warp has read the buffer for the last time.
+        unsafe { arrive_once_per_warp(self.call.bar(S::PLAN.k_empty, self.k.stage)) }
+        self.k.advance(1, S::TILE.kv_stages);
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn release_v(&mut self) {
+        // SAFETY: this warp has read the buffer for the last time.
+        unsafe { arrive_once_per_warp(self.call.bar(S::PLAN.v_empty, self.v.stage)) }
+        self.v.advance(1, S::TILE.kv_stages);
+    }
+
+    /// Waits until the consumer before this one has issued.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn await_turn(&self) {
+        // SAFETY: the two warpgroups that share the barrier each come once per phase.
+        unsafe { barrier::sync(TURN + W, 2 * WARPGROUP_THREADS) }
+    }
+
+    /// Lets the next consumer issue.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn pass_turn(&self) {
+        let next = (W + 1) % S::TILE.consumers;
+        // SAFETY: as `await_turn`.
+        unsafe { barrier::arrive(TURN + next, 2 * WARPGROUP_THREADS) }
+    }
+}
+
+/// One arrival for the whole warp.
+///
+/// # Safety
+/// As [`mbarrier::arrive`].
+#[inline(always)]
+#[track_caller]
+unsafe fn arrive_once_per_warp(bar: Smem) {
+    if thread::is_warp_leader() {
+        // SAFETY: the caller's contract.
+        unsafe { mbarrier::arrive(bar) }
+    }
+}
