@@ -135,6 +135,8 @@ pub struct Lane {
     pub woken_by: Option<u32>,
     /// The way out of its fiber, once it runs.
     pub yielder: *const Yielder<(), ()>,
+    /// How often it asked an mbarrier without waiting.
+    pub questions: u64,
     /// Registers named since its last fence.
     pub pinned: Vec<Pin>,
     /// Registers that its last fence covers.
@@ -148,6 +150,7 @@ impl Lane {
             primitive: Primitive::Code,
             site: None,
             request: None,
+            questions: 0,
             result: [0; 4],
             woken_by: None,
             yielder: std::ptr::null(),
@@ -161,7 +164,7 @@ impl Lane {
 pub struct Block {
     pub index: u32,
     pub grid: u32,
-    seed: u64,
+    pub(super) seed: u64,
     pub lanes: Vec<Lane>,
     /// Threads that can run, a bit each, by warp.
     pub ready: Vec<u32>,

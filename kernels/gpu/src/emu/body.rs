@@ -285,7 +285,7 @@ pub unsafe fn mbarrier_test_wait(bar: u32, parity: u32) -> bool {
         Some(Change::Flip) => parity ^ 1,
         _ => parity,
     };
-    act(Primitive::MbarrierWait, site, |block| block.mbarrier_test(bar, parity))
+    act(Primitive::MbarrierWait, site, |block| block.mbarrier_ask(bar, parity))
 }
 
 #[track_caller]

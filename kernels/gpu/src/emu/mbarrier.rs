@@ -138,6 +138,27 @@ impl Block {
         Ok(true)
     }
 
+    /// As [`mbarrier_test`](Self::mbarrier_test) for a thread that will not wait: it may also be
+    /// told that the phase is not complete when it just is, as if it had asked a little earlier.
+    /// Under seed 0 it always is, otherwise every other time, by a draw from the seed; the threads
+    /// of a warpgroup draw the same, so that none of them hides what the others missed.
+    pub fn mbarrier_ask(&mut self, bar: u32, parity: u32) -> Checked<bool> {
+        let lane = &mut self.lanes[self.current];
+        lane.questions += 1;
+        let question = (self.current as u64 / 128) << 32 | lane.questions;
+        let answered = self.mbarrier_draw(question);
+        if answered {
+            return self.mbarrier_test(bar, parity);
+        }
+        self.stats.barrier_operations += 1;
+        self.mbarrier(bar)?;
+        Ok(false)
+    }
+
+    fn mbarrier_draw(&self, question: u64) -> bool {
+        self.seed != 0 && fastrand::Rng::with_seed(self.seed << 48 ^ question).bool()
+    }
+
     /// The copy engine is given a barrier: its agent and the phase that will see the copy.
     pub fn mbarrier_for_copy(&mut self, bar: u32, site: Site) -> Checked<(Agent, u32)> {
         let name = self.mbarrier_name(bar);
