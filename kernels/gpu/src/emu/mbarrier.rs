@@ -1,5 +1,7 @@
 //! Barriers that count arrivals and bytes.
 
+use fastrand::Rng;
+
 use super::block::{Block, State};
 use super::clock::{Agent, Clock};
 use super::report::{Checked, Site, broken, place};
@@ -138,25 +140,21 @@ impl Block {
         Ok(true)
     }
 
-    /// As [`mbarrier_test`](Self::mbarrier_test) for a thread that will not wait: it may also be
-    /// told that the phase is not complete when it just is, as if it had asked a little earlier.
-    /// Under seed 0 it always is, otherwise every other time, by a draw from the seed; the threads
+    /// As [`mbarrier_test`](Self::mbarrier_test) for a thread that will not wait: it may also get
+    /// the answer of a moment earlier, before the last phase completed, unless it knows of that.
+    /// Under seed 0 it always does, otherwise every other time, by a draw from the seed; the threads
     /// of a warpgroup draw the same, so that none of them hides what the others missed.
     pub fn mbarrier_ask(&mut self, bar: u32, parity: u32) -> Checked<bool> {
         let lane = &mut self.lanes[self.current];
         lane.questions += 1;
         let question = (self.current as u64 / 128) << 32 | lane.questions;
-        let answered = self.mbarrier_draw(question);
-        if answered {
-            return self.mbarrier_test(bar, parity);
+        let late = self.seed == 0 || Rng::with_seed(self.seed << 48 ^ question).bool();
+        let (agent, phase) = self.mbarrier(bar).map(|barrier| (barrier.agent, barrier.phase))?;
+        if late && self.clocks[self.current].time(agent) < phase {
+            self.stats.barrier_operations += 1;
+            return Ok((phase - 1) & 1 != parity);
         }
-        self.stats.barrier_operations += 1;
-        self.mbarrier(bar)?;
-        Ok(false)
-    }
-
-    fn mbarrier_draw(&self, question: u64) -> bool {
-        self.seed != 0 && fastrand::Rng::with_seed(self.seed << 48 ^ question).bool()
+        self.mbarrier_test(bar, parity)
     }
 
     /// The copy engine is given a barrier: its agent and the phase that will see the copy.
