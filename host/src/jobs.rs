@@ -44,7 +44,11 @@ pub(crate) fn job_order(
         Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
         Mask::Causal => {
             let jobs = Jobs { request, tile, q_tile_count, batch_head_count, cta_count };
-            JobOrder::growing(q_tile_count, batch_head_count, jobs.section_heads(), cta_count)
+            if jobs.nearly_equal() {
+                JobOrder::even(q_tile_count, batch_head_count, cta_count)
+            } else {
+                JobOrder::growing(q_tile_count, batch_head_count, jobs.section_heads(), cta_count)
+            }
         }
     };
     Ok((cta_count, order))
@@ -60,6 +64,12 @@ struct Jobs<'a> {
 }
 
 impl Jobs<'_> {
+    /// Whether the first query tile costs nearly as much as the last: few queries behind many keys.
+    /// Then the K and V that neighbours share are worth more than longest first.
+    fn nearly_equal(&self) -> bool {
+        self.q_tile_count > 1 && self.cost(0) * 4 >= self.cost(self.q_tile_count - 1) * 3
+    }
+
     /// Heads of a section: those that share the work most evenly, of the counts whose K and V lie
     /// in L2 together.
     fn section_heads(&self) -> u32 {
@@ -193,6 +203,21 @@ mod tests {
                 let evenness = walked(&causal(16384 / rows, rows, 2048 / head_dim, head_dim));
                 assert!(evenness >= 0.96, "head dim {head_dim}, {rows} rows: {evenness}");
             }
+        }
+    }
+
+    #[test]
+    fn few_queries_behind_many_keys_go_head_by_head() {
+        let device = DeviceFacts::h200();
+        for (q_rows, kv_rows, even) in [(1024, 8192, true), (1024, 1024, false), (128, 8192, false)]
+        {
+            let q = Layout::bshd(Dtype::Bf16, 2, q_rows, 16, 128);
+            let k = Layout::bshd(Dtype::Bf16, 2, kv_rows, 16, 128);
+            let mask = Mask::Causal;
+            let request = Forward { q, k, v: k, out: q, mask, scale: None, lse: false };
+            let tile = Plan::new(&request, &device).expect("a valid request").tile();
+            let (_, order) = job_order(&request, &tile, &device).expect("few jobs");
+            assert_eq!(order.longest_first == 0, even, "{q_rows} x {kv_rows}");
         }
     }
 

@@ -142,8 +142,8 @@ impl Block {
 
     /// As [`mbarrier_test`](Self::mbarrier_test) for a thread that will not wait: it may also get
     /// the answer of a moment earlier, before the last phase completed, unless it knows of that.
-    /// Under seed 0 it always does, otherwise every other time, by a draw from the seed; the threads
-    /// of a warpgroup draw the same, so that none of them hides what the others missed.
+    /// Under seed 0 it always does, otherwise every other time, by a draw from the seed; the
+    /// threads of a warpgroup draw the same, so that none of them hides what the others missed.
     pub fn mbarrier_ask(&mut self, bar: u32, parity: u32) -> Checked<bool> {
         let lane = &mut self.lanes[self.current];
         lane.questions += 1;

@@ -115,7 +115,7 @@ fn races() {
         load(map, bar, Smem::base(), BOX_BYTES);
         if thread::index() == 0 {
             // SAFETY: planted.
-            unsafe { tma::load(Smem::base().plus(1024), map, bar, [0; 4]) }
+            unsafe { tma::load(Smem::base().plus(1024), map, bar, [0; 4], tma::Keep::Short) }
         }
     });
 }
@@ -226,7 +226,9 @@ fn operands_that_are_not_well_formed() {
     expect(FaultKind::Malformed, &["tma::load", "column -4, which is no multiple"], |map| {
         let bar = start(true);
         // SAFETY: planted.
-        unsafe { tma::load(Smem::base(), map, bar, [4_u32.wrapping_neg(), 0, 0, 0]) }
+        unsafe {
+            tma::load(Smem::base(), map, bar, [4_u32.wrapping_neg(), 0, 0, 0], tma::Keep::Short)
+        }
     });
     expect(FaultKind::Malformed, &["base offset"], |map| {
         let bar = start(true);

@@ -134,7 +134,7 @@ pub fn load(map: MapAddress, bar: Smem, to: Smem, bytes: u32) {
         // SAFETY: what the tests plant is the emulator's to find.
         unsafe {
             mbarrier::arrive_expect(bar, bytes);
-            tma::load(to, map, bar, [0; 4]);
+            tma::load(to, map, bar, [0; 4], tma::Keep::Short);
         }
     }
 }
