@@ -71,7 +71,7 @@ impl Jobs<'_> {
     }
 
     /// Heads of a section: those that share the work most evenly, of the counts whose K and V lie
-    /// in L2 together.
+    /// in L2 together, and of the least that gives every block work.
     fn section_heads(&self) -> u32 {
         let costs: Vec<u64> = match self.q_tile_count {
             SECTION_JOBS.. => return 1,
@@ -90,7 +90,9 @@ impl Jobs<'_> {
     /// Counts of heads worth a try, ascending: those that fill whole rounds of the grid, and powers
     /// of two; at least one and a half rounds, if there are so many heads.
     fn candidates(&self) -> Vec<u32> {
-        let least = (self.cta_count * 3).div_ceil(self.q_tile_count * 2).min(self.batch_head_count);
+        let jobs = u64::from(self.cta_count) * 3;
+        let least = jobs.div_ceil(u64::from(self.q_tile_count) * 2);
+        let least = least.min(u64::from(self.batch_head_count)) as u32;
         let rounds = (1..=SECTION_JOBS / self.cta_count).map(|r| r * self.cta_count);
         let mut heads: Vec<u32> = rounds.map(|jobs| jobs / self.q_tile_count).collect();
         heads.extend((0..16).map(|bits| 1 << bits));
@@ -116,7 +118,8 @@ impl Jobs<'_> {
         let (q_len, kv_len) = (self.request.q.rows() as u64, self.request.k.rows() as u64);
         let last_row = ((u64::from(q_tile) + 1) * u64::from(self.tile.q_rows())).min(q_len);
         let keys = (last_row + kv_len).saturating_sub(q_len);
-        keys.div_ceil(u64::from(self.tile.kv_rows)) + JOB_OVERHEAD
+        // Query rows without keys cost a tile too.
+        keys.div_ceil(u64::from(self.tile.kv_rows)).max(1) + JOB_OVERHEAD
     }
 
     /// The mean block's work over the busiest one's, for sections of `heads` heads.

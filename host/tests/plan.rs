@@ -65,14 +65,23 @@ fn sections_of_a_causal_call_fit_l2() {
         let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
         plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order.section_heads
     };
-    // One KV head of 16384 rows is 8 MiB.
-    assert_eq!(section(16_384, 16, 16, 1), 4);
-    assert_eq!(section(16_384, 16, 4, 1), 16);
-    assert_eq!(section(16_384, 16, 4, 4), 16);
-    assert_eq!(section(16_384, 4, 4, 4), 4);
+    for (kv_len, heads, kv_heads, batch) in [
+        (16_384, 16, 16, 1),
+        (16_384, 16, 4, 1),
+        (16_384, 4, 4, 4),
+        (4096, 32, 8, 4),
+        (512, 16, 16, 32),
+    ] {
+        let section = section(kv_len, heads, kv_heads, batch);
+        let kv_heads = (section as usize).div_ceil(heads / kv_heads);
+        assert!(section as usize <= heads * batch);
+        assert!(kv_heads * kv_len * 128 * 2 * 2 <= 34 << 20, "{section} heads of {kv_len} rows");
+        // One and a half rounds of the 132 blocks, if there are so many jobs.
+        assert!(section as usize * kv_len.div_ceil(128) * 2 >= 132 * 3, "{section} x {kv_len}");
+    }
     // One that fills more than L2 still is a section, and all heads of a short call are one.
     assert_eq!(section(131_072, 16, 16, 1), 1);
-    assert_eq!(section(512, 6, 6, 1), 4);
+    assert_eq!(section(512, 6, 6, 1), 6);
     assert_eq!(section(512, 1, 1, 1), 1);
 }
 

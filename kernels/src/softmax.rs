@@ -17,7 +17,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Whether any row of the warp has grown; if not, all factors are exactly 1.
+    /// Whether any factor of the warp differs from 1. Those of rows that have not grown are 1 up to
+    /// the rounding of a fused multiply-add, so that this is seldom false in every row.
     ///
     /// # Safety
     /// All threads of the warp call it.

@@ -64,8 +64,9 @@ impl<T, M, S: Shape, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, 
     }
 
     /// Whether Q is given back at once after its last product, so that the next one is on its way
-    /// while this product's softmax still runs. Where Q has no second buffer (head dims 192 and
-    /// 256) that is worth 2 to 3 %; elsewhere nothing, and ptxas' schedule gets worse.
+    /// while this product's softmax still runs: where Q has no second buffer. At head dim 256,
+    /// full, that is worth 2 to 3 %; with a second buffer (head dim 128) nothing, and the schedule
+    /// of ptxas gets worse.
     const RELEASES_Q_EARLY: bool = S::TILE.q_parts == S::TILE.consumers;
 
     /// Gives the job's Q back, if that is done early, after the product of its last tile, 0. One
