@@ -36,7 +36,25 @@ macro_rules! entry {
     };
 }
 
-pub(crate) use entry;
+/// The entries of a table by their names, for the emulator.
+macro_rules! host_entries {
+    ($type:ty, $table:literal: $($entry:ident)*) => {
+        /// An entry on the host.
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub type Entry = unsafe fn(&$type);
+
+        #[doc = concat!("The entry of a name, of those in ", $table, ".")]
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub fn find(name: &str) -> Option<Entry> {
+            match name {
+                $(stringify!($entry) => Some($entry),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+pub(crate) use {entry, host_entries};
 
 macro_rules! entries {
     ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
@@ -65,18 +83,7 @@ macro_rules! entries {
             }
         })*
 
-        /// An entry on the host.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub type Entry = unsafe fn(&FwdParams);
-
-        /// The entry of a name, of those in the variant table.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub fn find(name: &str) -> Option<Entry> {
-            match name {
-                $(stringify!($entry) => Some($entry),)*
-                _ => None,
-            }
-        }
+        host_entries!(FwdParams, "the variant table": $($entry)*);
     };
 }
 fulgurite_spec::for_each_variant!(entries);

@@ -3,7 +3,7 @@
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
 use super::{Probe, barriers, copies, memory, products, values};
-use crate::entry::entry;
+use crate::entry::{entry, host_entries};
 use fulgurite_gpu::{
     element::{Bf16, F16},
     tma::MapAddress,
@@ -27,18 +27,7 @@ macro_rules! entries {
             }
         })*
 
-        /// An entry on the host.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub type Entry = unsafe fn(&ProbeParams);
-
-        /// The entry of a name, of those in the table of probes.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub fn find(name: &str) -> Option<Entry> {
-            match name {
-                $(stringify!($entry) => Some($entry),)*
-                _ => None,
-            }
-        }
+        host_entries!(ProbeParams, "the table of probes": $($entry)*);
     };
 }
 fulgurite_spec::for_each_probe!(entries);

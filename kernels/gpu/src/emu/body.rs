@@ -261,15 +261,20 @@ pub unsafe fn mbarrier_arrive_expect(bar: u32, bytes: u32) {
     suspend();
 }
 
+/// The parity to ask an mbarrier for; none if the question itself is dropped.
+fn planted_parity(site: &'static Location<'static>, bar: u32, parity: u32) -> Option<u32> {
+    match planted(Primitive::MbarrierWait, site, bar) {
+        Some(Change::Drop) => None,
+        Some(Change::Flip) => Some(parity ^ 1),
+        _ => Some(parity),
+    }
+}
+
 /// Waits instead of testing: the loop around it then runs once.
 #[track_caller]
 pub unsafe fn mbarrier_try_wait(bar: u32, parity: u32) -> bool {
     let site = Location::caller();
-    let parity = match planted(Primitive::MbarrierWait, site, bar) {
-        Some(Change::Drop) => return true,
-        Some(Change::Flip) => parity ^ 1,
-        _ => parity,
-    };
+    let Some(parity) = planted_parity(site, bar, parity) else { return true };
     let done = act(Primitive::MbarrierWait, site, |block| block.mbarrier_test(bar, parity));
     if !done {
         wait(Primitive::MbarrierWait, site, State::OnMbarrier { bar, parity });
@@ -280,11 +285,7 @@ pub unsafe fn mbarrier_try_wait(bar: u32, parity: u32) -> bool {
 #[track_caller]
 pub unsafe fn mbarrier_test_wait(bar: u32, parity: u32) -> bool {
     let site = Location::caller();
-    let parity = match planted(Primitive::MbarrierWait, site, bar) {
-        Some(Change::Drop) => return true,
-        Some(Change::Flip) => parity ^ 1,
-        _ => parity,
-    };
+    let Some(parity) = planted_parity(site, bar, parity) else { return true };
     act(Primitive::MbarrierWait, site, |block| block.mbarrier_ask(bar, parity))
 }
 

@@ -125,46 +125,36 @@ pub fn any(vote: bool) -> bool {
     any != 0
 }
 
-#[inline(always)]
-pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
-    let (a, b, c, d);
-    unsafe {
-        asm!("ld.global.v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];", in(reg64) address, out(reg32) a,
-             out(reg32) b, out(reg32) c, out(reg32) d, options(nostack));
-    }
-    [a, b, c, d]
-}
+/// Loads and stores of 16 bytes in one space, whose addresses have the type and register named.
+macro_rules! access_16 {
+    ($load:ident, $store:ident, $space:literal, $address:ty, $register:ident) => {
+        #[inline(always)]
+        pub unsafe fn $load(from: $address) -> [u32; 4] {
+            let (a, b, c, d);
+            unsafe {
+                asm!(concat!("ld.", $space, ".v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];"),
+                     in($register) from, out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d,
+                     options(nostack));
+            }
+            [a, b, c, d]
+        }
 
-#[inline(always)]
-pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
-    unsafe {
-        asm!("st.global.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg64) address,
-             in(reg32) words[0], in(reg32) words[1], in(reg32) words[2], in(reg32) words[3],
-             options(nostack));
-    }
+        #[inline(always)]
+        pub unsafe fn $store(to: $address, words: [u32; 4]) {
+            unsafe {
+                asm!(concat!("st.", $space, ".v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};"),
+                     in($register) to, in(reg32) words[0], in(reg32) words[1],
+                     in(reg32) words[2], in(reg32) words[3], options(nostack));
+            }
+        }
+    };
 }
+access_16!(load_global_16, store_global_16, "global", u64, reg64);
+access_16!(load_shared_16, store_shared_16, "shared", u32, reg32);
 
 #[inline(always)]
 pub unsafe fn store_global_f32(address: u64, value: f32) {
     unsafe {
         asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack));
     }
-}
-
-#[inline(always)]
-pub unsafe fn store_shared_16(to: u32, words: [u32; 4]) {
-    unsafe {
-        asm!("st.shared.v4.b32 [{0}], {{{1}, {2}, {3}, {4}}};", in(reg32) to, in(reg32) words[0],
-             in(reg32) words[1], in(reg32) words[2], in(reg32) words[3], options(nostack));
-    }
-}
-
-#[inline(always)]
-pub unsafe fn load_shared_16(from: u32) -> [u32; 4] {
-    let (a, b, c, d);
-    unsafe {
-        asm!("ld.shared.v4.b32 {{{1}, {2}, {3}, {4}}}, [{0}];", in(reg32) from, out(reg32) a,
-             out(reg32) b, out(reg32) c, out(reg32) d, options(nostack));
-    }
-    [a, b, c, d]
 }
