@@ -6,7 +6,7 @@
 //! * [`backend`]: who computes; [`gpu`]: a GPU does; [`mutants`]: someone gets it wrong.
 //! * [`check`] runs a case on a backend, [`compare`] judges the answer.
 //! * [`probes`]: single primitives, on a GPU and on the emulator.
-//! * [`verify`] and [`bench`]: the two commands.
+//! * [`verify`] and [`bench`]: the two commands; [`csv_file`]: what they write.
 
 pub mod backend;
 pub mod bench;
@@ -14,6 +14,7 @@ pub mod cases;
 pub mod check;
 pub mod closed_forms;
 pub mod compare;
+pub mod csv_file;
 pub mod emulator;
 pub mod gpu;
 pub mod lowprec;

@@ -21,12 +21,7 @@ fn directory(name: &str) -> PathBuf {
 }
 
 fn origin() -> record::Origin {
-    record::Origin {
-        date: record::today(),
-        commit: "0123abc".to_owned(),
-        gpu: "a GPU, with a comma".to_owned(),
-        driver: record::driver_version(),
-    }
+    record::Origin::of_today("0123abc", "a GPU, with a comma".to_owned())
 }
 
 /// Times of all cells, ours at 0.6 TFLOP/ms of 0.5 for the peer, and a ceiling.

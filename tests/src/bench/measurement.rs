@@ -125,19 +125,6 @@ fn tflops(flops: f64, ms: f64) -> f64 {
     (flops / ms / 1e9 * 10.0).round() / 10.0
 }
 
-/// Writes a benchmark's CSV.
-///
-/// # Errors
-/// A message that names the file.
-pub fn write(path: &Path, times: &[Measurement]) -> Result<(), String> {
-    let at = |error: String| format!("cannot write {}: {error}", path.display());
-    let mut writer = csv::Writer::from_path(path).map_err(|error| at(error.to_string()))?;
-    for time in times {
-        writer.serialize(time).map_err(|error| at(error.to_string()))?;
-    }
-    writer.flush().map_err(|error| at(error.to_string()))
-}
-
 /// Reads a benchmark's CSV, of today's columns or of those of older records.
 ///
 /// # Errors

@@ -23,6 +23,8 @@ use grid::{Cell, DtypeName};
 use measurement::{Measurement, OURS};
 use record::Origin;
 
+use crate::csv_file;
+
 /// Options of `bench`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -115,16 +117,11 @@ pub fn run(options: &Options) -> Result<bool, String> {
     }
     table::print(&measured.times);
     if let Some(path) = &options.csv {
-        measurement::write(path, &measured.times)?;
+        csv_file::write(path, &measured.times)?;
         println!("times: {}", path.display());
     }
     if let Some(directory) = &options.record {
-        let origin = Origin {
-            date: record::today(),
-            commit: options.commit.clone(),
-            gpu: measured.gpu,
-            driver: record::driver_version(),
-        };
+        let origin = Origin::of_today(&options.commit, measured.gpu);
         for path in record::write(directory, &origin, &measured.times)? {
             println!("record: {}", path.display());
         }

@@ -31,9 +31,12 @@ pub struct Ratios {
 /// Sums up ratios; none if there are none.
 pub fn sum_up(ratios: &[f64]) -> Option<Ratios> {
     let least = ratios.iter().copied().reduce(f64::min)?;
-    let logs: f64 = ratios.iter().map(|ratio| ratio.ln()).sum();
-    let geometric_mean = (logs / ratios.len() as f64).exp();
-    Some(Ratios { cells: ratios.len(), geometric_mean, least })
+    Some(Ratios { cells: ratios.len(), geometric_mean: geometric_mean(ratios), least })
+}
+
+/// The geometric mean of numbers, of which there is one at least.
+pub fn geometric_mean(numbers: &[f64]) -> f64 {
+    (numbers.iter().map(|number| number.ln()).sum::<f64>() / numbers.len() as f64).exp()
 }
 
 /// Our ratios to the best peers in the cells that `counts` takes.

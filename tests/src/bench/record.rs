@@ -7,8 +7,9 @@ use fulgurite::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::grid::{Cell, DtypeName};
-use super::measurement::{self, Measurement, OURS};
+use super::measurement::{Measurement, OURS};
 use super::{peers, plot, section};
+use crate::csv_file;
 
 /// What all lines of a record share.
 #[derive(Clone, Debug)]
@@ -21,6 +22,13 @@ pub struct Origin {
     pub gpu: String,
     /// Version of the driver.
     pub driver: String,
+}
+
+impl Origin {
+    /// A run of today on this machine.
+    pub fn of_today(commit: &str, gpu: String) -> Origin {
+        Origin { date: today(), commit: commit.to_owned(), gpu, driver: driver_version() }
+    }
 }
 
 /// One line of a record.
@@ -115,13 +123,9 @@ pub fn write(
     let path = file(".csv");
     let at = |path: &Path, error: String| format!("cannot write {}: {error}", path.display());
     std::fs::create_dir_all(directory).map_err(|error| at(directory, error.to_string()))?;
-    let mut writer = csv::Writer::from_path(&path).map_err(|error| at(&path, error.to_string()))?;
-    for line in lines(origin, all) {
-        writer.serialize(line).map_err(|error| at(&path, error.to_string()))?;
-    }
-    writer.flush().map_err(|error| at(&path, error.to_string()))?;
+    csv_file::write(&path, lines(origin, all))?;
     let mut written = vec![path, file("-all.csv"), file(".md")];
-    measurement::write(&written[1], all)?;
+    csv_file::write(&written[1], all)?;
     std::fs::write(&written[2], section::markdown(origin, all))
         .map_err(|error| at(&written[2], error.to_string()))?;
     for (dtype, ending) in [(Dtype::Bf16, ""), (Dtype::F16, "-f16")] {
@@ -165,13 +169,13 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
 }
 
 /// Today's date in UTC, `YYYY-MM-DD`.
-pub fn today() -> String {
+fn today() -> String {
     let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     now.split('T').next().unwrap_or_default().to_owned()
 }
 
 /// The version of the kernel driver, as far as the system tells.
-pub fn driver_version() -> String {
+fn driver_version() -> String {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
     let number = |word: &&str| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit());
     text.split_whitespace().find(number).unwrap_or("unknown").to_owned()

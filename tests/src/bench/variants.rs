@@ -12,7 +12,7 @@ use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use super::record::{Origin, driver_version, today};
+use super::record::Origin;
 use record::{Row, Times};
 
 /// Options of `variants`.
@@ -66,12 +66,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let measured = measure::measure(options, rows)?;
     measured.groups.iter().for_each(print);
     if let Some(directory) = &options.record {
-        let origin = Origin {
-            date: today(),
-            commit: options.commit.clone(),
-            gpu: measured.gpu,
-            driver: driver_version(),
-        };
+        let origin = Origin::of_today(&options.commit, measured.gpu);
         let path = record::write(directory, &origin, &measured.groups)?;
         println!("record: {}", path.display());
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::complaint;
 use crate::check::Outcome;
 use crate::compare::{Finding, Rule};
+use crate::csv_file;
 
 /// What became of one case of one variant.
 #[derive(Clone, Debug)]
@@ -130,21 +131,14 @@ impl Tally {
     /// # Errors
     /// A message that names the file.
     pub fn write(&self, csv: Option<&Path>, json: Option<&Path>) -> Result<(), String> {
-        let at = |path: &Path| {
-            let path = path.display().to_string();
-            move |error: String| format!("cannot write {path}: {error}")
-        };
         if let Some(path) = csv {
-            let mut writer = csv::Writer::from_path(path).map_err(|e| at(path)(e.to_string()))?;
-            for line in self.lines() {
-                writer.serialize(line).map_err(|e| at(path)(e.to_string()))?;
-            }
-            writer.flush().map_err(|e| at(path)(e.to_string()))?;
+            csv_file::write(path, self.lines())?;
         }
         if let Some(path) = json {
+            let at = |error: String| format!("cannot write {}: {error}", path.display());
             let lines: Vec<Line> = self.lines().collect();
-            let text = serde_json::to_string_pretty(&lines).map_err(|e| at(path)(e.to_string()))?;
-            std::fs::write(path, text).map_err(|e| at(path)(e.to_string()))?;
+            let text = serde_json::to_string_pretty(&lines).map_err(|e| at(e.to_string()))?;
+            std::fs::write(path, text).map_err(|e| at(e.to_string()))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use fulgurite::{LaunchSpec, VARIANTS, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::super::grid::DtypeName;
+use super::super::peers::geometric_mean;
 use super::super::record::Origin;
 
 /// One variant: the columns of the file of candidates.
@@ -86,9 +87,7 @@ impl Times {
     pub fn mean(&self, row: usize) -> f64 {
         let all: Option<Vec<f64>> = self.tflops[row].iter().copied().collect();
         match all {
-            Some(all) if !all.is_empty() => {
-                (all.iter().map(|tflops| tflops.ln()).sum::<f64>() / all.len() as f64).exp()
-            }
+            Some(all) if !all.is_empty() => geometric_mean(&all),
             _ => 0.0,
         }
     }
