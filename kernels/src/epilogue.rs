@@ -3,14 +3,15 @@
 //! Rows go from registers straight to global memory. That needs no shared memory, so Q and K of
 //! the next job can already be on their way, takes any strides, and cuts partial tiles by row.
 
-use crate::{forward::Job, softmax::OnlineSoftmax};
+use crate::{forward::Job, softmax::Finished};
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum},
 };
 use fulgurite_spec::FwdScalars;
 
-/// Stores the 64 rows that a warpgroup owns; `first_row` is the first one's index in the head.
+/// Stores the rows of a warpgroup; `rows` are the indices in the head of the two that this thread
+/// holds.
 ///
 /// # Safety
 /// The addresses and strides in `scalars` are those of the caller's output tensors, as the host
@@ -19,14 +20,11 @@ use fulgurite_spec::FwdScalars;
 pub unsafe fn store<T: Element, const D: u32>(
     scalars: &FwdScalars,
     job: &Job,
-    first_row: u32,
+    rows: [u32; 2],
     out: &mut Accum<D>,
-    softmax: &OnlineSoftmax,
+    finished: &Finished,
 ) {
-    let (factor, lse) = softmax.finish();
-    out.scale_rows(factor);
-    let [low, high] = frag::rows();
-    let rows = [first_row + low, first_row + high];
+    out.scale_rows(finished.factor);
     let stored = [rows[0] < scalars.q_len, rows[1] < scalars.q_len];
     let (batch, head) = job.batch_and_head(scalars);
     let base = scalars.out
@@ -41,7 +39,7 @@ pub unsafe fn store<T: Element, const D: u32>(
         let first = u64::from(job.batch_head) * u64::from(scalars.q_len);
         // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
         unsafe {
-            frag::store_per_row(lse, stored, |half| {
+            frag::store_per_row(finished.lse, stored, |half| {
                 scalars.lse + 4 * (first + u64::from(rows[half]))
             });
         }

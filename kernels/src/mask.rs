@@ -3,11 +3,14 @@
 use core::ops::Range;
 use fulgurite_spec::MaskKind;
 
-/// The KV tiles of one query tile: `0..full` need no element tests, `full..end` do.
+/// The KV tiles of one query tile: `0..full` need no element tests, `full..end` do. In
+/// `0..anchored` every row has seen a key before, when tiles are taken from the last to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segments {
     /// First tile that needs element tests.
     pub full: u32,
+    /// First tile from which on some row may have no key yet.
+    pub anchored: u32,
     /// End of the tiles to visit; at least 1, so that a query tile without keys has one tile, all
     /// of it masked.
     pub end: u32,
@@ -35,7 +38,11 @@ pub trait Mask: Copy {
     fn segments(self, q_rows: Range<u32>, kv_tile_rows: u32) -> Segments {
         let least = self.keep_end(q_rows.start);
         let most = self.keep_end(q_rows.end - 1);
-        Segments { full: least / kv_tile_rows, end: most.div_ceil(kv_tile_rows).max(1) }
+        Segments {
+            full: least / kv_tile_rows,
+            anchored: least.saturating_sub(1) / kv_tile_rows,
+            end: most.div_ceil(kv_tile_rows).max(1),
+        }
     }
 }
 
@@ -100,6 +107,8 @@ mod tests {
                         assert!(segments.full <= segments.end && segments.end >= 1);
                         assert!(M::EDGE_RUN || segments.end - segments.full <= 1);
                         for row in rows {
+                            let before = segments.anchored * kv_tile;
+                            assert!(before == 0 || mask.keep_end(row) > before);
                             for col in 0..kv_len.next_multiple_of(kv_tile) {
                                 let kept = col < mask.keep_end(row);
                                 assert_eq!(kept, col < kv_len && keep(row, col, q_len, kv_len));

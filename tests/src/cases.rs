@@ -251,6 +251,9 @@ fn values(variant: &Variant) -> Vec<Case> {
     vec![
         case("large logits", Values::LargeLogits, (500, 700)),
         case("dominant key", Values::DominantKey, (500, 700)),
+        // Beyond what f16 and then float32 hold, relative to the keys before.
+        case("sinks", Values::Sinks(25.0), (300, 700)),
+        case("sinks beyond float32", Values::Sinks(130.0), (300, 700)),
         case("v all 1", Values::ConstantV(1.0), (300, 500)),
         case("v all -2.5", Values::ConstantV(-2.5), (400, 333)),
         case("q all 0", Values::ZeroQ, (200, 500)),
@@ -308,6 +311,10 @@ pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
         case("several jobs", 1, (5, 1), (q_rows + 1, kv_rows + 9)),
         case("skipped tiles", 1, (3, 3), (3 * q_rows - 70, 3 * q_rows + kv_rows / 2 - 70)),
         case("grouped heads", 2, (4, 2), (66, kv_rows)),
+        case("moving anchors", 1, (1, 1), (q_rows - 9, 6 * kv_rows - 3))
+            .with(|case| case.values = Values::Sinks(25.0)),
+        case("lost rows", 1, (3, 1), (q_rows + 9, 6 * kv_rows - 3))
+            .with(|case| case.values = Values::Sinks(130.0)),
         case("padded, sliced", 1, (2, 2), (70, 90)).with(|case| {
             case.head_dim -= 8;
             case.arrangement = Arrangement::SlicedHeadDim;
@@ -328,5 +335,7 @@ pub fn mutation_cases(variant: &Variant) -> Vec<Case> {
         case((3, 3), (3 * q_rows - 70, 3 * q_rows + kv_rows / 2 - 70)),
         // The first warpgroup needs one tile less than the others, also in a job after another.
         case((3, 1), (2 * q_rows - 3, 2 * q_rows - 3 + 2 * kv_rows - 64)),
+        // Rows are lost, so that the blocks take their jobs twice.
+        case((3, 1), (q_rows - 3, 6 * kv_rows - 5)).with(|case| case.values = Values::Sinks(130.0)),
     ]
 }

@@ -11,6 +11,11 @@ pub unsafe trait Element: Copy {
     /// The same type as data.
     const DTYPE: Dtype;
 
+    /// Powers of two below 1 at which probabilities best begin, if they may grow by 2^15: as many
+    /// as the type has exponents to spare, so that sums of products with any values stay as far
+    /// from overflow as if no probability were above 1.
+    const HEADROOM: f32;
+
     /// Rounds two floats to nearest even and packs them, `low` into the low half.
     fn pack(low: f32, high: f32) -> u32;
 
@@ -28,7 +33,7 @@ pub unsafe trait Element: Copy {
 }
 
 macro_rules! element {
-    ($(#[$doc:meta])* $name:ident, $pack:ident, $ss:ident, $rs:ident) => {
+    ($(#[$doc:meta])* $name:ident, $headroom:literal, $pack:ident, $ss:ident, $rs:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -36,6 +41,7 @@ macro_rules! element {
         // SAFETY: the three instructions named are those of this type.
         unsafe impl Element for $name {
             const DTYPE: Dtype = Dtype::$name;
+            const HEADROOM: f32 = $headroom;
 
             #[inline(always)]
             fn pack(low: f32, high: f32) -> u32 {
@@ -65,9 +71,9 @@ macro_rules! element {
 
 element!(
     /// bfloat16.
-    Bf16, pack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
+    Bf16, 16.0, pack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
 );
 element!(
-    /// IEEE half.
-    F16, pack_f16, wgmma_ss_f16, wgmma_rs_f16
+    /// IEEE half: no exponents to spare, and values of at most 2^16.
+    F16, 0.0, pack_f16, wgmma_ss_f16, wgmma_rs_f16
 );

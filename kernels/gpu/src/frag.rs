@@ -93,10 +93,10 @@ impl<const N: u32> Accum<N> {
     }
 
     /// Replaces every element `x` by `2^(x * scale + shift[half])` and returns the thread's part of
-    /// the row sums, added to `start`.
+    /// the row sums.
     #[inline(always)]
-    pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2], start: [f32; 2]) -> [f32; 2] {
-        let mut even = start;
+    pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2]) -> [f32; 2] {
+        let mut even = [0.0; 2];
         let mut odd = [0.0; 2];
         let mut i = 0;
         while i < Self::LEN {

@@ -35,3 +35,11 @@ pub fn block() -> u32 {
 pub fn block_count() -> u32 {
     imp::grid_size()
 }
+
+/// Number of this thread's warpgroup, put together by ballots.
+#[inline(always)]
+#[track_caller]
+pub fn uniform_warpgroup() -> u32 {
+    let bit = |bit: u32| imp::ballot(imp::thread_index() >> (7 + bit) & 1 != 0) & 1;
+    bit(0) + 2 * bit(1)
+}

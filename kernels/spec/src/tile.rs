@@ -15,6 +15,9 @@ pub const PANEL_ROW_BYTES: u32 = 128;
 /// Elements of one row of a panel, and columns of one TMA box (16-bit elements).
 pub const PANEL_COLUMNS: u32 = 64;
 
+/// Bytes of one consumer warp's word in shared memory: one access of 16 bytes.
+const LOST_BYTES: u32 = 16;
+
 /// Shared memory one block of a Hopper GPU may use, in bytes (227 KiB).
 pub const SMEM_LIMIT_BYTES: u32 = 232_448;
 
@@ -87,6 +90,11 @@ impl Tile {
             && self.consumer_registers() <= LaunchSpec::of_tile(self).consumer_registers
     }
 
+    /// Warps of all consumers.
+    pub const fn consumer_warps(&self) -> u32 {
+        self.consumers * WARPGROUP_THREADS / 32
+    }
+
     /// Query rows of one job.
     pub const fn q_rows(&self) -> u32 {
         self.consumers * WARPGROUP_ROWS
@@ -137,6 +145,8 @@ pub struct SmemPlan {
     pub v_full: u32,
     /// `v_empty[stage]`.
     pub v_empty: u32,
+    /// `lost[warp]`, 16 bytes each: not 0 if that consumer warp has lost a row.
+    pub lost: u32,
     /// Bytes to ask for at launch.
     pub total_bytes: u32,
 }
@@ -153,8 +163,14 @@ impl SmemPlan {
         let k_empty = k_full + 8 * tile.kv_stages;
         let v_full = k_empty + 8 * tile.kv_stages;
         let v_empty = v_full + 8 * tile.kv_stages;
-        let total_bytes = v_empty + 8 * tile.kv_stages;
-        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
+        let lost = (v_empty + 8 * tile.kv_stages).next_multiple_of(LOST_BYTES);
+        let total_bytes = lost + LOST_BYTES * tile.consumer_warps();
+        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, lost, total_bytes }
+    }
+
+    /// Offset of `lost[warp]`.
+    pub const fn lost_of(&self, warp: u32) -> u32 {
+        self.lost + LOST_BYTES * warp
     }
 }
 

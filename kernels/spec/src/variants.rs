@@ -139,7 +139,7 @@ macro_rules! for_each_variant {
             fwd_sm90_bf16_d64_causal:      Sm90, Bf16,  64, Causal, 192, 128, 6, 2;
             fwd_sm90_bf16_d96_full:        Sm90, Bf16,  96, Full,   128, 128, 2, 3;
             fwd_sm90_bf16_d96_causal:      Sm90, Bf16,  96, Causal, 128, 128, 2, 3;
-            fwd_sm90_bf16_d128_full:       Sm90, Bf16, 128, Full,   128, 176, 3, 2;
+            fwd_sm90_bf16_d128_full:       Sm90, Bf16, 128, Full,   128, 128, 4, 2;
             fwd_sm90_bf16_d128_causal:     Sm90, Bf16, 128, Causal, 128, 128, 4, 2;
             fwd_sm90_bf16_d192_full:       Sm90, Bf16, 192, Full,   128,  96, 3, 2;
             fwd_sm90_bf16_d192_causal:     Sm90, Bf16, 192, Causal, 128, 112, 2, 2;
@@ -151,7 +151,7 @@ macro_rules! for_each_variant {
             fwd_sm90_f16_d64_causal:       Sm90, F16,   64, Causal, 192, 128, 6, 2;
             fwd_sm90_f16_d96_full:         Sm90, F16,   96, Full,   128, 128, 2, 3;
             fwd_sm90_f16_d96_causal:       Sm90, F16,   96, Causal, 128, 128, 2, 3;
-            fwd_sm90_f16_d128_full:        Sm90, F16,  128, Full,   128, 176, 3, 2;
+            fwd_sm90_f16_d128_full:        Sm90, F16,  128, Full,   128, 128, 4, 2;
             fwd_sm90_f16_d128_causal:      Sm90, F16,  128, Causal, 128, 128, 4, 2;
             fwd_sm90_f16_d192_full:        Sm90, F16,  192, Full,   128,  96, 3, 2;
             fwd_sm90_f16_d192_causal:      Sm90, F16,  192, Causal, 128, 112, 2, 2;

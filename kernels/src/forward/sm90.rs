@@ -15,6 +15,7 @@
 //! may issue".
 
 mod consumer;
+mod verdict;
 
 use core::marker::PhantomData;
 
@@ -34,6 +35,7 @@ use fulgurite_spec::{
     FwdScalars, LaunchSpec, SmemPlan, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
 };
+use verdict::VERDICT;
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
 const TURN: u32 = 1;
@@ -68,14 +70,14 @@ const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
             name: "k_empty",
             offset: plan.k_empty,
             count: tile.kv_stages,
-            arrivals: warps * tile.consumers,
+            arrivals: tile.consumer_warps(),
         },
         BarrierSpec { name: "v_full", offset: plan.v_full, count: tile.kv_stages, arrivals: 1 },
         BarrierSpec {
             name: "v_empty",
             offset: plan.v_empty,
             count: tile.kv_stages,
-            arrivals: warps * tile.consumers,
+            arrivals: tile.consumer_warps(),
         },
     ]
 }
@@ -138,15 +140,11 @@ pub unsafe fn run<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
             start::<S>(&call);
         }
         barrier::sync_all();
-        match thread::warpgroup() {
-            0 => producer::<M, S>(&call),
-            1 => consume::<T, M, S, D, KV, 0>(&call),
-            2 => consume::<T, M, S, D, KV, 1>(&call),
-            _ => {
-                if const { S::TILE.consumers == 3 } {
-                    consume::<T, M, S, D, KV, 2>(&call)
-                }
-            }
+        let warpgroup = thread::uniform_warpgroup();
+        if warpgroup == 0 {
+            producer::<M, S>(&call)
+        } else {
+            consume::<T, M, S, D, KV>(&call, warpgroup - 1)
         }
     }
 }
@@ -173,6 +171,7 @@ unsafe fn start<S: Shape>(call: &Call) {
         barrier::name(TURN + consumer, "turn", consumer);
         consumer += 1;
     }
+    barrier::name(VERDICT, "verdict", 0);
     // SAFETY: this thread initialised the barriers; the maps follow each other.
     unsafe {
         mbarrier::fence_init();
@@ -185,35 +184,26 @@ unsafe fn start<S: Shape>(call: &Call) {
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
 #[inline(always)]
 unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
-    let tile = const { S::TILE };
-    let plan = const { S::PLAN };
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::shrink_to::<ProducerBudget<S>>() }
     if thread::index() != 0 {
         return;
     }
     let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());
-    let mut jobs = Jobs::<M>::new(call.scalars, tile);
+    let mut jobs = Jobs::<M>::new(call.scalars, const { S::TILE });
     let mut job = jobs.next();
     while job.kv_tiles > 0 {
         let mut step = job.kv_tiles - 1;
-        // SAFETY: each load waits until the consumers have left the buffer, and expects exactly
-        // the bytes of its boxes.
+        // SAFETY: this one thread loads, until consumers do for a second pass.
         unsafe {
-            let load_k = |cursor: &mut Cursor, step| {
-                load_kv(call, &tile, [plan.k, plan.k_full, plan.k_empty], 1, cursor, &job, step);
-            };
-            let load_v = |cursor: &mut Cursor, step| {
-                load_kv(call, &tile, [plan.v, plan.v_full, plan.v_empty], 2, cursor, &job, step);
-            };
-            load_k(&mut k, step);
-            load_q(call, &tile, &plan, &mut q, &job);
+            load_k::<S>(call, &mut k, &job, step);
+            load_q::<S>(call, &mut q, &job);
             while step > 0 {
-                load_k(&mut k, step - 1);
-                load_v(&mut v, step);
+                load_k::<S>(call, &mut k, &job, step - 1);
+                load_v::<S>(call, &mut v, &job, step);
                 step -= 1;
             }
-            load_v(&mut v, 0);
+            load_v::<S>(call, &mut v, &job, 0);
         }
         job = jobs.next();
     }
@@ -222,9 +212,10 @@ unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
 /// Loads a job's Q, each consumer's rows as soon as that consumer has left the buffer.
 ///
 /// # Safety
-/// Called by the producer thread in the order of the ring.
+/// Called by one thread in the order of the ring.
 #[inline(always)]
-unsafe fn load_q(call: &Call, tile: &Tile, plan: &SmemPlan, cursor: &mut Cursor, job: &Job) {
+unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job) {
+    let (tile, plan) = const { (S::TILE, S::PLAN) };
     let (batch, head) = job.batch_and_head(call.scalars);
     let mut consumer = 0;
     while consumer < tile.consumers {
@@ -247,6 +238,28 @@ unsafe fn load_q(call: &Call, tile: &Tile, plan: &SmemPlan, cursor: &mut Cursor,
         cursor.advance(1, tile.q_parts);
         consumer += 1;
     }
+}
+
+/// Loads a tile of K.
+///
+/// # Safety
+/// As [`load_q`].
+#[inline(always)]
+unsafe fn load_k<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u32) {
+    let region = const { [S::PLAN.k, S::PLAN.k_full, S::PLAN.k_empty] };
+    // SAFETY: the caller's contract.
+    unsafe { load_kv(call, &const { S::TILE }, region, 1, cursor, job, step) }
+}
+
+/// Loads a tile of V.
+///
+/// # Safety
+/// As [`load_q`].
+#[inline(always)]
+unsafe fn load_v<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u32) {
+    let region = const { [S::PLAN.v, S::PLAN.v_full, S::PLAN.v_empty] };
+    // SAFETY: the caller's contract.
+    unsafe { load_kv(call, &const { S::TILE }, region, 2, cursor, job, step) }
 }
 
 /// Loads one tile of K or V. `region`: offsets of the buffers, the full and the empty barriers;

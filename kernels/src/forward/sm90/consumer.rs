@@ -1,5 +1,6 @@
 //! The consumers: 64 query rows each, from Q, K and V in shared memory to the stored output.
 
+mod again;
 mod handover;
 
 use core::marker::PhantomData;
@@ -15,7 +16,7 @@ use crate::{
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum, Packed},
-    registers,
+    registers, warp,
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
@@ -23,104 +24,115 @@ use fulgurite_spec::{
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS},
 };
 
+/// After this many tiles that follow the maxima, beside those that the mask may touch, few rows outgrow
+/// their anchors.
+const SETTLING_TILES: u32 = 3;
+
 /// K of one `wgmma`: columns of Q and K, rows of V.
 const STEP: u32 = 16;
 
 /// Registers and ring positions of one consumer; `W` is its number, a constant so that all
 /// addresses stay in uniform registers.
-struct Consumer<'a, T, M, S, const D: u32, const KV: u32, const W: u32> {
+struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     call: &'a Call<'a>,
+    /// Which consumer this is: a ballot.
+    number: u32,
     scores: Accum<KV>,
     probs: Packed<KV>,
     out: Accum<D>,
     q: Cursor,
     k: Cursor,
     v: Cursor,
-    /// Whether the next tiles of K and V were seen to be there: numbers for the same reason as in
-    /// `JobCursor`.
-    ready: [u32; 2],
+    /// Not 0 if this warp has lost a row: a ballot.
+    lost: u32,
     kind: PhantomData<(T, M, S)>,
 }
 
 /// Computes the 64 rows of warpgroup `W` of every job.
 #[inline(always)]
-pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>(
+pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
     call: &Call,
+    number: u32,
 ) {
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::grow_to::<ConsumerBudget<S>>() }
-    let mut this = Consumer::<T, M, S, D, KV, W> {
+    let mut this = Consumer::<T, M, S, D, KV> {
         call,
+        number,
         scores: Accum::zero(),
         probs: Packed::zero(),
         out: Accum::zero(),
-        q: Cursor::read(W),
+        q: Cursor::read(number),
         k: Cursor::read(0),
         v: Cursor::read(0),
-        ready: [0; 2],
+        lost: 0,
         kind: PhantomData,
     };
-    let tile = const { S::TILE };
-    let scalars = call.scalars;
-    let mask = M::new(scalars.q_len, scalars.kv_len);
-    let mut jobs = Jobs::<M>::new(scalars, tile);
-    let mut job = jobs.next();
-    if job.kv_tiles == 0 {
-        return;
-    }
+    let mask = M::new(call.scalars.q_len, call.scalars.kv_len);
     // SAFETY: all consumers walk the same jobs and tiles in the same order and take as many turns,
-    // so that turns, ring positions and barrier phases agree.
+    // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
-        if W + 1 == tile.consumers {
-            this.pass_turn();
-        }
-        let skipped = job.kv_tiles - this.own_tiles(&job, mask);
-        this.start(skipped, skipped);
-        loop {
-            let softmax = this.run_job(&job, mask);
-            let next = jobs.next();
-            if next.kv_tiles == 0 {
-                return this.finish_last(&job, &softmax);
-            }
-            let skipped = next.kv_tiles - this.own_tiles(&next, mask);
-            if skipped == 0 {
-                this.finish(&job, &softmax);
-            } else {
-                this.finish_alone(&job, &softmax);
-                this.start(skipped, skipped - 1);
-            }
-            job = next;
+        this.run_jobs(mask);
+        if call.any_lost::<S>(this.lost) {
+            this.run_jobs_again(mask);
         }
     }
 }
 
 /// The parts of a consumer's loop. All are called by the whole warpgroup.
-impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
-    Consumer<'_, T, M, S, D, KV, W>
-{
+impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     const TILE: Tile = S::TILE;
     const PLAN: SmemPlan = S::PLAN;
 
-    /// How a step treats the output when maxima grow.
-    ///
-    /// Always: the output is rescaled among the exponentials, whose unit leaves issue slots free,
-    /// and the barriers of the next step are asked early. Otherwise behind the exponentials, and
-    /// not at all if every factor of the warp is 1. Which is faster was measured (H200, 16k tokens,
-    /// always / otherwise): causal 2.42 / 2.57 million cycles at head dim 128; TFLOP/s: full
-    /// 649 / 663 at head dim 128, causal 701 / 739 at head dim 256.
-    const RESCALES_ALWAYS: bool = M::EDGE_RUN && D <= 128;
+    /// Computes this warpgroup's rows of every job.
+    #[inline(always)]
+    unsafe fn run_jobs(&mut self, mask: M) {
+        let mut jobs = Jobs::<M>::new(self.call.scalars, Self::TILE);
+        let mut job = jobs.next();
+        if job.kv_tiles == 0 {
+            return;
+        }
+        // SAFETY: as `consume`.
+        unsafe {
+            if self.number + 1 == Self::TILE.consumers {
+                self.pass_turn();
+            }
+            let skipped = job.kv_tiles - self.own_tiles(&job, mask);
+            self.start(skipped, skipped);
+            loop {
+                let softmax = self.run_job(&job, mask);
+                let next = jobs.next();
+                let last = next.kv_tiles == 0;
+                let skipped = if last { 0 } else { next.kv_tiles - self.own_tiles(&next, mask) };
+                if !last && skipped == 0 {
+                    self.finish(&job, mask, &softmax);
+                } else {
+                    self.finish_alone(&job, mask, &softmax);
+                    if last {
+                        break;
+                    }
+                    self.start(skipped, skipped - 1);
+                }
+                job = next;
+            }
+            if self.number == 0 {
+                // The turn that the last consumer has passed on.
+                self.await_turn();
+            }
+        }
+    }
 
     /// This warpgroup's first row of a job.
     #[inline(always)]
-    fn first_row(job: &Job) -> u32 {
-        job.first_row + W * WARPGROUP_ROWS
+    fn first_row(&self, job: &Job) -> u32 {
+        job.first_row + self.number * WARPGROUP_ROWS
     }
 
     /// KV tiles of a job that this warpgroup's rows need, from the first on; 1 if all are padding.
     #[inline(always)]
     fn own_tiles(&self, job: &Job, mask: M) -> u32 {
         let q_len = self.call.scalars.q_len;
-        let first_row = Self::first_row(job);
+        let first_row = self.first_row(job);
         if !M::EDGE_RUN {
             job.kv_tiles
         } else if first_row >= q_len {
@@ -179,30 +191,32 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
     #[inline(always)]
     unsafe fn run_job(&mut self, job: &Job, mask: M) -> OnlineSoftmax {
         let scalars = self.call.scalars;
-        let first_row = Self::first_row(job);
-        let full = mask.segments(rows(first_row, WARPGROUP_ROWS, scalars.q_len), KV).full;
+        let first_row = self.first_row(job);
+        let segments = mask.segments(rows(first_row, WARPGROUP_ROWS, scalars.q_len), KV);
         let mut softmax = OnlineSoftmax::new(scalars.scale_log2);
         let mut step = self.own_tiles(job, mask) - 1;
         // SAFETY: as `step`.
         unsafe {
             self.release_q_early(step);
-            if step >= full {
+            if step >= segments.full {
                 self.mask_tile(mask, first_row, step);
             }
-            let growth = softmax.grow::<true, KV>(&self.scores);
-            if Self::RESCALES_ALWAYS {
-                self.look_ahead();
-            }
-            softmax.add::<true, KV>(&mut self.scores, &growth);
+            softmax.follow_max::<T, KV>(&self.scores);
+            softmax.add(softmax.exponentiate(&mut self.scores));
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
-            while M::EDGE_RUN && step > full {
+            while M::EDGE_RUN && step > segments.anchored {
                 step -= 1;
-                self.step::<true>(&mut softmax, mask, first_row, step);
+                self.step::<true, false>(&mut softmax, mask, first_row, step);
+            }
+            let settled = step.saturating_sub(SETTLING_TILES);
+            while step > settled {
+                step -= 1;
+                self.step::<false, false>(&mut softmax, mask, first_row, step);
             }
             while step > 0 {
                 step -= 1;
-                self.step::<false>(&mut softmax, mask, first_row, step);
+                self.step::<false, true>(&mut softmax, mask, first_row, step);
             }
             self.leave_q();
         }
@@ -212,10 +226,10 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
     /// Ends a job that another follows: that one's first product computes while this one's
     /// output is stored.
     ///
-    /// The three ways to end a job each issue its last product themselves: with a branch between
+    /// The two ways to end a job each issue its last product themselves: with a branch between
     /// that and the next issue, ptxas serialises all products (note C7514).
     #[inline(always)]
-    unsafe fn finish(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+    unsafe fn finish(&mut self, job: &Job, mask: M, softmax: &OnlineSoftmax) {
         // SAFETY: as `step`; the rows are this warpgroup's own.
         unsafe {
             self.wait_v();
@@ -227,15 +241,15 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
             self.pass_turn();
             wgmma::wait::<1, D>(&mut self.out);
             self.release_v();
-            self.store(job, softmax);
+            self.store(job, mask, softmax);
             wgmma::wait::<0, KV>(&mut self.scores);
             self.release_k();
         }
     }
 
-    /// Ends a job and passes the turn on.
+    /// Ends a job, and nothing else.
     #[inline(always)]
-    unsafe fn finish_alone(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+    unsafe fn finish_alone(&mut self, job: &Job, mask: M, softmax: &OnlineSoftmax) {
         // SAFETY: as `finish`.
         unsafe {
             self.wait_v();
@@ -244,39 +258,39 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
             self.pass_turn();
             wgmma::wait::<0, D>(&mut self.out);
             self.release_v();
-            self.store(job, softmax);
+            self.store(job, mask, softmax);
         }
     }
 
-    /// Ends the last job.
+    /// Stores the finished rows, and remembers if one of them has left the range.
     #[inline(always)]
-    unsafe fn finish_last(&mut self, job: &Job, softmax: &OnlineSoftmax) {
-        // SAFETY: as `finish`; nobody waits for a turn after the last consumer's.
+    unsafe fn store(&mut self, job: &Job, mask: M, softmax: &OnlineSoftmax) {
+        let finished = softmax.finish::<T>();
+        let rows = self.own_rows(job);
+        // SAFETY: the caller's contract; the whole warp votes.
         unsafe {
-            self.wait_v();
-            self.await_turn();
-            self.issue_out();
-            if W + 1 != Self::TILE.consumers {
-                self.pass_turn();
+            // Rows without keys are not in range either; the mask is asked only if there may be
+            // one.
+            if warp::any(!(finished.in_range[0] && finished.in_range[1])) {
+                let q_len = self.call.scalars.q_len;
+                let has_keys = |row: u32| row < q_len && mask.keep_end(row) > 0;
+                let lost = |half: usize| has_keys(rows[half]) && !finished.in_range[half];
+                self.lost |= warp::ballot(lost(0) || lost(1));
             }
-            wgmma::wait::<0, D>(&mut self.out);
-            self.store(job, softmax);
+            epilogue::store::<T, D>(self.call.scalars, job, rows, &mut self.out, &finished);
         }
     }
 
-    /// Stores the finished rows.
+    /// The two rows that this thread holds.
     #[inline(always)]
-    unsafe fn store(&mut self, job: &Job, softmax: &OnlineSoftmax) {
-        let first_row = Self::first_row(job);
-        // SAFETY: the caller's contract.
-        unsafe {
-            epilogue::store::<T, D>(self.call.scalars, job, first_row, &mut self.out, softmax);
-        }
+    fn own_rows(&self, job: &Job) -> [u32; 2] {
+        frag::rows().map(|row| self.first_row(job) + row)
     }
 
-    /// One step: the scores of tile `step`, and the output of the tile before it.
+    /// One step: the scores of tile `step`, and the output of the tile before it. `MASKED` if the
+    /// mask may touch its elements; `KEEP` if anchors stay, else they follow the maxima.
     #[inline(always)]
-    unsafe fn step<const EDGE: bool>(
+    unsafe fn step<const MASKED: bool, const KEEP: bool>(
         &mut self,
         softmax: &mut OnlineSoftmax,
         mask: M,
@@ -285,34 +299,47 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32, const W: u32>
     ) {
         // SAFETY: the waits and releases below pair with the producer's, see `barriers`.
         unsafe {
-            self.wait_next_k();
+            self.wait_k();
             self.await_turn();
             self.issue_scores();
-            self.wait_next_v();
+            self.wait_v();
             self.issue_out();
             self.pass_turn();
             wgmma::wait::<1, KV>(&mut self.scores);
             self.release_k();
             self.release_q_early(step);
-            if EDGE {
+            if MASKED {
                 self.mask_tile(mask, first_row, step);
             }
-            let growth = softmax.grow::<EDGE, KV>(&self.scores);
-            if Self::RESCALES_ALWAYS {
-                self.finish_product();
-                self.look_ahead();
-                self.out.scale_rows(growth.rescale);
-                softmax.add::<true, KV>(&mut self.scores, &growth);
-                self.probs = self.scores.pack::<T>();
+            if KEEP {
+                self.keep_anchors(softmax);
             } else {
-                softmax.add::<false, KV>(&mut self.scores, &growth);
+                let rescale = softmax.follow_max::<T, KV>(&self.scores);
                 self.finish_product();
+                self.out.scale_rows(rescale);
+                softmax.add(softmax.exponentiate(&mut self.scores));
                 self.probs = self.scores.pack::<T>();
-                if growth.in_warp() {
-                    self.out.scale_rows(growth.rescale);
-                }
             }
         }
+    }
+
+    /// From scores to probabilities with the anchors as they are, unless they are outgrown.
+    #[inline(always)]
+    unsafe fn keep_anchors(&mut self, softmax: &mut OnlineSoftmax) {
+        let mut sum = softmax.exponentiate(&mut self.scores);
+        // SAFETY: as `step`.
+        unsafe {
+            self.finish_product();
+            self.probs = self.scores.pack::<T>();
+            if softmax.outgrown::<T>(sum) {
+                let rescale = softmax.move_anchor::<T, KV>(&self.scores);
+                sum = [sum[0] * rescale[0], sum[1] * rescale[1]];
+                self.scores.scale_rows(rescale);
+                self.probs = self.scores.pack::<T>();
+                self.out.scale_rows(rescale);
+            }
+        }
+        softmax.add(sum);
     }
 
     /// Waits for the product with V and gives V back.

@@ -5,7 +5,7 @@ use crate::forward::sm90::TURN;
 use fulgurite_gpu::{barrier, mbarrier, smem::Smem, thread};
 use fulgurite_spec::tile::WARPGROUP_THREADS;
 
-impl<T, M, S: Shape, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, M, S, D, KV, W> {
+impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     #[inline(always)]
     #[track_caller]
     pub(super) unsafe fn wait_q(&self) {
@@ -25,42 +25,6 @@ impl<T, M, S: Shape, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, 
     pub(super) unsafe fn wait_v(&self) {
         // SAFETY: `start` initialised the barrier.
         unsafe { mbarrier::wait(self.call.bar(S::PLAN.v_full, self.v.stage), self.v.parity) }
-    }
-
-    /// Asks for the next tiles of K and V while the softmax has work for the time that the answer
-    /// takes; most often they are there.
-    #[inline(always)]
-    #[track_caller]
-    pub(super) unsafe fn look_ahead(&mut self) {
-        // SAFETY: `start` initialised the barriers.
-        unsafe {
-            let k = self.call.bar(S::PLAN.k_full, self.k.stage);
-            let v = self.call.bar(S::PLAN.v_full, self.v.stage);
-            self.ready = [
-                u32::from(mbarrier::is_complete(k, self.k.parity)),
-                u32::from(mbarrier::is_complete(v, self.v.parity)),
-            ];
-        }
-    }
-
-    /// Waits for the next tile of K, if `look_ahead` did not see it.
-    #[inline(always)]
-    #[track_caller]
-    pub(super) unsafe fn wait_next_k(&self) {
-        if self.ready[0] == 0 {
-            // SAFETY: as `wait_k`.
-            unsafe { self.wait_k() }
-        }
-    }
-
-    /// The same for V.
-    #[inline(always)]
-    #[track_caller]
-    pub(super) unsafe fn wait_next_v(&self) {
-        if self.ready[1] == 0 {
-            // SAFETY: as `wait_v`.
-            unsafe { self.wait_v() }
-        }
     }
 
     /// Whether Q is given back at once after its last product, so that the next one is on its way
@@ -119,14 +83,14 @@ impl<T, M, S: Shape, const D: u32, const KV: u32, const W: u32> Consumer<'_, T, 
     #[track_caller]
     pub(super) unsafe fn await_turn(&self) {
         // SAFETY: the two warpgroups that share the barrier each come once per phase.
-        unsafe { barrier::sync(TURN + W, 2 * WARPGROUP_THREADS) }
+        unsafe { barrier::sync(TURN + self.number, 2 * WARPGROUP_THREADS) }
     }
 
     /// Lets the next consumer issue.
     #[inline(always)]
     #[track_caller]
     pub(super) unsafe fn pass_turn(&self) {
-        let next = (W + 1) % S::TILE.consumers;
+        let next = if self.number + 1 == S::TILE.consumers { 0 } else { self.number + 1 };
         // SAFETY: as `await_turn`.
         unsafe { barrier::arrive(TURN + next, 2 * WARPGROUP_THREADS) }
     }

@@ -1,0 +1,96 @@
+//! The second pass of a block that has lost a row: every tile the classical way.
+//!
+//! It is rare, so it is short instead of fast: nothing overlaps and nobody takes turns. As code of
+//! its own it also leaves the first pass its registers: with one loop for both, ptxas has too few
+//! for the products (C7512).
+
+use super::{Consumer, Jobs};
+use crate::{
+    epilogue,
+    forward::{
+        Job,
+        sm90::{Shape, load_k, load_q, load_v},
+    },
+    mask::Mask,
+    ring::Cursor,
+    softmax::OnlineSoftmax,
+};
+use fulgurite_gpu::{
+    element::Element,
+    frag::{Accum, Packed},
+    thread, wgmma,
+};
+use fulgurite_spec::tile::WARPGROUP_THREADS;
+
+impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+    /// Computes this warpgroup's rows of every job again.
+    #[inline(always)]
+    pub(super) unsafe fn run_jobs_again(&mut self, mask: M) {
+        let mut jobs = Jobs::<M>::new(self.call.scalars, S::TILE);
+        let mut job = jobs.next();
+        while job.kv_tiles > 0 {
+            // SAFETY: one thread loads what all consumers then take, in the same order.
+            unsafe {
+                if self.loads() {
+                    load_q::<S>(self.call, &mut refill(self.q), &job);
+                }
+                self.wait_q();
+                let softmax = self.follow_maxima(&job, mask);
+                self.leave_q();
+                let (rows, finished) = (self.own_rows(&job), softmax.finish::<T>());
+                epilogue::store::<T, D>(self.call.scalars, &job, rows, &mut self.out, &finished);
+            }
+            job = jobs.next();
+        }
+    }
+
+    /// Whether this thread takes the producer's place, who has left.
+    #[inline(always)]
+    fn loads(&self) -> bool {
+        self.number == 0 && thread::index().is_multiple_of(WARPGROUP_THREADS)
+    }
+
+    /// One job, from its last KV tile to its first; those that only other consumers need are masked
+    /// from end to end here.
+    #[inline(always)]
+    unsafe fn follow_maxima(&mut self, job: &Job, mask: M) -> OnlineSoftmax {
+        let first_row = self.first_row(job);
+        let mut softmax = OnlineSoftmax::new(self.call.scalars.scale_log2);
+        self.scores = Accum::zero();
+        self.probs = Packed::zero();
+        self.out = Accum::zero();
+        let mut step = job.kv_tiles;
+        while step > 0 {
+            step -= 1;
+            // SAFETY: as in the first pass; each product is waited for before what follows.
+            unsafe {
+                if self.loads() {
+                    load_k::<S>(self.call, &mut refill(self.k), job, step);
+                    load_v::<S>(self.call, &mut refill(self.v), job, step);
+                }
+                self.wait_k();
+                self.issue_scores();
+                wgmma::wait::<0, KV>(&mut self.scores);
+                self.release_k();
+                self.release_q_early(step);
+                self.mask_tile(mask, first_row, step);
+                let rescale = softmax.follow_max::<T, KV>(&self.scores);
+                softmax.add(softmax.exponentiate(&mut self.scores));
+                self.probs = self.scores.pack::<T>();
+                self.out.scale_rows(rescale);
+                self.wait_v();
+                self.issue_out();
+                wgmma::wait::<0, D>(&mut self.out);
+                self.release_v();
+            }
+        }
+        softmax
+    }
+}
+
+/// Where a ring is filled when its first consumer stands at `read`: each tile is loaded just before
+/// it is wanted.
+#[inline(always)]
+fn refill(read: Cursor) -> Cursor {
+    Cursor { stage: read.stage, parity: read.parity ^ 1 }
+}
