@@ -253,7 +253,7 @@ fn values(variant: &Variant) -> Vec<Case> {
         case("dominant key", Values::DominantKey, (500, 700)),
         // Beyond what f16 and then float32 hold, relative to the keys before.
         case("sinks", Values::Sinks(25.0), (300, 700)),
-        case("sinks beyond float32", Values::Sinks(130.0), (300, 700)),
+        case("sinks past float32", Values::Sinks(130.0), (300, 700)),
         case("v all 1", Values::ConstantV(1.0), (300, 500)),
         case("v all -2.5", Values::ConstantV(-2.5), (400, 333)),
         case("q all 0", Values::ZeroQ, (200, 500)),
