@@ -8,20 +8,16 @@ pub fn index() -> u32 {
     imp::thread_index()
 }
 
-/// Index of the thread's warpgroup in its block, the same register for the whole warp.
+/// Index of the thread's warpgroup in its block, at most 3: the same register for the whole warp.
 ///
-/// Read through a shuffle, because ptxas serialises every `wgmma` behind a branch that it cannot
-/// prove uniform (note C7520).
+/// Put together by ballots, which ptxas knows to be uniform: it serialises every `wgmma` behind a
+/// branch that it cannot prove uniform (note C7520), and addresses that follow from this number
+/// stay in uniform registers. All threads of the warp call it.
 #[inline(always)]
 #[track_caller]
 pub fn warpgroup() -> u32 {
-    imp::broadcast_first(imp::thread_index() / 128)
-}
-
-/// Whether this is the first lane of its warp.
-#[inline(always)]
-pub fn is_warp_leader() -> bool {
-    imp::thread_index().is_multiple_of(32)
+    let bit = |bit: u32| imp::ballot(imp::thread_index() >> (7 + bit) & 1 != 0) & 1;
+    bit(0) + 2 * bit(1)
 }
 
 /// Index of the block in its one-dimensional grid.
@@ -34,12 +30,4 @@ pub fn block() -> u32 {
 #[inline(always)]
 pub fn block_count() -> u32 {
     imp::grid_size()
-}
-
-/// Number of this thread's warpgroup, put together by ballots.
-#[inline(always)]
-#[track_caller]
-pub fn uniform_warpgroup() -> u32 {
-    let bit = |bit: u32| imp::ballot(imp::thread_index() >> (7 + bit) & 1 != 0) & 1;
-    bit(0) + 2 * bit(1)
 }

@@ -35,7 +35,6 @@ use fulgurite_spec::{
     FwdScalars, LaunchSpec, SmemPlan, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
 };
-use verdict::VERDICT;
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
 const TURN: u32 = 1;
@@ -140,7 +139,7 @@ pub unsafe fn run<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
             start::<S>(&call);
         }
         barrier::sync_all();
-        let warpgroup = thread::uniform_warpgroup();
+        let warpgroup = thread::warpgroup();
         if warpgroup == 0 {
             producer::<M, S>(&call)
         } else {
@@ -171,7 +170,6 @@ unsafe fn start<S: Shape>(call: &Call) {
         barrier::name(TURN + consumer, "turn", consumer);
         consumer += 1;
     }
-    barrier::name(VERDICT, "verdict", 0);
     // SAFETY: this thread initialised the barriers; the maps follow each other.
     unsafe {
         mbarrier::fence_init();
@@ -181,20 +179,31 @@ unsafe fn start<S: Shape>(call: &Call) {
     }
 }
 
-/// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
+/// Feeds the consumers for the first pass over the jobs, and waits for their verdict.
 #[inline(always)]
 unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::shrink_to::<ProducerBudget<S>>() }
-    if thread::index() != 0 {
-        return;
+    if thread::index() == 0 {
+        // SAFETY: this one thread loads, until consumers do for a second pass.
+        unsafe { load_jobs::<M, S>(call) }
     }
+    // SAFETY: the consumers come to this barrier once too, with their verdict.
+    unsafe { barrier::sync_all() }
+}
+
+/// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
+///
+/// # Safety
+/// Called by one thread.
+#[inline(always)]
+unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call) {
     let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());
     let mut jobs = Jobs::<M>::new(call.scalars, const { S::TILE });
     let mut job = jobs.next();
     while job.kv_tiles > 0 {
         let mut step = job.kv_tiles - 1;
-        // SAFETY: this one thread loads, until consumers do for a second pass.
+        // SAFETY: the caller's contract.
         unsafe {
             load_k::<S>(call, &mut k, &job, step);
             load_q::<S>(call, &mut q, &job);

@@ -65,7 +65,9 @@ pub unsafe fn phases(probe: Probe) {
         while next < BOXES + STAGES {
             if next >= STAGES {
                 let (stage, round) = ((next - STAGES) % STAGES, (next - STAGES) / STAGES);
-                mbarrier::wait(mbarrier_at(stage), round % 2);
+                if !mbarrier::is_complete(mbarrier_at(stage), round % 2) {
+                    mbarrier::wait(mbarrier_at(stage), round % 2);
+                }
                 let at = stage_at(stage).plus(16 * thread::index());
                 if thread::index() * 16 < probe.scalars.box_bytes {
                     probe.output(next - STAGES, smem::load_16(at));

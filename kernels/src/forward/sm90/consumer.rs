@@ -16,7 +16,7 @@ use crate::{
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum, Packed},
-    registers, warp,
+    registers, thread, warp,
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
@@ -45,6 +45,9 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     v: Cursor,
     /// Not 0 if this warp has lost a row: a ballot.
     lost: u32,
+    /// Whether this is the first thread of its warp, which arrives for it. From a shuffle, because
+    /// ptxas otherwise reads the thread's index anew in every step.
+    leader: bool,
     kind: PhantomData<(T, M, S)>,
 }
 
@@ -66,6 +69,8 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
         k: Cursor::read(0),
         v: Cursor::read(0),
         lost: 0,
+        // SAFETY: the whole warp comes here.
+        leader: unsafe { warp::shuffle_xor::<0>(thread::index()) }.is_multiple_of(32),
         kind: PhantomData,
     };
     let mask = M::new(call.scalars.q_len, call.scalars.kv_len);

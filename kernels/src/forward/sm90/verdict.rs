@@ -4,19 +4,16 @@
 //! otherwise. Each consumer warp knows whether it has *lost* a row to infinity nevertheless. If any
 //! has, the consumers compute the block's jobs again, and that second pass loses nothing.
 
-use super::{Call, Shape, TURN};
+use super::{Call, Shape};
 use fulgurite_gpu::{barrier, smem, thread, warp};
 use fulgurite_spec::tile::WARPGROUP_THREADS;
-
-/// Named barrier of the consumers' verdict: the one after the turns of at most three consumers.
-pub(super) const VERDICT: u32 = TURN + 3;
 
 impl Call<'_> {
     /// Whether some warp of the consumers has lost a row.
     ///
     /// # Safety
-    /// All consumers come here once, when they have done their jobs; `lost` is the same for the
-    /// whole warp.
+    /// All consumers come here once, when they have done their jobs, and the producer's warpgroup to
+    /// the same barrier; `lost` is the same for the whole warp.
     #[inline(always)]
     #[track_caller]
     pub(super) unsafe fn any_lost<S: Shape>(&self, lost: u32) -> bool {
@@ -30,7 +27,7 @@ impl Call<'_> {
             if lane == 0 {
                 smem::store_16(self.smem.plus(S::PLAN.lost_of(own)), [lost; 4]);
             }
-            barrier::sync(VERDICT, warps * 32);
+            barrier::sync_all();
             warp::any(smem::load_16(self.smem.plus(S::PLAN.lost_of(other)))[0] != 0)
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Consumer, Shape};
 use crate::forward::sm90::TURN;
-use fulgurite_gpu::{barrier, mbarrier, smem::Smem, thread};
+use fulgurite_gpu::{barrier, mbarrier, smem::Smem};
 use fulgurite_spec::tile::WARPGROUP_THREADS;
 
 impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
@@ -59,14 +59,14 @@ impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     #[track_caller]
     unsafe fn release_q(&self) {
         // SAFETY: this warp has read the buffer for the last time.
-        unsafe { arrive_once_per_warp(self.call.bar(S::PLAN.q_empty, self.q.stage)) }
+        unsafe { self.arrive_for_warp(self.call.bar(S::PLAN.q_empty, self.q.stage)) }
     }
 
     #[inline(always)]
     #[track_caller]
     pub(super) unsafe fn release_k(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
-        unsafe { arrive_once_per_warp(self.call.bar(S::PLAN.k_empty, self.k.stage)) }
+        unsafe { self.arrive_for_warp(self.call.bar(S::PLAN.k_empty, self.k.stage)) }
         self.k.advance(1, S::TILE.kv_stages);
     }
 
@@ -74,7 +74,7 @@ impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     #[track_caller]
     pub(super) unsafe fn release_v(&mut self) {
         // SAFETY: this warp has read the buffer for the last time.
-        unsafe { arrive_once_per_warp(self.call.bar(S::PLAN.v_empty, self.v.stage)) }
+        unsafe { self.arrive_for_warp(self.call.bar(S::PLAN.v_empty, self.v.stage)) }
         self.v.advance(1, S::TILE.kv_stages);
     }
 
@@ -94,17 +94,17 @@ impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
         // SAFETY: as `await_turn`.
         unsafe { barrier::arrive(TURN + next, 2 * WARPGROUP_THREADS) }
     }
-}
 
-/// One arrival for the whole warp.
-///
-/// # Safety
-/// As [`mbarrier::arrive`].
-#[inline(always)]
-#[track_caller]
-unsafe fn arrive_once_per_warp(bar: Smem) {
-    if thread::is_warp_leader() {
-        // SAFETY: the caller's contract.
-        unsafe { mbarrier::arrive(bar) }
+    /// One arrival for the whole warp.
+    ///
+    /// # Safety
+    /// As [`mbarrier::arrive`].
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn arrive_for_warp(&self, bar: Smem) {
+        if self.leader {
+            // SAFETY: the caller's contract.
+            unsafe { mbarrier::arrive(bar) }
+        }
     }
 }
