@@ -336,6 +336,6 @@ pub fn mutation_cases(variant: &Variant) -> Vec<Case> {
         // The first warpgroup needs one tile less than the others, also in a job after another.
         case((3, 1), (2 * q_rows - 3, 2 * q_rows - 3 + 2 * kv_rows - 64)),
         // Rows are lost, so that the blocks take their jobs twice.
-        case((3, 1), (q_rows - 3, 6 * kv_rows - 5)).with(|case| case.values = Values::Sinks(130.0)),
+        case((6, 2), (q_rows - 3, 6 * kv_rows - 5)).with(|case| case.values = Values::Sinks(130.0)),
     ]
 }

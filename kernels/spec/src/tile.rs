@@ -15,9 +15,6 @@ pub const PANEL_ROW_BYTES: u32 = 128;
 /// Elements of one row of a panel, and columns of one TMA box (16-bit elements).
 pub const PANEL_COLUMNS: u32 = 64;
 
-/// Bytes of one consumer warp's word in shared memory: one access of 16 bytes.
-const LOST_BYTES: u32 = 16;
-
 /// Shared memory one block of a Hopper GPU may use, in bytes (227 KiB).
 pub const SMEM_LIMIT_BYTES: u32 = 232_448;
 
@@ -145,8 +142,8 @@ pub struct SmemPlan {
     pub v_full: u32,
     /// `v_empty[stage]`.
     pub v_empty: u32,
-    /// `lost[warp]`, 16 bytes each: not 0 if that consumer warp has lost a row.
-    pub lost: u32,
+    /// `sound`: consumer warps that have lost no row.
+    pub sound: u32,
     /// Bytes to ask for at launch.
     pub total_bytes: u32,
 }
@@ -163,14 +160,9 @@ impl SmemPlan {
         let k_empty = k_full + 8 * tile.kv_stages;
         let v_full = k_empty + 8 * tile.kv_stages;
         let v_empty = v_full + 8 * tile.kv_stages;
-        let lost = (v_empty + 8 * tile.kv_stages).next_multiple_of(LOST_BYTES);
-        let total_bytes = lost + LOST_BYTES * tile.consumer_warps();
-        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, lost, total_bytes }
-    }
-
-    /// Offset of `lost[warp]`.
-    pub const fn lost_of(&self, warp: u32) -> u32 {
-        self.lost + LOST_BYTES * warp
+        let sound = v_empty + 8 * tile.kv_stages;
+        let total_bytes = sound + 8;
+        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, sound, total_bytes }
     }
 }
 

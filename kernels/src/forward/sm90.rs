@@ -35,6 +35,7 @@ use fulgurite_spec::{
     FwdScalars, LaunchSpec, SmemPlan, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
 };
+use verdict::VERDICT;
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
 const TURN: u32 = 1;
@@ -59,7 +60,8 @@ struct BarrierSpec {
 /// | `q_empty[part]` | each warp of that consumer | producer |
 /// | `k_full[stage]`, `v_full[stage]` | producer, with the bytes of the tile | consumers |
 /// | `k_empty[stage]`, `v_empty[stage]` | each warp of every consumer | producer |
-const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
+/// | `sound` | each warp of every consumer that has lost no row | nobody: asked behind the verdict |
+const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 7] {
     let warps = WARPGROUP_THREADS / 32;
     [
         BarrierSpec { name: "q_full", offset: plan.q_full, count: tile.q_parts, arrivals: 1 },
@@ -76,6 +78,12 @@ const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
             name: "v_empty",
             offset: plan.v_empty,
             count: tile.kv_stages,
+            arrivals: tile.consumer_warps(),
+        },
+        BarrierSpec {
+            name: "sound",
+            offset: plan.sound,
+            count: 1,
             arrivals: tile.consumer_warps(),
         },
     ]
@@ -170,6 +178,7 @@ unsafe fn start<S: Shape>(call: &Call) {
         barrier::name(TURN + consumer, "turn", consumer);
         consumer += 1;
     }
+    barrier::name(VERDICT, "verdict", 0);
     // SAFETY: this thread initialised the barriers; the maps follow each other.
     unsafe {
         mbarrier::fence_init();
@@ -179,7 +188,7 @@ unsafe fn start<S: Shape>(call: &Call) {
     }
 }
 
-/// Feeds the consumers for the first pass over the jobs, and waits for their verdict.
+/// Feeds the consumers for the first pass over the jobs.
 #[inline(always)]
 unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
     // SAFETY: the whole warpgroup comes here once.
@@ -188,8 +197,6 @@ unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
         // SAFETY: this one thread loads, until consumers do for a second pass.
         unsafe { load_jobs::<M, S>(call) }
     }
-    // SAFETY: the consumers come to this barrier once too, with their verdict.
-    unsafe { barrier::sync_all() }
 }
 
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.

@@ -16,7 +16,7 @@ use crate::{
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum, Packed},
-    registers, thread, warp,
+    registers, warp,
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
@@ -33,8 +33,8 @@ const STEP: u32 = 16;
 
 /// Registers and ring positions of one consumer; `W` is its number, a constant so that all
 /// addresses stay in uniform registers.
-struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
-    call: &'a Call<'a>,
+pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
+    pub(super) call: &'a Call<'a>,
     /// Which consumer this is: a ballot.
     number: u32,
     scores: Accum<KV>,
@@ -44,10 +44,7 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     k: Cursor,
     v: Cursor,
     /// Not 0 if this warp has lost a row: a ballot.
-    lost: u32,
-    /// Whether this is the first thread of its warp, which arrives for it. From a shuffle, because
-    /// ptxas otherwise reads the thread's index anew in every step.
-    leader: bool,
+    pub(super) lost: u32,
     kind: PhantomData<(T, M, S)>,
 }
 
@@ -69,8 +66,6 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
         k: Cursor::read(0),
         v: Cursor::read(0),
         lost: 0,
-        // SAFETY: the whole warp comes here.
-        leader: unsafe { warp::shuffle_xor::<0>(thread::index()) }.is_multiple_of(32),
         kind: PhantomData,
     };
     let mask = M::new(call.scalars.q_len, call.scalars.kv_len);
@@ -78,7 +73,7 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
         this.run_jobs(mask);
-        if call.any_lost::<S>(this.lost) {
+        if this.any_lost() {
             this.run_jobs_again(mask);
         }
     }

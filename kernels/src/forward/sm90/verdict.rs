@@ -4,31 +4,29 @@
 //! otherwise. Each consumer warp knows whether it has *lost* a row to infinity nevertheless. If any
 //! has, the consumers compute the block's jobs again, and that second pass loses nothing.
 
-use super::{Call, Shape};
-use fulgurite_gpu::{barrier, smem, thread, warp};
-use fulgurite_spec::tile::WARPGROUP_THREADS;
+use super::{Shape, TURN, consumer::Consumer};
+use fulgurite_gpu::{barrier, mbarrier, warp};
 
-impl Call<'_> {
-    /// Whether some warp of the consumers has lost a row.
+/// Named barrier of the verdict: the one after the turns of at most three consumers.
+pub(super) const VERDICT: u32 = TURN + 3;
+
+impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+    /// Whether some warp of the consumers has lost a row: those that have not arrive at a barrier,
+    /// which has seen enough arrivals or not when all have come to the verdict.
     ///
     /// # Safety
-    /// All consumers come here once, when they have done their jobs, and the producer's warpgroup to
-    /// the same barrier; `lost` is the same for the whole warp.
+    /// All consumers come here once, when they have done their jobs.
     #[inline(always)]
     #[track_caller]
-    pub(super) unsafe fn any_lost<S: Shape>(&self, lost: u32) -> bool {
-        let warps = const { S::TILE.consumer_warps() };
-        let own = thread::index() / 32 - WARPGROUP_THREADS / 32;
-        let lane = thread::index() % 32;
-        let other = if lane < warps { lane } else { 0 };
-        // SAFETY: the plan reserves a word for each warp; only its first thread writes it, and all
-        // read them behind the barrier.
+    pub(super) unsafe fn any_lost(&self) -> bool {
+        let sound = self.call.smem.plus(S::PLAN.sound);
+        // SAFETY: `start` initialised the barrier for one arrival of each warp of the consumers.
         unsafe {
-            if lane == 0 {
-                smem::store_16(self.smem.plus(S::PLAN.lost_of(own)), [lost; 4]);
+            if self.lost == 0 {
+                self.arrive_for_warp(sound);
             }
-            barrier::sync_all();
-            warp::any(smem::load_16(self.smem.plus(S::PLAN.lost_of(other)))[0] != 0)
+            barrier::sync(VERDICT, const { 32 * S::TILE.consumer_warps() });
+            warp::any(!mbarrier::is_complete(sound, 0))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Consumer, Shape};
 use crate::forward::sm90::TURN;
-use fulgurite_gpu::{barrier, mbarrier, smem::Smem};
+use fulgurite_gpu::{barrier, mbarrier, smem::Smem, thread};
 use fulgurite_spec::tile::WARPGROUP_THREADS;
 
 impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
@@ -101,8 +101,8 @@ impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     /// As [`mbarrier::arrive`].
     #[inline(always)]
     #[track_caller]
-    unsafe fn arrive_for_warp(&self, bar: Smem) {
-        if self.leader {
+    pub(in crate::forward::sm90) unsafe fn arrive_for_warp(&self, bar: Smem) {
+        if thread::index().is_multiple_of(32) {
             // SAFETY: the caller's contract.
             unsafe { mbarrier::arrive(bar) }
         }
