@@ -17,6 +17,11 @@ impl Clock {
         self.0.get(agent as usize).copied().unwrap_or(0)
     }
 
+    /// Whether nothing in `other` is unknown.
+    pub fn covers(&self, other: &Clock) -> bool {
+        (0..).zip(&other.0).all(|(agent, time)| self.time(agent) >= *time)
+    }
+
     /// Learns that `agent` has come to `time`.
     pub fn raise(&mut self, agent: Agent, time: u32) {
         let agent = agent as usize;

@@ -22,6 +22,8 @@ pub struct Mbarrier {
     arriving: Clock,
     /// What one learns by waiting for the last completed phase.
     completed: Clock,
+    /// What those who arrived in the last completed phase knew.
+    arrived: Clock,
     /// The initialisation as an event of the thread that did it.
     init: (Agent, u32, Site),
     /// The phase, place and thread of the last copy that completes on it.
@@ -66,6 +68,7 @@ impl Block {
             phase: 0,
             arriving: Clock::default(),
             completed: Clock::default(),
+            arrived: Clock::default(),
             init: (event_agent, time, site),
             last_copy: None,
             fence: None,
@@ -106,6 +109,7 @@ impl Block {
         self.stats.barrier_operations += 1;
         self.mbarrier(bar)?;
         let name = self.mbarrier_name(bar);
+        self.event(self.current);
         let clock = &self.clocks[self.current];
         let barrier = self.mbarriers.get_mut(&bar).expect("looked up above");
         if barrier.pending == 0 {
@@ -141,7 +145,8 @@ impl Block {
     }
 
     /// As [`mbarrier_test`](Self::mbarrier_test) for a thread that will not wait: it may also get
-    /// the answer of a moment earlier, before the last phase completed, unless it knows of that.
+    /// the answer of a moment earlier, before the last phase completed, unless it knows of that:
+    /// by a wait, or because all arrivals are ordered before the question and no copy was awaited.
     /// Under seed 0 it always does, otherwise every other time, by a draw from the seed; the
     /// threads of a warpgroup draw the same, so that none of them hides what the others missed.
     pub fn mbarrier_ask(&mut self, bar: u32, parity: u32) -> Checked<bool> {
@@ -149,8 +154,13 @@ impl Block {
         lane.questions += 1;
         let question = (self.current as u64 / 128) << 32 | lane.questions;
         let late = self.seed == 0 || Rng::with_seed(self.seed << 48 ^ question).bool();
-        let (agent, phase) = self.mbarrier(bar).map(|barrier| (barrier.agent, barrier.phase))?;
-        if late && self.clocks[self.current].time(agent) < phase {
+        self.mbarrier(bar)?;
+        let Mbarrier { agent, phase, arrived, last_copy, .. } = &self.mbarriers[&bar];
+        let phase = *phase;
+        let clock = &self.clocks[self.current];
+        let copied = last_copy.is_some_and(|(of, ..)| of + 1 == phase);
+        let knows = clock.time(*agent) >= phase || !copied && clock.covers(arrived);
+        if late && !knows {
             self.stats.barrier_operations += 1;
             return Ok((phase - 1) & 1 != parity);
         }
@@ -203,6 +213,7 @@ impl Block {
         barrier.pending = barrier.arrivals;
         let arriving = std::mem::take(&mut barrier.arriving);
         barrier.completed.join(&arriving);
+        barrier.arrived = arriving;
         barrier.completed.raise(barrier.agent, barrier.phase);
         let completed = barrier.completed.clone();
         for thread in 0..self.lanes.len() {
