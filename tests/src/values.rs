@@ -21,9 +21,11 @@ pub enum Values {
     ConstantV(f32),
     /// Q is zero: every key weighs the same.
     ZeroQ,
-    /// N(0, 1), and keys 0 and 5, which a block comes to last, outweigh all others: their scores lie
-    /// up to this far (at the default scale) above the rest, by row, from nothing on.
+    /// N(0, 1), and keys 0 and 5, which a block comes to last, outweigh all others: their scores
+    /// lie up to this far (at the default scale) above the rest, by row, from nothing on.
     Sinks(f32),
+    /// The same for one row alone: row 7 of head 0 of each batch entry.
+    LoneSink(f32),
     /// N(0, 1) + N(0, 100) · Bernoulli(0.001), as in the FlashAttention-3 paper.
     Outliers,
 }
@@ -114,7 +116,11 @@ impl Values {
         match self {
             Values::ConstantV(value) => inputs.v.bits.fill(encode(dtype, f64::from(value))),
             Values::DominantKey => dominate(&mut inputs),
-            Values::Sinks(height) => sink(&mut inputs, f64::from(height)),
+            Values::Sinks(height) => sink(&mut inputs, f64::from(height), |_, row| row % 8),
+            Values::LoneSink(height) => {
+                let lone = |head, row| if (head, row) == (0, 7) { 7 } else { 0 };
+                sink(&mut inputs, f64::from(height), lone);
+            }
             _ => {}
         }
         inputs
@@ -140,15 +146,16 @@ fn dominate(inputs: &mut Inputs) {
     }
 }
 
-/// Rows take their first column from 0 to 7, and two keys weigh it; others do not.
-fn sink(inputs: &mut Inputs, height: f64) {
+/// Rows have `level(head, row)`, from 0 to 7, in their first column; two keys weigh it, the others
+/// do not.
+fn sink(inputs: &mut Inputs, height: f64, level: impl Fn(usize, usize) -> usize) {
     let dtype = inputs.q.layout.dtype;
     let [batches, heads, q_len, head_dim] = inputs.q.layout.shape;
     let [_, kv_heads, kv_len, _] = inputs.k.layout.shape;
     let weight = height * (head_dim as f64).sqrt() / 7.0;
     for batch in 0..batches {
         for (head, row) in (0..heads).flat_map(|head| (0..q_len).map(move |row| (head, row))) {
-            inputs.q.row_mut([batch, head, row])[0] = encode(dtype, (row % 8) as f64);
+            inputs.q.row_mut([batch, head, row])[0] = encode(dtype, level(head, row) as f64);
         }
         for (head, key) in (0..kv_heads).flat_map(|head| (0..kv_len).map(move |key| (head, key))) {
             let share = match key {

@@ -42,6 +42,10 @@ fn equivalent(tile: &Tile, mutation: &Mutation) -> Option<&'static str> {
         {
             Some("nothing is read, and the turns keep the skipping warpgroup within a round")
         }
+        (Primitive::MbarrierArrive, "sound", Change::Drop)
+        | (Primitive::BarrierInit, "sound", Change::More) => {
+            Some("the block computes its jobs again without need: slower, not wrong")
+        }
         _ => None,
     }
 }

@@ -60,7 +60,7 @@ struct BarrierSpec {
 /// | `q_empty[part]` | each warp of that consumer | producer |
 /// | `k_full[stage]`, `v_full[stage]` | producer, with the bytes of the tile | consumers |
 /// | `k_empty[stage]`, `v_empty[stage]` | each warp of every consumer | producer |
-/// | `sound` | each warp of every consumer that has lost no row | nobody: asked behind the verdict |
+/// | `sound` | each consumer warp that has lost no row | nobody: asked behind the verdict |
 const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 7] {
     let warps = WARPGROUP_THREADS / 32;
     [
