@@ -2,16 +2,16 @@
 //!
 //! A row's exponents are taken relative to its *anchor*. Any anchor gives the same quotient
 //! `sum(p v) / sum(p)`, as long as no `p` leaves the range of its type; floating point keeps the
-//! same relative precision all the way. So the tiles whose elements a mask may touch, the first one
-//! among them, are taken the classical way (Dao et al. 2022, section 3.1; FlashAttention-2, section
-//! 3.1.1): the anchor follows the row's maximum, and what was accumulated is rescaled. All others
-//! keep the anchor, and need no maximum, no shuffle, and nothing rescaled.
+//! same relative precision all the way. So a row's first tiles, among them those whose elements a
+//! mask may touch, are taken the classical way (Dao et al. 2022, section 3.1; FlashAttention-2,
+//! section 3.1.1): the anchor follows the row's maximum, and what was accumulated is rescaled. All
+//! others keep the anchor, and need no maximum, no shuffle, and nothing rescaled.
 //!
 //! Two things guard that, both after the exponentials, by their sums:
 //! * If a tile weighs more than all before it in some row, or could leave the range of `f16`, the
-//!   anchors move to the maxima after all. So the largest probabilities of a
-//!   peaked row are powers of two, which have no rounding error, as in the classical way. Without
-//!   that, rows with one dominant key have half as much error again.
+//!   anchors move to the maxima after all. So the largest probabilities of a peaked row are powers
+//!   of two, which have no rounding error, as in the classical way. Without that, rows with one
+//!   dominant key have half as much error again.
 //! * A score that lies `2^127` above its row's anchor inside one tile gives infinity, which the
 //!   row's sum shows; then the block computes its jobs again, all tiles the classical way.
 //!
