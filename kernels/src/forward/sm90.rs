@@ -15,7 +15,6 @@
 //! may issue".
 
 mod consumer;
-mod verdict;
 
 use core::marker::PhantomData;
 
@@ -35,10 +34,12 @@ use fulgurite_spec::{
     FwdScalars, LaunchSpec, SmemPlan, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
 };
-use verdict::VERDICT;
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
 const TURN: u32 = 1;
+
+/// Named barrier of the consumers' verdict: the one after the turns of at most three.
+const VERDICT: u32 = TURN + 3;
 
 /// A family of barriers in shared memory.
 struct BarrierSpec {

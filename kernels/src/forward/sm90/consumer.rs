@@ -2,6 +2,7 @@
 
 mod again;
 mod handover;
+mod verdict;
 
 use core::marker::PhantomData;
 
@@ -34,8 +35,8 @@ const STEP: u32 = 16;
 
 /// Registers and ring positions of one consumer; `W` is its number, a constant so that all
 /// addresses stay in uniform registers.
-pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
-    pub(super) call: &'a Call<'a>,
+struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
+    call: &'a Call<'a>,
     /// Which consumer this is: a ballot.
     number: u32,
     scores: Accum<KV>,
@@ -45,7 +46,7 @@ pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     k: Cursor,
     v: Cursor,
     /// Not 0 if this warp has lost a row: a ballot.
-    pub(super) lost: u32,
+    lost: u32,
     kind: PhantomData<(T, M, S)>,
 }
 

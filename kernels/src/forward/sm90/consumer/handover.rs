@@ -101,7 +101,7 @@ impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     /// As [`mbarrier::arrive`].
     #[inline(always)]
     #[track_caller]
-    pub(in crate::forward::sm90) unsafe fn arrive_for_warp(&self, bar: Smem) {
+    pub(super) unsafe fn arrive_for_warp(&self, bar: Smem) {
         if thread::index().is_multiple_of(32) {
             // SAFETY: the caller's contract.
             unsafe { mbarrier::arrive(bar) }

@@ -4,11 +4,9 @@
 //! otherwise. Each consumer warp knows whether it has *lost* a row to infinity nevertheless. If any
 //! has, the consumers compute the block's jobs again, and that second pass loses nothing.
 
-use super::{Shape, TURN, consumer::Consumer};
+use super::{Consumer, Shape};
+use crate::forward::sm90::VERDICT;
 use fulgurite_gpu::{barrier, mbarrier, warp};
-
-/// Named barrier of the verdict: the one after the turns of at most three consumers.
-pub(super) const VERDICT: u32 = TURN + 3;
 
 impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     /// Whether some warp of the consumers has lost a row: those that have not arrive at a barrier,
@@ -19,7 +17,7 @@ impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     #[inline(always)]
     #[track_caller]
     pub(super) unsafe fn any_lost(&self) -> bool {
-        let sound = self.call.smem.plus(S::PLAN.sound);
+        let sound = self.call.bar(S::PLAN.sound, 0);
         // SAFETY: `start` initialised the barrier for one arrival of each warp of the consumers.
         unsafe {
             if self.lost == 0 {
