@@ -41,3 +41,15 @@ pub unsafe fn arrive(id: u32, thread_count: u32) {
     // SAFETY: the caller's contract is the instruction's.
     unsafe { imp::barrier_arrive(id, thread_count) }
 }
+
+/// Arrives at barrier `id`, waits until `thread_count` threads have arrived, and returns whether
+/// any of them votes `true` (PTX `barrier.cta.red.or`).
+///
+/// # Safety
+/// As [`sync`]; all who use the barrier in this phase call this function.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn any(id: u32, thread_count: u32, vote: bool) -> bool {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::barrier_any(id, thread_count, vote) }
+}

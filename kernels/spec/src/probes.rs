@@ -61,6 +61,7 @@ macro_rules! for_each_probe {
             probe_matrices: memory::matrices::<false>;
             probe_matrices_transposed: memory::matrices::<true>;
             probe_named_barriers: barriers::named;
+            probe_votes: barriers::votes;
             probe_mbarrier_phases: barriers::phases;
             probe_load: copies::load;
             probe_store: copies::store;

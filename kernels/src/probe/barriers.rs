@@ -44,6 +44,36 @@ pub unsafe fn named(probe: Probe) {
     }
 }
 
+/// Rounds of [`votes`].
+const VOTES: u32 = 8;
+
+/// In each round the two warps of a pair vote at a barrier of their own, then all four at that of
+/// the block. A thread votes where its word of the input is odd: the first for its pair, the second
+/// for the block. It leaves what it hears, and the first word that another thread of its pair has
+/// stored before it voted.
+///
+/// # Safety
+/// As many parts of input and of output as there are rounds.
+#[inline(always)]
+pub unsafe fn votes(probe: Probe) {
+    let own = thread::index();
+    // SAFETY: all threads come here; a pair's votes are between a store and the loads of it, the
+    // block's between these and the next store.
+    unsafe {
+        let pair = warp::broadcast_first(own / 64);
+        let mut round = 0;
+        while round < VOTES {
+            let words = probe.input(round);
+            smem::store_16(Smem::base().plus(16 * own), words);
+            let in_pair = barrier::any(1 + pair, 64, words[0] % 2 == 1);
+            let handed = smem::load_16(Smem::base().plus(16 * (own ^ 37)));
+            let in_block = barrier::any(0, PROBE_THREADS, words[1] % 2 == 1);
+            probe.output(round, [u32::from(in_pair), u32::from(in_block), handed[0], 0]);
+            round += 1;
+        }
+    }
+}
+
 /// Boxes of [`phases`].
 const BOXES: u32 = 9;
 

@@ -14,7 +14,7 @@ const THREADS: usize = 128;
 
 /// Every case.
 pub fn all() -> Vec<Case> {
-    let mut cases = vec![rounding(), exponentials(), shuffles(), exchange(), named()];
+    let mut cases = vec![rounding(), exponentials(), shuffles(), exchange(), named(), votes()];
     cases.extend([matrices(false), matrices(true), phases(), relay(), stored_product()]);
     for swizzle in [Swizzle::None, Swizzle::Bytes32, Swizzle::Bytes64, Swizzle::Bytes128] {
         // Inside; across the ends; wholly below the last row; wholly beyond the last column.
@@ -238,6 +238,40 @@ fn named() -> Case {
     };
     let out = (0..4 * THREADS).flat_map(handed).collect();
     plain("probe_named_barriers", input, out)
+}
+
+/// Threads whose words are odd, so that they vote, in each round: for their pair of warps, and for
+/// the block. Nobody; one thread, in a place of its own; everyone; everyone but one.
+fn voters(round: usize) -> [Vec<usize>; 2] {
+    let all_but = |one: usize| (0..THREADS).filter(|thread| *thread != one).collect();
+    match round {
+        0 => [vec![], vec![]],
+        1 => [vec![37], vec![0]],
+        2 => [vec![127], vec![63, 95]],
+        3 => [vec![], vec![]],
+        4 => [(0..THREADS).collect(), vec![127]],
+        5 => [(64..THREADS).collect(), (0..THREADS).collect()],
+        6 => [vec![0, 64], vec![]],
+        _ => [all_but(31), all_but(100)],
+    }
+}
+
+fn votes() -> Case {
+    let word = |index: usize| {
+        let (round, thread, place) = (index / 4 / THREADS, index / 4 % THREADS, index % 4);
+        let votes = voters(round).get(place).is_some_and(|voters| voters.contains(&thread));
+        noise(index) & !1 | u32::from(votes)
+    };
+    let input: Vec<u32> = (0..8 * THREADS * 4).map(word).collect();
+    let heard = |unit: usize| {
+        let (round, thread) = (unit / THREADS, unit % THREADS);
+        let [for_pair, for_block] = voters(round);
+        let in_pair = for_pair.iter().any(|voter| voter / 64 == thread / 64);
+        let handed = input[4 * (round * THREADS + (thread ^ 37))];
+        [in_pair.into(), u32::from(!for_block.is_empty()), handed, 0]
+    };
+    let out = bytes((0..8 * THREADS).flat_map(heard));
+    plain("probe_votes", bytes(input.iter().copied()), out)
 }
 
 fn phases() -> Case {

@@ -11,7 +11,7 @@ use super::copy::Copy;
 use super::global::Global;
 use super::mbarrier::Mbarrier;
 use super::mutation::{Change, Mutation, SyncSite};
-use super::named::Named;
+use super::named::{Coming, Named};
 use super::report::{Broken, Checked, Fault, FaultKind, Primitive, Site};
 use super::run::{Launch, Stats};
 use super::schedule::Actor;
@@ -42,7 +42,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub enum Request {
     Shuffle { from: Shuffle, value: u32 },
-    Barrier { id: u32, count: u32, wait: bool },
+    Barrier { id: u32, count: u32, coming: Coming, vote: bool },
     Fence,
     Commit,
     Wait { pending: u32, width: usize, address: usize },
@@ -83,8 +83,8 @@ impl Request {
         match (self, other) {
             (Request::Shuffle { from: a, .. }, Request::Shuffle { from: b, .. }) => a == b,
             (
-                Request::Barrier { id: a, count: m, wait: x },
-                Request::Barrier { id: b, count: n, wait: y },
+                Request::Barrier { id: a, count: m, coming: x, .. },
+                Request::Barrier { id: b, count: n, coming: y, .. },
             ) => (a, m, x) == (b, n, y),
             (Request::Fence, Request::Fence) | (Request::Commit, Request::Commit) => true,
             (

@@ -8,15 +8,15 @@ use std::panic::Location;
 
 use half::{bf16, f16};
 
-use crate::emu::block::{
-    Pin, ProductRequest, Request, Shuffle, State, act, collective, suspend, wait, with,
-};
+use crate::emu::block::{Request, Shuffle, State, act, collective, suspend, wait, with};
 use crate::emu::mutation::Change;
-use crate::emu::report::{Primitive, broken, place};
-use crate::emu::tensor_core::POISON;
+use crate::emu::named::Coming;
+use crate::emu::report::{Primitive, broken};
 use crate::registers::Budget;
 use crate::tma::Keep;
-use fulgurite_spec::Dtype;
+
+mod wgmma;
+pub use wgmma::*;
 
 pub fn thread_index() -> u32 {
     with(|block| block.current as u32)
@@ -172,37 +172,43 @@ pub fn mbarrier_name(bar: u32, family: &'static str, index: u32) {
     with(|block| block.names.insert(bar, (family, index)));
 }
 
-/// What is planted at a named barrier's site, applied to its count.
+/// Comes to a named barrier, with what is planted at its site applied to its count; returns whether
+/// anyone voted. Where the call is dropped a thread hears of its own vote alone.
 #[track_caller]
-fn named_barrier(primitive: Primitive, id: u32, count: u32, wait: bool) {
+fn named_barrier(primitive: Primitive, id: u32, count: u32, coming: Coming, vote: bool) -> bool {
     let site = Location::caller();
     let change = with(|block| {
         let family = block.barrier_names.get(id as usize).copied().flatten();
         block.planted(primitive, site, family.map_or("", |(family, _)| family))
     });
     let count = match change {
-        Some(Change::Drop) => return,
+        Some(Change::Drop) => return vote,
         Some(Change::More) => count + 32,
         Some(Change::Less) => count - 32,
         _ => count,
     };
-    collective(primitive, site, Request::Barrier { id, count, wait });
+    collective(primitive, site, Request::Barrier { id, count, coming, vote })[0] != 0
 }
 
 #[track_caller]
 pub unsafe fn barrier_sync_all() {
     let threads = with(|block| block.lanes.len() as u32);
-    named_barrier(Primitive::BarrierSync, 0, threads, true);
+    named_barrier(Primitive::BarrierSync, 0, threads, Coming::Wait, false);
 }
 
 #[track_caller]
 pub unsafe fn barrier_sync(id: u32, thread_count: u32) {
-    named_barrier(Primitive::BarrierSync, id, thread_count, true);
+    named_barrier(Primitive::BarrierSync, id, thread_count, Coming::Wait, false);
 }
 
 #[track_caller]
 pub unsafe fn barrier_arrive(id: u32, thread_count: u32) {
-    named_barrier(Primitive::BarrierArrive, id, thread_count, false);
+    named_barrier(Primitive::BarrierArrive, id, thread_count, Coming::Pass, false);
+}
+
+#[track_caller]
+pub unsafe fn barrier_any(id: u32, thread_count: u32, vote: bool) -> bool {
+    named_barrier(Primitive::BarrierAny, id, thread_count, Coming::Vote, vote)
 }
 
 /// What is planted at an mbarrier's site.
@@ -361,140 +367,3 @@ pub unsafe fn tma_store_wait<const PENDING: u32>() {
 pub unsafe fn tma_store_wait_read<const PENDING: u32>() {
     wait_stores(Primitive::TmaStoreWaitRead, PENDING, true);
 }
-
-#[track_caller]
-fn pin(address: usize, words: Vec<u32>) {
-    let site = Location::caller();
-    act(Primitive::WgmmaBegin, site, |block| {
-        let thread = block.current;
-        if let Some(before) = block.warpgroups[thread / 128].in_flight(thread % 128, address) {
-            return broken!(
-                Fragment,
-                "the accumulator's product issued at {} was not waited for, or its wait did not \
-                 cover it",
-                place(before)
-            );
-        }
-        block.lanes[thread].pinned.push(Pin { address, words });
-        Ok(())
-    });
-}
-
-#[track_caller]
-pub fn pin_f32<const N: u32>(acc: &mut [f32; 128]) {
-    let words = acc[..N as usize / 2].iter().map(|value| value.to_bits()).collect();
-    pin(acc.as_ptr() as usize, words);
-}
-
-#[track_caller]
-pub fn pin_u32<const N: u32>(packed: &mut [u32; 64]) {
-    pin(packed.as_ptr() as usize, packed[..N as usize / 4].to_vec());
-}
-
-#[track_caller]
-pub unsafe fn wgmma_fence() {
-    let site = Location::caller();
-    if with(|block| block.planted(Primitive::WgmmaBegin, site, "")).is_none() {
-        collective(Primitive::WgmmaBegin, site, Request::Fence);
-    }
-}
-
-#[track_caller]
-pub unsafe fn wgmma_commit() {
-    let site = Location::caller();
-    if with(|block| block.planted(Primitive::WgmmaCommit, site, "")).is_none() {
-        collective(Primitive::WgmmaCommit, site, Request::Commit);
-    }
-}
-
-#[track_caller]
-pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128]) {
-    let site = Location::caller();
-    let pending = match with(|block| block.planted(Primitive::WgmmaWait, site, "")) {
-        Some(Change::Drop) => return,
-        Some(Change::More) => PENDING + 1,
-        _ => PENDING,
-    };
-    let address = acc.as_mut_ptr() as usize;
-    let request = Request::Wait { pending, width: N as usize, address };
-    collective(Primitive::WgmmaWait, site, request);
-}
-
-/// Issues this thread's part of a product: checks that the fence covers its registers, takes the
-/// accumulator's values and poisons it.
-#[track_caller]
-fn product<const N: u32>(acc: &mut [f32; 128], mut request: ProductRequest) {
-    let site = Location::caller();
-    let registers = &mut acc[..N as usize / 2];
-    request.address = registers.as_ptr() as usize;
-    let chained = act(Primitive::WgmmaIssue, site, |block| {
-        let thread = block.current;
-        let lane = &mut block.lanes[thread];
-        if let Some(words) = request.registers {
-            let covers = |pin: &Pin| pin.words.chunks_exact(4).any(|chunk| chunk == words);
-            if !lane.fenced.iter().any(covers) {
-                return broken!(
-                    Fragment,
-                    "no wgmma::begin_rs covers the registers of A since they were written"
-                );
-            }
-        }
-        if block.warpgroups[thread / 128].in_flight(thread % 128, request.address).is_some() {
-            return Ok(true);
-        }
-        let same = |pin: &Pin| {
-            let mut pairs = pin.words.iter().zip(registers.iter());
-            pin.address == request.address && pairs.all(|(old, new)| *old == new.to_bits())
-        };
-        let Some(pin) = lane.fenced.iter().position(same) else {
-            return broken!(
-                Fragment,
-                "no wgmma::begin covers the accumulator's registers since they were written"
-            );
-        };
-        request.loaded = Some(lane.fenced.swap_remove(pin).words);
-        Ok(false)
-    });
-    if !chained {
-        registers.fill(f32::from_bits(POISON));
-    }
-    collective(Primitive::WgmmaIssue, site, Request::Product(request));
-}
-
-macro_rules! products {
-    ($dtype:ident, $ss:ident, $rs:ident) => {
-        #[track_caller]
-        pub unsafe fn $ss<const N: u32, const ADD: bool>(acc: &mut [f32; 128], a: u64, b: u64) {
-            let (width, dtype) = (N as usize, Dtype::$dtype);
-            let request = ProductRequest {
-                address: 0,
-                width,
-                a,
-                registers: None,
-                b,
-                add: ADD,
-                dtype,
-                loaded: None,
-            };
-            product::<N>(acc, request);
-        }
-
-        #[track_caller]
-        pub unsafe fn $rs<const N: u32>(acc: &mut [f32; 128], a: [u32; 4], b: u64) {
-            let (width, dtype) = (N as usize, Dtype::$dtype);
-            let request = ProductRequest {
-                address: 0,
-                width,
-                a: 0,
-                registers: Some(a),
-                b,
-                add: true,
-                dtype,
-                loaded: None,
-            };
-            product::<N>(acc, request);
-        }
-    };
-}
-products!(Bf16, wgmma_ss_bf16, wgmma_rs_bf16);
-products!(F16, wgmma_ss_f16, wgmma_rs_f16);

@@ -76,8 +76,8 @@ impl Block {
         let threads = warp * 32..warp * 32 + 32;
         match request {
             Request::Shuffle { from, .. } => self.shuffle(warp, from),
-            Request::Barrier { id, count, wait } => {
-                return self.barrier_arrive(warp, id, count, wait, site);
+            Request::Barrier { id, count, coming, .. } => {
+                return self.barrier_arrive(warp, id, count, coming, site);
             }
             Request::Fence => {
                 for thread in threads.clone() {

@@ -6,8 +6,8 @@
 //! every rule that is broken ends the launch with a [`Fault`] that says which, where and by whom.
 //! `kernels/EMULATOR.md` says what is modelled, what is not, and how to use it.
 //!
-//! * `block`: state, and how a thread reaches it; `run`, `schedule`: who runs; `body.rs`: the
-//!   primitives.
+//! * `block`: state, and how a thread reaches it; `run`, `schedule`: who runs; `body.rs` and
+//!   `wgmma.rs`: the primitives.
 //! * `mbarrier`, `named`, `collective`, `matrix`: what threads do together.
 //! * `copy` and `store` with `tensor_map`, `tensor_core` with `operand`: the engines.
 //! * `shared` with `clock`, `global`: memory, and who may touch it.
@@ -46,7 +46,7 @@ mod global;
 mod matrix;
 mod mbarrier;
 pub(crate) mod mutation;
-mod named;
+pub(crate) mod named;
 mod operand;
 pub(crate) mod report;
 mod run;

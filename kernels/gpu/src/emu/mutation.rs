@@ -52,6 +52,7 @@ impl SyncSite {
         let changes: &[Change] = match self.primitive {
             Primitive::BarrierSync
             | Primitive::BarrierArrive
+            | Primitive::BarrierAny
             | Primitive::BarrierInit
             | Primitive::MbarrierArriveExpect => &[Change::Drop, Change::More, Change::Less],
             Primitive::MbarrierWait => &[Change::Drop, Change::Flip],

@@ -1,8 +1,19 @@
 //! Named barriers: arrivals of whole warps.
 
-use super::block::{Block, State};
+use super::block::{Block, Request, State};
 use super::clock::Clock;
 use super::report::{Checked, Site, broken, place};
+
+/// How a warp comes to a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coming {
+    /// It goes on at once.
+    Pass,
+    /// It waits for the end of the phase.
+    Wait,
+    /// It waits, and hears whether any thread of the phase voted `true`.
+    Vote,
+}
 
 /// One of the block's 16 barriers.
 #[derive(Debug, Default)]
@@ -12,6 +23,10 @@ pub struct Named {
     pub arrived: u32,
     /// Completed phases.
     pub phase: u32,
+    /// Whether the phase is one of votes, as the first arrival of the phase said.
+    votes: bool,
+    /// Whether some thread of the phase has voted `true`.
+    any: bool,
     clock: Clock,
     waiting: Vec<usize>,
     /// Where the phase's last arrival without a wait was made.
@@ -27,13 +42,13 @@ impl Block {
         }
     }
 
-    /// A warp arrives and, with `wait`, stays until the phase is complete.
+    /// A warp arrives and, unless it passes, stays until the phase is complete.
     pub fn barrier_arrive(
         &mut self,
         warp: usize,
         id: u32,
         count: u32,
-        wait: bool,
+        coming: Coming,
         site: Site,
     ) -> Checked {
         self.stats.barrier_operations += 1;
@@ -49,7 +64,17 @@ impl Block {
                  allowed"
             );
         }
+        let votes = coming == Coming::Vote;
+        let any = self.any_votes(warp);
         let barrier = &mut self.named[id as usize];
+        if barrier.arrived > 0 && barrier.votes != votes {
+            let (mine, theirs) = if votes { ("with", "without") } else { ("without", "with") };
+            return broken!(
+                Barrier,
+                "{name} phase {} {mine} a vote, but others came {theirs} one",
+                barrier.phase
+            );
+        }
         if barrier.arrived > 0 && barrier.count != count {
             return broken!(
                 Barrier,
@@ -58,15 +83,16 @@ impl Block {
                 barrier.count
             );
         }
-        barrier.count = count;
+        (barrier.count, barrier.votes) = (count, votes);
+        barrier.any |= any;
         barrier.arrived += 32;
         for clock in &self.clocks[warp * 32..(warp + 1) * 32] {
             barrier.clock.join(clock);
         }
-        if wait {
-            barrier.waiting.push(warp);
-        } else {
+        if coming == Coming::Pass {
             barrier.last = Some(site);
+        } else {
+            barrier.waiting.push(warp);
         }
         let done = barrier.arrived == barrier.count;
         if done && barrier.waiting.is_empty() {
@@ -77,17 +103,23 @@ impl Block {
                 barrier.last.map_or(String::new(), place)
             );
         }
-        self.barrier_release(warp, id, wait, done);
+        self.barrier_release(warp, id, coming, done);
         Ok(())
     }
 
-    fn barrier_release(&mut self, warp: usize, id: u32, wait: bool, done: bool) {
+    /// Whether some thread of a warp that has come to a barrier votes `true`.
+    fn any_votes(&self, warp: usize) -> bool {
+        let mut lanes = self.lanes[warp * 32..(warp + 1) * 32].iter();
+        lanes.any(|lane| matches!(lane.request, Some(Request::Barrier { vote: true, .. })))
+    }
+
+    fn barrier_release(&mut self, warp: usize, id: u32, coming: Coming, done: bool) {
         for thread in warp * 32..(warp + 1) * 32 {
             self.release(thread);
-            if wait {
-                self.lanes[thread].state = State::OnBarrier(id);
-            } else {
+            if coming == Coming::Pass {
                 self.wake(thread);
+            } else {
+                self.lanes[thread].state = State::OnBarrier(id);
             }
         }
         if !done {
@@ -96,10 +128,12 @@ impl Block {
         let barrier = &mut self.named[id as usize];
         barrier.arrived = 0;
         barrier.phase += 1;
+        let any = std::mem::take(&mut barrier.any);
         let clock = std::mem::take(&mut barrier.clock);
         for warp in std::mem::take(&mut barrier.waiting) {
             for thread in warp * 32..(warp + 1) * 32 {
                 self.clocks[thread].join(&clock);
+                self.lanes[thread].result[0] = any.into();
                 self.wake(thread);
             }
         }

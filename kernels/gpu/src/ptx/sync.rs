@@ -24,6 +24,23 @@ pub unsafe fn barrier_arrive(id: u32, thread_count: u32) {
     unsafe { asm!("bar.arrive {0}, {1};", in(reg32) id, in(reg32) thread_count, options(nostack)) }
 }
 
+/// The predicates enter and leave as registers, since `asm!` has no predicate operands.
+#[inline(always)]
+pub unsafe fn barrier_any(id: u32, thread_count: u32, vote: bool) -> bool {
+    let any: u32;
+    unsafe {
+        asm!(
+            "{{ .reg .pred p;",
+            "setp.ne.u32 p, {vote}, 0;",
+            "bar.red.or.pred p, {id}, {count}, p;",
+            "selp.b32 {any}, 1, 0, p; }}",
+            any = out(reg32) any, id = in(reg32) id, count = in(reg32) thread_count,
+            vote = in(reg32) vote as u32, options(nostack),
+        );
+    }
+    any != 0
+}
+
 #[inline(always)]
 pub unsafe fn mbarrier_init(bar: u32, arrivals: u32) {
     unsafe {

@@ -2,6 +2,7 @@
 
 mod stores;
 mod support;
+mod votes;
 
 use fulgurite_gpu::element::Bf16;
 use fulgurite_gpu::emu::FaultKind;
