@@ -2,8 +2,9 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
+use fulgurite_spec::{LaunchSpec, Tile, VARIANTS, Variant};
 
+use crate::jobs::keyless_q_tiles;
 use crate::layout::AXES;
 use crate::{DeviceFacts, Dtype, Error, Forward, Layout, Mask};
 
@@ -94,10 +95,14 @@ fn largest_head_dim(dtype: Dtype, mask: Mask) -> Result<usize, Error> {
 
 /// The row of the table that suits the request best.
 pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
-    let Forward { q, mask, .. } = request;
+    let Forward { q, k, mask, .. } = request;
+    let keyless = |variant: &Variant| keyless_q_tiles(request, &Tile::of(variant)) > 0;
+    let suits = |variant: &Variant| {
+        k.rows() <= variant.kv_len_limit as usize && (variant.stores_keyless() || !keyless(variant))
+    };
     VARIANTS
         .iter()
-        .position(|variant| accepts(variant, request) && q.rows() <= variant.q_len_limit() as usize)
+        .position(|variant| accepts(variant, request) && suits(variant))
         .ok_or(Error::NoVariant { dtype: q.dtype, mask: *mask })
 }
 

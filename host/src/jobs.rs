@@ -1,7 +1,7 @@
 //! The order of a plan's jobs: how many heads share the L2 cache at a time, so that all blocks get
 //! nearly the same work.
 
-use fulgurite_spec::{JobOrder, Tile};
+use fulgurite_spec::{JobOrder, Tile, Variant};
 
 use crate::{DeviceFacts, Error, Forward, Mask};
 
@@ -24,9 +24,10 @@ const EVENNESS_STEP: f64 = 0.005;
 /// Blocks of the grid and the order in which they take the jobs.
 pub(crate) fn job_order(
     request: &Forward,
-    tile: &Tile,
+    variant: &Variant,
     device: &DeviceFacts,
 ) -> Result<(u32, JobOrder), Error> {
+    let tile = &Tile::of(variant);
     let Forward { q, mask, .. } = request;
     let q_tile_count = q.rows().div_ceil(tile.q_rows() as usize) as u128;
     // Sizes are below 2^32, so that the products fit 128 bits.
@@ -35,7 +36,10 @@ pub(crate) fn job_order(
     if got > u128::from(JOB_LIMIT) || batch_head_count > u128::from(JOB_LIMIT) {
         return Err(Error::TooManyJobs { got: got.max(batch_head_count), limit: JOB_LIMIT });
     }
-    let (q_tile_count, batch_head_count) = (q_tile_count as u32, batch_head_count as u32);
+    let keyless_q_tiles = if variant.stores_keyless() { keyless_q_tiles(request, tile) } else { 0 };
+    let q_tile_count = q_tile_count as u32 - keyless_q_tiles;
+    let batch_head_count = batch_head_count as u32;
+    // Blocks without a job have query tiles without keys to store.
     let cta_count = (got as u32).min(device.sm_count.max(1));
     if cta_count == 0 {
         return Ok((0, JobOrder::even(0, 0, 1)));
@@ -43,7 +47,8 @@ pub(crate) fn job_order(
     let order = match mask {
         Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
         Mask::Causal => {
-            let jobs = Jobs { request, tile, q_tile_count, batch_head_count, cta_count };
+            let jobs =
+                Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count };
             if jobs.nearly_equal() {
                 JobOrder::even(q_tile_count, batch_head_count, cta_count)
             } else {
@@ -51,7 +56,16 @@ pub(crate) fn job_order(
             }
         }
     };
-    Ok((cta_count, order))
+    Ok((cta_count, order.behind(keyless_q_tiles)))
+}
+
+/// Query tiles of a head in front of the first one with a row that sees a key.
+pub(crate) fn keyless_q_tiles(request: &Forward, tile: &Tile) -> u32 {
+    let keyless_rows = match request.mask {
+        Mask::Full => 0,
+        Mask::Causal => request.q.rows().saturating_sub(request.k.rows()),
+    };
+    keyless_rows as u32 / tile.q_rows()
 }
 
 /// The jobs of a causal call.
@@ -59,6 +73,7 @@ struct Jobs<'a> {
     request: &'a Forward,
     tile: &'a Tile,
     q_tile_count: u32,
+    keyless_q_tiles: u32,
     batch_head_count: u32,
     cta_count: u32,
 }
@@ -113,12 +128,13 @@ impl Jobs<'_> {
             && heads <= SECTION_JOBS / self.q_tile_count
     }
 
-    /// What a query tile costs, in KV tiles.
+    /// What a query tile costs, in KV tiles; the first one with keys is number 0.
     fn cost(&self, q_tile: u32) -> u64 {
         let (q_len, kv_len) = (self.request.q.rows() as u64, self.request.k.rows() as u64);
-        let last_row = ((u64::from(q_tile) + 1) * u64::from(self.tile.q_rows())).min(q_len);
+        let q_tile = u64::from(self.keyless_q_tiles + q_tile);
+        let last_row = ((q_tile + 1) * u64::from(self.tile.q_rows())).min(q_len);
         let keys = (last_row + kv_len).saturating_sub(q_len);
-        // Query rows without keys cost a tile too.
+        // A job without keys costs a tile too.
         keys.div_ceil(u64::from(self.tile.kv_rows)).max(1) + JOB_OVERHEAD
     }
 
@@ -176,18 +192,19 @@ mod tests {
         let device = DeviceFacts::h200();
         let plan = Plan::new(request, &device).expect("a valid request");
         let tile = plan.tile();
-        let (cta_count, order) = job_order(request, &tile, &device).expect("few jobs");
+        let (cta_count, order) = job_order(request, plan.variant(), &device).expect("few jobs");
         let jobs = Jobs {
             request,
             tile: &tile,
             q_tile_count: order.q_tile_count,
+            keyless_q_tiles: order.keyless_q_tiles,
             batch_head_count: order.batch_head_count,
             cta_count,
         };
         let load = |cta| {
             let mut cursor = JobCursor::new();
             std::iter::from_fn(move || cursor.next(&order, cta, cta_count))
-                .map(|job| jobs.cost(job.q_tile))
+                .map(|job| jobs.cost(job.q_tile - order.keyless_q_tiles))
                 .sum::<u64>()
         };
         let loads: Vec<u64> = (0..cta_count).map(load).collect();
@@ -218,8 +235,8 @@ mod tests {
             let k = Layout::bshd(Dtype::Bf16, 2, kv_rows, 16, 128);
             let mask = Mask::Causal;
             let request = Forward { q, k, v: k, out: q, mask, scale: None, lse: false };
-            let tile = Plan::new(&request, &device).expect("a valid request").tile();
-            let (_, order) = job_order(&request, &tile, &device).expect("few jobs");
+            let plan = Plan::new(&request, &device).expect("a valid request");
+            let (_, order) = job_order(&request, plan.variant(), &device).expect("few jobs");
             assert_eq!(order.longest_first == 0, even, "{q_rows} x {kv_rows}");
         }
     }

@@ -74,8 +74,8 @@ use cudarc::driver::CudaContext;
 
 pub use cudarc;
 pub use fulgurite_spec::{
-    FwdParams, FwdScalars, JobOrder, LaunchSpec, MaskKind, TensorMap, Tile, VARIANTS, Variant,
-    variants::Dtype,
+    FwdParams, FwdScalars, JobOrder, LaunchSpec, MaskKind, SoftmaxKind, TensorMap, Tile, VARIANTS,
+    Variant, variants::Dtype,
 };
 
 pub use crate::device::DeviceFacts;

@@ -86,7 +86,7 @@ impl Plan {
         check_device(variant, device)?;
 
         let tile = Tile::of(variant);
-        let (cta_count, order) = job_order(request, &tile, device)?;
+        let (cta_count, order) = job_order(request, variant, device)?;
         // Both were found to fit when their tensors were checked.
         let lse_elements = lse_elements(&request.q)?;
         let spans = tensors(request).map(|(_, layout)| layout.span_elements().unwrap_or(0));

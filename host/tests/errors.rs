@@ -240,7 +240,7 @@ fn shared_memory() {
     let device = DeviceFacts { smem_optin_bytes: 65_536, ..DeviceFacts::h200() };
     let error = Plan::new(&valid(), &device).unwrap_err();
     assert!(matches!(error, Error::SharedMemory { got_bytes: 65_536, .. }));
-    says(&error, &["NVIDIA H200 offers 65536 bytes", "fwd_sm90_bf16_d64_causal_q128 needs"]);
+    says(&error, &["NVIDIA H200 offers 65536 bytes", "fwd_sm90_bf16_d64_causal_short needs"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn plan(request: &Forward) -> Plan {
 fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
         for (mask, kind) in [(Mask::Full, MaskKind::Full), (Mask::Causal, MaskKind::Causal)] {
-            let lengths = [1, 300, 1024, 1025].into_iter();
+            let lengths = [1, 300, 512, 513, 1024, 1025].into_iter();
             for (head_dim, q_len) in lengths.flat_map(|n| (8..=256).step_by(8).map(move |d| (d, n)))
             {
                 let layout = Layout::bhsd(dtype, 1, 2, q_len, head_dim);
@@ -29,8 +29,14 @@ fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
                 let want = [64, 96, 128, 192, 256].into_iter().find(|&width| width >= head_dim);
                 assert_eq!(Some(variant.head_dim as usize), want);
                 assert_eq!(plan.tile(), Tile::of(variant));
-                // Short queries of narrow heads have a kernel of their own.
-                assert_eq!(variant.q_rows == 128, head_dim > 64 || q_len <= 1024);
+                // Some short calls have a kernel of their own.
+                assert!(q_len <= variant.kv_len_limit as usize);
+                let short = match (variant.head_dim, mask) {
+                    (64, Mask::Full) => q_len <= 512,
+                    (64 | 128 | 256, Mask::Causal) => q_len <= 1024,
+                    _ => false,
+                };
+                assert_eq!(variant.entry.ends_with("_short"), short, "{}", variant.entry);
             }
         }
     }

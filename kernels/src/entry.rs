@@ -8,7 +8,7 @@
 
 use crate::{forward, mask};
 use fulgurite_gpu::{element, tma::MapAddress};
-use fulgurite_spec::{FwdParams, Tile};
+use fulgurite_spec::{FwdParams, SoftmaxKind, Tile};
 
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
@@ -58,7 +58,8 @@ pub(crate) use {entry, host_entries};
 
 macro_rules! entries {
     ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
-      $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal;)*) => {
+      $softmax:ident, $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal,
+      $kv_len_limit:expr;)*) => {
         $(entry! {
             /// The variant of this name.
             ///
@@ -69,6 +70,7 @@ macro_rules! entries {
                 impl forward::sm90::Shape for Row {
                     const TILE: Tile =
                         Tile::forward($head_dim, $q_rows, $kv_rows, $q_parts, $kv_stages);
+                    const SOFTMAX: SoftmaxKind = SoftmaxKind::$softmax;
                 }
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {

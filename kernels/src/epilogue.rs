@@ -3,10 +3,13 @@
 //! Rows go from registers straight to global memory. That needs no shared memory, so Q and K of
 //! the next job can already be on their way, takes any strides, and cuts partial tiles by row.
 
+use core::ops::Range;
+
 use crate::{forward::Job, softmax::Finished};
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum},
+    global, thread,
 };
 use fulgurite_spec::FwdScalars;
 
@@ -42,6 +45,32 @@ pub unsafe fn store<T: Element, const D: u32>(
             frag::store_per_row(finished.lse, stored, |half| {
                 scalars.lse + 4 * (first + u64::from(rows[half]))
             });
+        }
+    }
+}
+
+/// Stores rows of a head that have no keys: output 0, log-sum-exp `-inf`.
+///
+/// # Safety
+/// As [`store`]; called by all threads of one warp.
+#[inline(always)]
+pub unsafe fn store_keyless(scalars: &FwdScalars, batch_head: u32, rows: Range<u32>) {
+    let job = Job { first_row: rows.start, kv_tiles: 0, batch_head };
+    let (batch, head) = job.batch_and_head(scalars);
+    let base = scalars.out
+        + 2 * (u64::from(batch) * scalars.out_batch_stride
+            + u64::from(head) * scalars.out_head_stride);
+    let address = |row: u32| base + 2 * (u64::from(row) * scalars.out_row_stride);
+    // SAFETY: rows without keys lie below `q_len`, inside the output tensor.
+    unsafe { frag::zero_rows(rows.clone(), scalars.head_dim, address) }
+    if scalars.lse != 0 {
+        let first = u64::from(batch_head) * u64::from(scalars.q_len);
+        let mut row = rows.start + thread::index() % 32;
+        while row < rows.end {
+            let address = scalars.lse + 4 * (first + u64::from(row));
+            // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
+            unsafe { global::store_f32(address, f32::NEG_INFINITY) }
+            row += 32;
         }
     }
 }

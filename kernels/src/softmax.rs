@@ -86,6 +86,15 @@ impl OnlineSoftmax {
         self.row_sum = [self.row_sum[0] + sum[0], self.row_sum[1] + sum[1]];
     }
 
+    /// Whether this thread's part of both rows weighs as much as a key at the anchor: if all four
+    /// threads of a row say so, few later keys outweigh it, and the largest of those that came
+    /// late have at most a fifth of the row.
+    #[inline(always)]
+    pub fn is_settled<T: Element>(&self) -> bool {
+        let one_key = const { power_of_two(-T::HEADROOM) };
+        self.row_sum[0] >= one_key && self.row_sum[1] >= one_key
+    }
+
     /// Whether anchors must move in some row of the warp, by the sums of a tile that is not added
     /// yet.
     ///

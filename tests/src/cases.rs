@@ -340,5 +340,8 @@ pub fn mutation_cases(variant: &Variant) -> Vec<Case> {
         // One row of one warp is lost.
         case((1, 1), (q_rows - 3, 6 * kv_rows - 3))
             .with(|case| case.values = Values::LoneSink(130.0)),
+        // One row of one warp never settles.
+        case((1, 1), (q_rows - 3, 8 * kv_rows - 3))
+            .with(|case| case.values = Values::LoneStart(30.0)),
     ]
 }

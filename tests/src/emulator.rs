@@ -160,7 +160,8 @@ impl Emulated {
                 Mask::Full => kv_len,
                 Mask::Causal => (last_row + 1 + kv_len).saturating_sub(rows).min(kv_len),
             };
-            keys.div_ceil(kv_rows).max(1)
+            // Query tiles without keys are no jobs.
+            keys.div_ceil(kv_rows)
         };
         let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
         let tiles = (batch * heads * of_head) as u64;

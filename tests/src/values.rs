@@ -26,6 +26,9 @@ pub enum Values {
     Sinks(f32),
     /// The same for one row alone: row 7 of head 0 of each batch entry.
     LoneSink(f32),
+    /// The same for that row, but with the last key that it may see under a causal mask and the
+    /// fifth before it: a block comes to them early, and what follows is nothing beside them.
+    LoneStart(f32),
     /// N(0, 1) + N(0, 100) · Bernoulli(0.001), as in the FlashAttention-3 paper.
     Outliers,
 }
@@ -116,10 +119,11 @@ impl Values {
         match self {
             Values::ConstantV(value) => inputs.v.bits.fill(encode(dtype, f64::from(value))),
             Values::DominantKey => dominate(&mut inputs),
-            Values::Sinks(height) => sink(&mut inputs, f64::from(height), |_, row| row % 8),
-            Values::LoneSink(height) => {
-                let lone = |head, row| if (head, row) == (0, 7) { 7 } else { 0 };
-                sink(&mut inputs, f64::from(height), lone);
+            Values::Sinks(height) => sink(&mut inputs, f64::from(height), [0, 5], |_, row| row % 8),
+            Values::LoneSink(height) => sink(&mut inputs, f64::from(height), [0, 5], lone),
+            Values::LoneStart(height) => {
+                let last = kv_shape[2] + 7 - q_shape[2];
+                sink(&mut inputs, f64::from(height), [last, last - 5], lone);
             }
             _ => {}
         }
@@ -146,9 +150,14 @@ fn dominate(inputs: &mut Inputs) {
     }
 }
 
+/// The highest level for row 7 of head 0, the lowest for all others.
+fn lone(head: usize, row: usize) -> usize {
+    if (head, row) == (0, 7) { 7 } else { 0 }
+}
+
 /// Rows have `level(head, row)`, from 0 to 7, in their first column; two keys weigh it, the others
 /// do not.
-fn sink(inputs: &mut Inputs, height: f64, level: impl Fn(usize, usize) -> usize) {
+fn sink(inputs: &mut Inputs, height: f64, keys: [usize; 2], level: impl Fn(usize, usize) -> usize) {
     let dtype = inputs.q.layout.dtype;
     let [batches, heads, q_len, head_dim] = inputs.q.layout.shape;
     let [_, kv_heads, kv_len, _] = inputs.k.layout.shape;
@@ -158,10 +167,10 @@ fn sink(inputs: &mut Inputs, height: f64, level: impl Fn(usize, usize) -> usize)
             inputs.q.row_mut([batch, head, row])[0] = encode(dtype, level(head, row) as f64);
         }
         for (head, key) in (0..kv_heads).flat_map(|head| (0..kv_len).map(move |key| (head, key))) {
-            let share = match key {
-                0 => 1.0,
-                5 => 0.995,
-                _ => 0.0,
+            let share = match keys.iter().position(|sink| *sink == key) {
+                Some(0) => 1.0,
+                Some(_) => 0.995,
+                None => 0.0,
             };
             inputs.k.row_mut([batch, head, key])[0] = encode(dtype, share * weight);
         }

@@ -137,12 +137,12 @@ fn a_record_is_written_read_and_drawn() {
 
 /// The columns that `cargo xtask tiles` writes, of one candidate that is built and one that is not.
 const CANDIDATES: &str = "\
-entry,dtype,head_dim,mask,q_rows,kv_rows,q_parts,kv_stages,smem_bytes,current,\
+entry,dtype,head_dim,mask,softmax,q_rows,kv_rows,q_parts,kv_stages,smem_bytes,current,\
 registers,spill_bytes,left_out
-fwd_a,bf16,192,full,128,112,2,2,221280,1,168,0,
-fwd_b,bf16,192,full,128,96,3,2,221296,0,168,0,
-fwd_c,bf16,192,full,192,48,6,2,221344,0,128,24,12 bytes of spill stores
-fwd_d,bf16,192,full,192,64,6,2,221344,0,,,uses local memory
+fwd_a,bf16,192,full,anchors,128,112,2,2,221280,1,168,0,
+fwd_b,bf16,192,full,anchors,128,96,3,2,221296,0,168,0,
+fwd_c,bf16,192,full,anchors,192,48,6,2,221344,0,128,24,12 bytes of spill stores
+fwd_d,bf16,192,full,anchors,192,64,6,2,221344,0,,,uses local memory
 ";
 
 #[test]
@@ -175,10 +175,10 @@ fn the_record_of_tile_shapes_marks_the_best() {
     assert_eq!(
         lines[1..],
         [
-            format!("{shared},128,112,2,2,221280,168,0,1,400.0,600.0,489.9,0,4096,"),
-            format!("{shared},128,96,3,2,221296,168,0,0,500.0,590.0,543.1,1,1024,"),
-            format!("{shared},192,48,6,2,221344,128,24,0,,,,0,,12 bytes of spill stores"),
-            format!("{shared},192,64,6,2,221344,,,0,,,,0,,uses local memory"),
+            format!("{shared},anchors,128,112,2,2,221280,168,0,1,400.0,600.0,489.9,0,4096,"),
+            format!("{shared},anchors,128,96,3,2,221296,168,0,0,500.0,590.0,543.1,1,1024,"),
+            format!("{shared},anchors,192,48,6,2,221344,128,24,0,,,,0,,12 bytes of spill stores"),
+            format!("{shared},anchors,192,64,6,2,221344,,,0,,,,0,,uses local memory"),
         ]
     );
 }

@@ -42,10 +42,6 @@ fn equivalent(tile: &Tile, mutation: &Mutation) -> Option<&'static str> {
         {
             Some("nothing is read, and the turns keep the skipping warpgroup within a round")
         }
-        (Primitive::MbarrierArrive, "sound", Change::Drop)
-        | (Primitive::BarrierInit, "sound", Change::More) => {
-            Some("the block computes its jobs again without need: slower, not wrong")
-        }
         _ => None,
     }
 }
@@ -81,9 +77,9 @@ fn families() -> impl Iterator<Item = &'static Variant> {
 }
 
 fn every_family() -> impl Iterator<Item = &'static Variant> {
-    let mut seen: Vec<(u32, fulgurite::MaskKind, u32)> = Vec::new();
+    let mut seen = Vec::new();
     VARIANTS.iter().filter(move |variant| {
-        let family = (variant.head_dim, variant.mask, variant.q_rows);
+        let family = (variant.mask, variant.softmax, fulgurite::Tile::of(variant));
         let new = !seen.contains(&family);
         seen.push(family);
         new

@@ -53,6 +53,7 @@ pub fn write(built: &[Built]) -> String {
                     "dtype": variant.dtype.name(),
                     "head_dim": variant.head_dim,
                     "mask": variant.mask.name(),
+                    "softmax": variant.softmax.name(),
                     "tile": {
                         "q_rows": tile.q_rows(),
                         "kv_rows": tile.kv_rows,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
-use fulgurite_spec::variants::{Dtype, MaskKind};
+use fulgurite_spec::variants::{Dtype, MaskKind, SoftmaxKind};
 
 use crate::error::{Error, Result};
 use crate::process::{query, run as run_program};
@@ -30,6 +30,9 @@ pub struct TilesArgs {
     /// Element type
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: DtypeName,
+    /// Softmax [default: both]
+    #[arg(long, value_enum)]
+    softmax: Option<SoftmaxName>,
     /// Query rows of a job: 128 (two consumers), 192 (three), or both
     #[arg(long, value_delimiter = ',', default_value = "128,192")]
     q_rows: Vec<u32>,
@@ -59,6 +62,12 @@ pub struct TilesArgs {
 enum MaskName {
     Full,
     Causal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SoftmaxName {
+    Maxima,
+    Anchors,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -106,6 +115,11 @@ fn wanted(arguments: &TilesArgs) -> Result<Wanted> {
             None => vec![MaskKind::Full, MaskKind::Causal],
             Some(MaskName::Full) => vec![MaskKind::Full],
             Some(MaskName::Causal) => vec![MaskKind::Causal],
+        },
+        softmaxes: match arguments.softmax {
+            None => vec![SoftmaxKind::Maxima, SoftmaxKind::Anchors],
+            Some(SoftmaxName::Maxima) => vec![SoftmaxKind::Maxima],
+            Some(SoftmaxName::Anchors) => vec![SoftmaxKind::Anchors],
         },
         q_rows: arguments.q_rows.clone(),
         kv_rows: arguments.kv_rows_from..=arguments.kv_rows_to,

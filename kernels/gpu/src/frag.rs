@@ -5,6 +5,7 @@
 //! `4i + 2`, `4i + 3` the same columns of half 1. The four lanes of a row are a *quad*.
 
 use crate::{element::Element, global, imp, math};
+use core::ops::Range;
 
 /// Registers of the widest accumulator (64×256).
 const ACCUM_REGISTERS: usize = 128;
@@ -62,6 +63,28 @@ pub unsafe fn store_per_row(values: [f32; 2], stored: [bool; 2], address: impl F
             unsafe { global::store_f32(address(half), values[half]) }
         }
         half += 1;
+    }
+}
+
+/// Writes zeros to rows of global memory, 16 bytes per thread and store, short rows side by side.
+///
+/// # Safety
+/// `address(row)` is the 16-byte aligned address of a row's first column, with room for
+/// `column_count` columns of 16 bits (a multiple of 8, at most 256), for all of `rows`; all threads
+/// of one warp call it, and nobody else writes the rows.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn zero_rows(rows: Range<u32>, column_count: u32, address: impl Fn(u32) -> u64) {
+    let lane = imp::thread_index() % 32;
+    let row_lanes = (column_count / 8).next_power_of_two();
+    let column = lane % row_lanes * 8;
+    let mut row = rows.start + lane / row_lanes;
+    while row < rows.end {
+        if column < column_count {
+            // SAFETY: the caller vouches for the row; each thread has columns of its own.
+            unsafe { global::store_16(address(row) + 2 * u64::from(column), [0; 4]) }
+        }
+        row += 32 / row_lanes;
     }
 }
 

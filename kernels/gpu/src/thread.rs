@@ -16,8 +16,22 @@ pub fn index() -> u32 {
 #[inline(always)]
 #[track_caller]
 pub fn warpgroup() -> u32 {
-    let bit = |bit: u32| imp::ballot(imp::thread_index() >> (7 + bit) & 1 != 0) & 1;
-    bit(0) + 2 * bit(1)
+    two_bits_from(7)
+}
+
+/// Index of the thread's warp in its warpgroup, as uniform as [`warpgroup`].
+#[inline(always)]
+#[track_caller]
+pub fn warp() -> u32 {
+    two_bits_from(5)
+}
+
+/// Two bits of the thread's index that all threads of a warp share.
+#[inline(always)]
+#[track_caller]
+fn two_bits_from(first: u32) -> u32 {
+    let bit = |bit: u32| imp::ballot(imp::thread_index() >> bit & 1 != 0) & 1;
+    bit(first) + 2 * bit(first + 1)
 }
 
 /// Index of the block in its one-dimensional grid.

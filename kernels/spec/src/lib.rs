@@ -26,4 +26,4 @@ pub use order::{JobCursor, JobOrder};
 pub use params::{FwdParams, FwdScalars, TensorMap};
 pub use probes::{PROBES, ProbeParams, ProbeScalars};
 pub use tile::{SmemPlan, Tile};
-pub use variants::{Arch, Dtype, MaskKind, VARIANTS, Variant};
+pub use variants::{Arch, Dtype, MaskKind, SoftmaxKind, VARIANTS, Variant};

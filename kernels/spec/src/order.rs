@@ -14,8 +14,10 @@ use crate::divisor::Divisor;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobOrder {
-    /// Query tiles of one head.
+    /// Query tiles of one head that have keys.
     pub q_tile_count: u32,
+    /// Query tiles of one head in front of these, whose rows see no key; they are no jobs.
+    pub keyless_q_tiles: u32,
     /// Heads of all batch entries together.
     pub batch_head_count: u32,
     /// Heads of one section; the last section may have fewer.
@@ -45,6 +47,7 @@ impl JobOrder {
         let run = Divisor::new(q_tile_count);
         JobOrder {
             q_tile_count,
+            keyless_q_tiles: 0,
             batch_head_count,
             section_heads: batch_head_count,
             section_rounds: (q_tile_count * batch_head_count).div_ceil(cta_count),
@@ -65,6 +68,7 @@ impl JobOrder {
         let last = batch_head_count - (batch_head_count - 1) / section_heads * section_heads;
         JobOrder {
             q_tile_count,
+            keyless_q_tiles: 0,
             batch_head_count,
             section_heads,
             section_rounds: (q_tile_count * section_heads).div_ceil(cta_count),
@@ -72,6 +76,11 @@ impl JobOrder {
             run: Divisor::new(section_heads),
             last_run: Divisor::new(last),
         }
+    }
+
+    /// The same jobs, each so many query tiles further down its head.
+    pub const fn behind(self, keyless_q_tiles: u32) -> JobOrder {
+        JobOrder { keyless_q_tiles, ..self }
     }
 }
 
@@ -116,7 +125,7 @@ impl JobCursor {
                 } else {
                     (inside, runs_before)
                 };
-                let q_tile = order.q_tile_count - 1 - tiles_before;
+                let q_tile = order.keyless_q_tiles + order.q_tile_count - 1 - tiles_before;
                 return Some(Job { q_tile, batch_head: first_head + head });
             }
         }
@@ -167,10 +176,13 @@ mod tests {
                             .filter(|s| **s <= heads)
                             .map(|section| JobOrder::growing(q_tiles, heads, *section, cta_count)),
                     );
-                    for order in orders {
+                    for (index, order) in orders.into_iter().enumerate() {
+                        let keyless = index as u32;
+                        let order = order.behind(keyless);
                         let mut seen = vec![0; (q_tiles * heads) as usize];
                         for job in deal(&order, cta_count).into_iter().flatten() {
-                            seen[(job.batch_head * q_tiles + job.q_tile) as usize] += 1;
+                            let q_tile = job.q_tile - keyless;
+                            seen[(job.batch_head * q_tiles + q_tile) as usize] += 1;
                         }
                         assert!(seen.iter().all(|count| *count == 1), "{order:?}");
                     }

@@ -142,8 +142,6 @@ pub struct SmemPlan {
     pub v_full: u32,
     /// `v_empty[stage]`.
     pub v_empty: u32,
-    /// `sound`: consumer warps that have lost no row.
-    pub sound: u32,
     /// Bytes to ask for at launch.
     pub total_bytes: u32,
 }
@@ -160,9 +158,8 @@ impl SmemPlan {
         let k_empty = k_full + 8 * tile.kv_stages;
         let v_full = k_empty + 8 * tile.kv_stages;
         let v_empty = v_full + 8 * tile.kv_stages;
-        let sound = v_empty + 8 * tile.kv_stages;
-        let total_bytes = sound + 8;
-        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, sound, total_bytes }
+        let total_bytes = v_empty + 8 * tile.kv_stages;
+        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
     }
 }
 

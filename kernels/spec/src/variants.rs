@@ -72,6 +72,27 @@ impl MaskKind {
     }
 }
 
+/// How a row's softmax finds the numbers that its exponents are relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SoftmaxKind {
+    /// The row's maximum so far, in every tile: the online softmax. Little code, and no
+    /// probability above 1.
+    Maxima,
+    /// The row's maximum until the row has settled, then that number for good unless the sums of a
+    /// tile object: no maxima, no shuffles, nothing rescaled, but more code.
+    Anchors,
+}
+
+impl SoftmaxKind {
+    /// The name used in tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SoftmaxKind::Maxima => "maxima",
+            SoftmaxKind::Anchors => "anchors",
+        }
+    }
+}
+
 /// One row of the table: one compiled kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
@@ -85,6 +106,8 @@ pub struct Variant {
     pub head_dim: u32,
     /// The mask compiled in.
     pub mask: MaskKind,
+    /// Its softmax.
+    pub softmax: SoftmaxKind,
     /// Query rows of one job.
     pub q_rows: u32,
     /// Rows of K and V in one step.
@@ -93,7 +116,12 @@ pub struct Variant {
     pub q_parts: u32,
     /// Buffers for K and for V.
     pub kv_stages: u32,
+    /// Key length up to which it is preferred to the rows behind it.
+    pub kv_len_limit: u32,
 }
+
+/// The key length limit of a variant that suits all lengths.
+pub const ANY: u32 = u32::MAX;
 
 impl Variant {
     /// Whether it can compute a call with these properties.
@@ -103,26 +131,31 @@ impl Variant {
             && self.head_dim >= head_dim
     }
 
-    /// Query length up to which it is preferred to the rows behind it.
-    ///
-    /// At head dim 64 three warpgroups share each K and V, but with few rows too many of the 192
-    /// are padding or masked. H200, 16384 tokens, TFLOP/s at 512 / 1k / 2k rows: causal 219 313
-    /// 408 with 192 rows and 243 325 380 with 128; full 387 439 497 and 398 435 434.
-    pub const fn q_len_limit(&self) -> u32 {
-        if self.head_dim == 64 && self.q_rows == 128 { 1024 } else { u32::MAX }
+    /// Whether it stores query tiles without keys beside its jobs: [`stores_keyless`].
+    pub const fn stores_keyless(&self) -> bool {
+        stores_keyless(self.mask, self.softmax)
     }
 }
 
+/// Whether kernels of this mask and softmax store query tiles without keys beside their jobs. One
+/// that does not computes each as a job of one masked tile: that is right and slow, but without the
+/// code for it causal calls of up to 1024 keys are up to 8 % faster (head dim 64).
+pub const fn stores_keyless(mask: MaskKind, softmax: SoftmaxKind) -> bool {
+    matches!((mask, softmax), (MaskKind::Causal, SoftmaxKind::Anchors))
+}
+
 /// Calls the macro `$with` once with every row:
-/// `entry: Arch, Dtype, head_dim, Mask, q_rows, kv_rows, q_parts, kv_stages;`.
+/// `entry: Arch, Dtype, head_dim, Mask, Softmax, q_rows, kv_rows, q_parts, kv_stages,
+/// kv_len_limit;`.
 ///
-/// The last four are the [`Tile`](crate::Tile). Registers are its first limit (scores kv_rows / 2,
-/// probabilities kv_rows / 4, output head_dim / 2 of 232 with two consumers or 160 with three),
-/// shared memory the second. `cargo xtask tiles` tries what fits, and its records beside the
-/// bench's say by how much each row won: head dim 96 has gained 10 % (full) and 16 % (causal, 1k
-/// rows) from a third stage in place of Q's second buffer, head dim 192 full 1 % from the opposite;
-/// the others were the fastest, or within 1.5 %, as they stood. Since anchors took the place of
-/// maxima, head dim 128 full gains 3 to 4 % at 1k and 2k rows from 128 KV rows in place of 176.
+/// The four in front of the limit are the [`Tile`](crate::Tile). Registers are its first limit
+/// (scores kv_rows / 2, probabilities kv_rows / 4, output head_dim / 2 of 232 with two consumers or
+/// 160 with three), shared memory the second. `cargo xtask tiles` tries what fits.
+///
+/// Why a row is as it is: `kernels/PERFORMANCE.md`, "Which softmax, which tile", has the figures.
+/// Short calls want little code, so that instructions stay in their cache: the rows `short` with
+/// maxima. Long ones want little work: anchors, but for full masks at head dims 192 and 256, where
+/// the products hide the maxima. Causal calls waste less on half-masked tiles with fewer KV rows.
 ///
 /// ```
 /// macro_rules! count {
@@ -134,37 +167,42 @@ impl Variant {
 macro_rules! for_each_variant {
     ($with:ident) => {
         $with! {
-            fwd_sm90_bf16_d64_full_q128:   Sm90, Bf16,  64, Full,   128, 128, 4, 3;
-            fwd_sm90_bf16_d64_causal_q128: Sm90, Bf16,  64, Causal, 128, 128, 4, 3;
-            fwd_sm90_bf16_d64_full:        Sm90, Bf16,  64, Full,   192, 128, 6, 2;
-            fwd_sm90_bf16_d64_causal:      Sm90, Bf16,  64, Causal, 192, 128, 6, 2;
-            fwd_sm90_bf16_d96_full:        Sm90, Bf16,  96, Full,   128, 128, 2, 3;
-            fwd_sm90_bf16_d96_causal:      Sm90, Bf16,  96, Causal, 128, 128, 2, 3;
-            fwd_sm90_bf16_d128_full:       Sm90, Bf16, 128, Full,   128, 128, 4, 2;
-            fwd_sm90_bf16_d128_causal:     Sm90, Bf16, 128, Causal, 128, 128, 4, 2;
-            fwd_sm90_bf16_d192_full:       Sm90, Bf16, 192, Full,   128,  96, 3, 2;
-            fwd_sm90_bf16_d192_causal:     Sm90, Bf16, 192, Causal, 128, 112, 2, 2;
-            fwd_sm90_bf16_d256_full:       Sm90, Bf16, 256, Full,   128,  80, 2, 2;
-            fwd_sm90_bf16_d256_causal:     Sm90, Bf16, 256, Causal, 128,  80, 2, 2;
-            fwd_sm90_f16_d64_full_q128:    Sm90, F16,   64, Full,   128, 128, 4, 3;
-            fwd_sm90_f16_d64_causal_q128:  Sm90, F16,   64, Causal, 128, 128, 4, 3;
-            fwd_sm90_f16_d64_full:         Sm90, F16,   64, Full,   192, 128, 6, 2;
-            fwd_sm90_f16_d64_causal:       Sm90, F16,   64, Causal, 192, 128, 6, 2;
-            fwd_sm90_f16_d96_full:         Sm90, F16,   96, Full,   128, 128, 2, 3;
-            fwd_sm90_f16_d96_causal:       Sm90, F16,   96, Causal, 128, 128, 2, 3;
-            fwd_sm90_f16_d128_full:        Sm90, F16,  128, Full,   128, 128, 4, 2;
-            fwd_sm90_f16_d128_causal:      Sm90, F16,  128, Causal, 128, 128, 4, 2;
-            fwd_sm90_f16_d192_full:        Sm90, F16,  192, Full,   128,  96, 3, 2;
-            fwd_sm90_f16_d192_causal:      Sm90, F16,  192, Causal, 128, 112, 2, 2;
-            fwd_sm90_f16_d256_full:        Sm90, F16,  256, Full,   128,  80, 2, 2;
-            fwd_sm90_f16_d256_causal:      Sm90, F16,  256, Causal, 128,  80, 2, 2;
+            fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 3, 512;
+            fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Maxima,  128, 128, 4, 3, 1024;
+            fwd_sm90_bf16_d64_full:          Sm90, Bf16,  64, Full,   Anchors, 192, 128, 6, 2, ANY;
+            fwd_sm90_bf16_d64_causal:        Sm90, Bf16,  64, Causal, Anchors, 192, 128, 6, 2, ANY;
+            fwd_sm90_bf16_d96_full:          Sm90, Bf16,  96, Full,   Anchors, 128, 128, 2, 3, ANY;
+            fwd_sm90_bf16_d96_causal:        Sm90, Bf16,  96, Causal, Anchors, 128, 128, 2, 3, ANY;
+            fwd_sm90_bf16_d128_full:         Sm90, Bf16, 128, Full,   Anchors, 128, 128, 4, 2, ANY;
+            fwd_sm90_bf16_d128_causal_short: Sm90, Bf16, 128, Causal, Maxima,  128, 128, 4, 2, 1024;
+            fwd_sm90_bf16_d128_causal:       Sm90, Bf16, 128, Causal, Anchors, 128, 128, 2, 3, ANY;
+            fwd_sm90_bf16_d192_full:         Sm90, Bf16, 192, Full,   Maxima,  128,  96, 3, 2, ANY;
+            fwd_sm90_bf16_d192_causal:       Sm90, Bf16, 192, Causal, Anchors, 128,  64, 2, 3, ANY;
+            fwd_sm90_bf16_d256_full:         Sm90, Bf16, 256, Full,   Maxima,  128,  80, 2, 2, ANY;
+            fwd_sm90_bf16_d256_causal_short: Sm90, Bf16, 256, Causal, Maxima,  128,  64, 2, 2, 1024;
+            fwd_sm90_bf16_d256_causal:       Sm90, Bf16, 256, Causal, Anchors, 128,  64, 2, 2, ANY;
+            fwd_sm90_f16_d64_full_short:     Sm90, F16,   64, Full,   Maxima,  128, 128, 4, 3, 512;
+            fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Maxima,  128, 128, 4, 3, 1024;
+            fwd_sm90_f16_d64_full:           Sm90, F16,   64, Full,   Anchors, 192, 128, 6, 2, ANY;
+            fwd_sm90_f16_d64_causal:         Sm90, F16,   64, Causal, Anchors, 192, 128, 6, 2, ANY;
+            fwd_sm90_f16_d96_full:           Sm90, F16,   96, Full,   Anchors, 128, 128, 2, 3, ANY;
+            fwd_sm90_f16_d96_causal:         Sm90, F16,   96, Causal, Anchors, 128, 128, 2, 3, ANY;
+            fwd_sm90_f16_d128_full:          Sm90, F16,  128, Full,   Anchors, 128, 128, 4, 2, ANY;
+            fwd_sm90_f16_d128_causal_short:  Sm90, F16,  128, Causal, Maxima,  128, 128, 4, 2, 1024;
+            fwd_sm90_f16_d128_causal:        Sm90, F16,  128, Causal, Anchors, 128, 128, 2, 3, ANY;
+            fwd_sm90_f16_d192_full:          Sm90, F16,  192, Full,   Maxima,  128,  96, 3, 2, ANY;
+            fwd_sm90_f16_d192_causal:        Sm90, F16,  192, Causal, Anchors, 128,  64, 2, 3, ANY;
+            fwd_sm90_f16_d256_full:          Sm90, F16,  256, Full,   Maxima,  128,  80, 2, 2, ANY;
+            fwd_sm90_f16_d256_causal_short:  Sm90, F16,  256, Causal, Maxima,  128,  64, 2, 2, 1024;
+            fwd_sm90_f16_d256_causal:        Sm90, F16,  256, Causal, Anchors, 128,  64, 2, 2, ANY;
         }
     };
 }
 
 macro_rules! table {
     ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
-      $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal;)*) => {
+      $softmax:ident, $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal,
+      $kv_len_limit:expr;)*) => {
         /// Every kernel, in order of preference.
         pub const VARIANTS: &[Variant] = &[$(Variant {
             entry: stringify!($entry),
@@ -172,10 +210,12 @@ macro_rules! table {
             dtype: Dtype::$dtype,
             head_dim: $head_dim,
             mask: MaskKind::$mask,
+            softmax: SoftmaxKind::$softmax,
             q_rows: $q_rows,
             kv_rows: $kv_rows,
             q_parts: $q_parts,
             kv_stages: $kv_stages,
+            kv_len_limit: $kv_len_limit,
         }),*];
     };
 }

@@ -10,7 +10,7 @@
 //! The grid is persistent, and the pipeline runs on across jobs: the first `Q Kᵀ` of the next job
 //! is issued together with the last `P V` of this one and computes while this one is stored.
 //!
-//! Roles: warpgroup 0 produces with one thread and few registers, the others consume; budgets in
+//! Roles: warpgroup 0 produces with one warp and few registers, the others consume; budgets in
 //! `spec::LaunchSpec`. Barriers: [`barriers`], and the named barriers `TURN + w`: "warpgroup `w`
 //! may issue".
 
@@ -19,7 +19,7 @@ mod consumer;
 use core::marker::PhantomData;
 
 use super::{Job, Jobs};
-use crate::{mask::Mask, ring::Cursor};
+use crate::{epilogue, mask::Mask, ring::Cursor};
 use consumer::consume;
 use fulgurite_gpu::{
     barrier,
@@ -31,8 +31,9 @@ use fulgurite_gpu::{
     tma::{self, Keep, MapAddress},
 };
 use fulgurite_spec::{
-    FwdScalars, LaunchSpec, SmemPlan, Tile,
+    FwdScalars, LaunchSpec, SmemPlan, SoftmaxKind, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
+    variants::stores_keyless,
 };
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
@@ -40,6 +41,9 @@ const TURN: u32 = 1;
 
 /// Named barrier of the consumers' verdict: the one after the turns of at most three.
 const VERDICT: u32 = TURN + 3;
+
+/// Named barrier at which the warps of consumer 0 say whether their rows have settled.
+const SETTLED: u32 = VERDICT + 1;
 
 /// A family of barriers in shared memory.
 struct BarrierSpec {
@@ -61,8 +65,7 @@ struct BarrierSpec {
 /// | `q_empty[part]` | each warp of that consumer | producer |
 /// | `k_full[stage]`, `v_full[stage]` | producer, with the bytes of the tile | consumers |
 /// | `k_empty[stage]`, `v_empty[stage]` | each warp of every consumer | producer |
-/// | `sound` | each consumer warp that has lost no row | nobody: asked behind the verdict |
-const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 7] {
+const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
     let warps = WARPGROUP_THREADS / 32;
     [
         BarrierSpec { name: "q_full", offset: plan.q_full, count: tile.q_parts, arrivals: 1 },
@@ -81,12 +84,6 @@ const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 7] {
             count: tile.kv_stages,
             arrivals: tile.consumer_warps(),
         },
-        BarrierSpec {
-            name: "sound",
-            offset: plan.sound,
-            count: 1,
-            arrivals: tile.consumer_warps(),
-        },
     ]
 }
 
@@ -94,6 +91,8 @@ const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 7] {
 pub trait Shape {
     /// The tile.
     const TILE: Tile;
+    /// The softmax.
+    const SOFTMAX: SoftmaxKind;
     /// Its shared memory.
     const PLAN: SmemPlan = SmemPlan::of(&Self::TILE);
     /// Its launch.
@@ -177,6 +176,7 @@ unsafe fn start<S: Shape>(call: &Call) {
     let mut consumer = 0;
     while consumer < const { S::TILE.consumers } {
         barrier::name(TURN + consumer, "turn", consumer);
+        barrier::name(SETTLED + consumer, "settled", consumer);
         consumer += 1;
     }
     barrier::name(VERDICT, "verdict", 0);
@@ -189,23 +189,59 @@ unsafe fn start<S: Shape>(call: &Call) {
     }
 }
 
-/// Feeds the consumers for the first pass over the jobs.
+/// Feeds the consumers for the first pass over the jobs. The warps that have no part in that store
+/// the query tiles without keys, if those are no jobs.
 #[inline(always)]
 unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::shrink_to::<ProducerBudget<S>>() }
-    if thread::index() == 0 {
-        // SAFETY: this one thread loads, until consumers do for a second pass.
-        unsafe { load_jobs::<M, S>(call) }
+    if thread::warp() == 0 {
+        let leads = thread::index() == 0;
+        if const { warp_loads(&S::TILE, M::EDGE_RUN) } || leads {
+            // SAFETY: this warp alone loads, until consumers do for a second pass.
+            unsafe { load_jobs::<M, S>(call, leads) }
+        }
+    } else if const { stores_keyless(M::KIND, S::SOFTMAX) } {
+        // SAFETY: jobs have rows of other query tiles.
+        unsafe { store_keyless::<S>(call) }
     }
+}
+
+/// Stores the query tiles without keys, in pieces of 64 rows, shared among the three warps of each
+/// block that call it.
+///
+/// # Safety
+/// Called by all threads of the producer's last three warps; nobody else writes these tiles.
+#[inline(always)]
+unsafe fn store_keyless<S: Shape>(call: &Call) {
+    let order = &call.scalars.order;
+    // Fewer than 2³² pieces: so many have 4 TiB of output.
+    let pieces_of_head = order.keyless_q_tiles * const { S::TILE.consumers };
+    let count = pieces_of_head * order.batch_head_count;
+    let mut next = 3 * thread::block() + thread::warp() - 1;
+    while next < count {
+        let batch_head = next / pieces_of_head;
+        let first_row = (next - batch_head * pieces_of_head) * WARPGROUP_ROWS;
+        let rows = first_row..first_row + WARPGROUP_ROWS;
+        // SAFETY: the caller's contract; the warps of the grid take turns.
+        unsafe { epilogue::store_keyless(call.scalars, batch_head, rows) }
+        next += 3 * thread::block_count();
+    }
+}
+
+/// Whether the whole producer warp walks the jobs and waits, though one thread loads. In code that
+/// a single thread runs, ptxas moves the 7 operands of each copy to uniform registers first: 0.5
+/// to 2 % at head dims up to 128. At head dim 256, full, one thread alone is 1 % faster.
+const fn warp_loads(tile: &Tile, edge_run: bool) -> bool {
+    tile.panels() < 4 || edge_run
 }
 
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
 ///
 /// # Safety
-/// Called by one thread.
+/// Called by all threads of one warp or by some; one of them `leads`, for the whole block.
 #[inline(always)]
-unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call) {
+unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call, leads: bool) {
     let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());
     let mut jobs = Jobs::<M>::new(call.scalars, const { S::TILE });
     let mut job = jobs.next();
@@ -213,14 +249,14 @@ unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call) {
         let mut step = job.kv_tiles - 1;
         // SAFETY: the caller's contract.
         unsafe {
-            load_k::<S>(call, &mut k, &job, step);
-            load_q::<S>(call, &mut q, &job);
+            load_k::<S>(call, &mut k, &job, step, leads);
+            load_q::<S>(call, &mut q, &job, leads);
             while step > 0 {
-                load_k::<S>(call, &mut k, &job, step - 1);
-                load_v::<S>(call, &mut v, &job, step);
+                load_k::<S>(call, &mut k, &job, step - 1, leads);
+                load_v::<S>(call, &mut v, &job, step, leads);
                 step -= 1;
             }
-            load_v::<S>(call, &mut v, &job, 0);
+            load_v::<S>(call, &mut v, &job, 0, leads);
         }
         job = jobs.next();
     }
@@ -229,9 +265,9 @@ unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call) {
 /// Loads a job's Q, each consumer's rows as soon as that consumer has left the buffer.
 ///
 /// # Safety
-/// Called by one thread in the order of the ring.
+/// Called by one warp, or by some threads of it, in the order of the ring; one thread `leads`.
 #[inline(always)]
-unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job) {
+unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, leads: bool) {
     let (tile, plan) = const { (S::TILE, S::PLAN) };
     let (batch, head) = job.batch_and_head(call.scalars);
     let mut consumer = 0;
@@ -243,13 +279,15 @@ unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job) {
         // SAFETY: after the wait nobody uses the buffer; the boxes fill it exactly.
         unsafe {
             mbarrier::wait(call.bar(plan.q_empty, part), cursor.parity);
-            mbarrier::arrive_expect(full, tile.q_part_bytes());
-            let mut panel = 0;
-            while panel < tile.panels() {
-                let at = [panel * PANEL_COLUMNS, row, head, batch];
-                let to = to.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES);
-                tma::load(to, call.maps, full, at, Keep::Short);
-                panel += 1;
+            if leads {
+                mbarrier::arrive_expect(full, tile.q_part_bytes());
+                let mut panel = 0;
+                while panel < tile.panels() {
+                    let at = [panel * PANEL_COLUMNS, row, head, batch];
+                    let to = to.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES);
+                    tma::load(to, call.maps, full, at, Keep::Short);
+                    panel += 1;
+                }
             }
         }
         cursor.advance(1, tile.q_parts);
@@ -262,10 +300,10 @@ unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job) {
 /// # Safety
 /// As [`load_q`].
 #[inline(always)]
-unsafe fn load_k<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u32) {
+unsafe fn load_k<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u32, leads: bool) {
     let region = const { [S::PLAN.k, S::PLAN.k_full, S::PLAN.k_empty] };
     // SAFETY: the caller's contract.
-    unsafe { load_kv(call, &const { S::TILE }, region, 1, cursor, job, step) }
+    unsafe { load_kv(call, &const { S::TILE }, region, 1, cursor, (job, step), leads) }
 }
 
 /// Loads a tile of V.
@@ -273,10 +311,10 @@ unsafe fn load_k<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u3
 /// # Safety
 /// As [`load_q`].
 #[inline(always)]
-unsafe fn load_v<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u32) {
+unsafe fn load_v<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, step: u32, leads: bool) {
     let region = const { [S::PLAN.v, S::PLAN.v_full, S::PLAN.v_empty] };
     // SAFETY: the caller's contract.
-    unsafe { load_kv(call, &const { S::TILE }, region, 2, cursor, job, step) }
+    unsafe { load_kv(call, &const { S::TILE }, region, 2, cursor, (job, step), leads) }
 }
 
 /// Loads one tile of K or V. `region`: offsets of the buffers, the full and the empty barriers;
@@ -291,8 +329,8 @@ unsafe fn load_kv(
     region: [u32; 3],
     map: u32,
     cursor: &mut Cursor,
-    job: &Job,
-    step: u32,
+    (job, step): (&Job, u32),
+    leads: bool,
 ) {
     let [buffers, full, empty] = region;
     let (batch, head) = job.batch_and_head(call.scalars);
@@ -302,13 +340,15 @@ unsafe fn load_kv(
     // SAFETY: after the wait nobody uses the buffer; the boxes fill it exactly.
     unsafe {
         mbarrier::wait(call.bar(empty, cursor.stage), cursor.parity);
-        mbarrier::arrive_expect(full, tile.kv_stage_bytes());
-        let mut panel = 0;
-        while panel < tile.panels() {
-            let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, batch];
-            let to = to.plus(panel * tile.kv_panel_bytes());
-            tma::load(to, call.maps.plus(map), full, at, Keep::Long);
-            panel += 1;
+        if leads {
+            mbarrier::arrive_expect(full, tile.kv_stage_bytes());
+            let mut panel = 0;
+            while panel < tile.panels() {
+                let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, batch];
+                let to = to.plus(panel * tile.kv_panel_bytes());
+                tma::load(to, call.maps.plus(map), full, at, Keep::Long);
+                panel += 1;
+            }
         }
     }
     cursor.advance(1, tile.kv_stages);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use fulgurite_spec::tile::{KV_ROWS_LEAST, KV_ROWS_MOST, WARPGROUP_ROWS};
-use fulgurite_spec::variants::{Arch, Dtype, MaskKind};
-use fulgurite_spec::{Tile, VARIANTS, Variant};
+use fulgurite_spec::variants::{ANY, Arch, Dtype, MaskKind};
+use fulgurite_spec::{SoftmaxKind, Tile, VARIANTS, Variant};
 
 /// What to try.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Wanted {
     pub dtype: Dtype,
     /// Masks, each with candidates of its own.
     pub masks: Vec<MaskKind>,
+    /// Softmaxes, each with every shape.
+    pub softmaxes: Vec<SoftmaxKind>,
     /// Query rows of a job.
     pub q_rows: Vec<u32>,
     /// Rows of K and V in a step.
@@ -40,27 +42,27 @@ pub struct Candidate {
 pub fn candidates(wanted: &Wanted) -> Vec<Candidate> {
     let mut found = Vec::new();
     for &mask in &wanted.masks {
-        let mut tiles = table_tiles(wanted, mask);
-        let in_table = tiles.len();
+        let mut kernels = table_kernels(wanted, mask);
+        let in_table = kernels.len();
         for tile in feasible(wanted) {
-            if !tiles.contains(&tile) {
-                tiles.push(tile);
-            }
+            let of_tile = wanted.softmaxes.iter().map(|&softmax| (softmax, tile));
+            let new: Vec<_> = of_tile.filter(|kernel| !kernels.contains(kernel)).collect();
+            kernels.extend(new);
         }
-        found.extend(tiles.iter().enumerate().map(|(index, tile)| Candidate {
-            variant: Box::leak(Box::new(variant(wanted.dtype, mask, tile))),
+        found.extend(kernels.iter().enumerate().map(|(index, (softmax, tile))| Candidate {
+            variant: Box::leak(Box::new(variant(wanted.dtype, mask, *softmax, tile))),
             current: index < in_table,
         }));
     }
     found
 }
 
-/// The shapes that the table has now.
-fn table_tiles(wanted: &Wanted, mask: MaskKind) -> Vec<Tile> {
+/// What the table has now.
+fn table_kernels(wanted: &Wanted, mask: MaskKind) -> Vec<(SoftmaxKind, Tile)> {
     let asked = |row: &&Variant| {
         (row.head_dim, row.dtype, row.mask) == (wanted.head_dim, wanted.dtype, mask)
     };
-    VARIANTS.iter().filter(asked).map(Tile::of).collect()
+    VARIANTS.iter().filter(asked).map(|row| (row.softmax, Tile::of(row))).collect()
 }
 
 fn feasible(wanted: &Wanted) -> Vec<Tile> {
@@ -89,25 +91,38 @@ fn feasible(wanted: &Wanted) -> Vec<Tile> {
     tiles
 }
 
-fn variant(dtype: Dtype, mask: MaskKind, tile: &Tile) -> Variant {
+fn variant(dtype: Dtype, mask: MaskKind, softmax: SoftmaxKind, tile: &Tile) -> Variant {
     let Tile { head_dim, kv_rows, q_parts, kv_stages, .. } = *tile;
     let (arch, q_rows) = (Arch::Sm90, tile.q_rows());
     let entry = format!(
-        "fwd_sm90_{}_d{head_dim}_{}_q{q_rows}_kv{kv_rows}_s{kv_stages}_p{q_parts}",
+        "fwd_sm90_{}_d{head_dim}_{}_{}_q{q_rows}_kv{kv_rows}_s{kv_stages}_p{q_parts}",
         dtype.name(),
-        mask.name()
+        mask.name(),
+        softmax.name()
     );
     let entry = Box::leak(entry.into_boxed_str());
-    Variant { entry, arch, dtype, head_dim, mask, q_rows, kv_rows, q_parts, kv_stages }
+    Variant {
+        entry,
+        arch,
+        dtype,
+        head_dim,
+        mask,
+        softmax,
+        q_rows,
+        kv_rows,
+        q_parts,
+        kv_stages,
+        kv_len_limit: ANY,
+    }
 }
 
 /// A row as it stands in the table.
 pub fn row(variant: &Variant) -> String {
-    let Variant { entry, arch, dtype, head_dim, mask, q_rows, kv_rows, q_parts, kv_stages } =
-        variant;
+    let Variant { entry, arch, dtype, head_dim, mask, softmax, .. } = variant;
+    let Variant { q_rows, kv_rows, q_parts, kv_stages, kv_len_limit, .. } = variant;
     format!(
-        "{entry}: {arch:?}, {dtype:?}, {head_dim}, {mask:?}, {q_rows}, {kv_rows}, {q_parts}, \
-         {kv_stages};"
+        "{entry}: {arch:?}, {dtype:?}, {head_dim}, {mask:?}, {softmax:?}, {q_rows}, {kv_rows}, \
+         {q_parts}, {kv_stages}, {kv_len_limit};"
     )
 }
 
@@ -132,6 +147,7 @@ mod tests {
             head_dim,
             dtype: Dtype::Bf16,
             masks: vec![MaskKind::Full, MaskKind::Causal],
+            softmaxes: vec![SoftmaxKind::Maxima, SoftmaxKind::Anchors],
             q_rows: vec![128, 192],
             kv_rows: 0..=256,
             kv_stages: 2..=3,
@@ -146,7 +162,8 @@ mod tests {
             assert!(tile.is_feasible(), "{}", row.entry);
             let all = candidates(&Wanted { dtype: row.dtype, ..wanted(row.head_dim) });
             let same = |found: &&Candidate| {
-                found.variant.mask == row.mask && Tile::of(found.variant) == tile
+                (found.variant.mask, found.variant.softmax) == (row.mask, row.softmax)
+                    && Tile::of(found.variant) == tile
             };
             let found: Vec<_> = all.iter().filter(same).collect();
             assert!(found.len() == 1 && found[0].current, "{}: {found:?}", row.entry);
@@ -164,7 +181,9 @@ mod tests {
             assert!(all.iter().all(|found| Tile::of(found.variant).is_feasible()));
             let group = |found: &&Candidate| {
                 let row = found.variant;
-                !found.current && (row.mask, row.q_rows, row.kv_stages) == (MaskKind::Full, 128, 2)
+                !found.current
+                    && (row.mask, row.q_rows, row.kv_stages) == (MaskKind::Full, 128, 2)
+                    && row.softmax == SoftmaxKind::Maxima
             };
             assert!((1..=3).contains(&all.iter().filter(group).count()), "{head_dim}");
         }
@@ -177,6 +196,8 @@ mod tests {
         let rows = [row(&VARIANTS[0])];
         let (before, after) = ("//! fwd_a is a row\nwith! {\n", "    // why\n}\n");
         assert_eq!(with_rows(source, &rows), format!("{before}            {}\n{after}", rows[0]));
-        assert!(rows[0].starts_with("fwd_sm90_bf16_d64_full_q128: Sm90, Bf16, 64, Full, 128, "));
+        assert!(
+            rows[0].starts_with("fwd_sm90_bf16_d64_full_short: Sm90, Bf16, 64, Full, Maxima, ")
+        );
     }
 }

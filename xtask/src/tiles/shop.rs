@@ -159,7 +159,7 @@ impl Shop {
     /// Writes what became of the candidates, for the program to put into its record.
     pub fn write_candidates(&self, tried: &[Tried]) -> Result<PathBuf> {
         let mut text = String::from(
-            "entry,dtype,head_dim,mask,q_rows,kv_rows,q_parts,kv_stages,smem_bytes,current,\
+            "entry,dtype,head_dim,mask,softmax,q_rows,kv_rows,q_parts,kv_stages,smem_bytes,current,\
              registers,spill_bytes,left_out\n",
         );
         for tried in tried {
@@ -173,6 +173,7 @@ impl Shop {
                 variant.dtype.name().to_string(),
                 variant.head_dim.to_string(),
                 variant.mask.name().to_string(),
+                variant.softmax.name().to_string(),
                 variant.q_rows.to_string(),
                 variant.kv_rows.to_string(),
                 variant.q_parts.to_string(),

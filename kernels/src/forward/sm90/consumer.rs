@@ -21,20 +21,31 @@ use fulgurite_gpu::{
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
-    SmemPlan, Tile,
+    SmemPlan, SoftmaxKind, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS},
 };
 
-/// Tiles that follow the maxima, after the first and those that the mask may touch; behind them few
-/// rows outgrow their anchors. Of 0, 1, 2, 3 and 5 this and 2 were the fastest on an H200, and more
-/// tiles leave less error.
+/// Tiles that follow the maxima at least, after the first and those that the mask may touch; behind
+/// them few rows outgrow their anchors. Of 0, 1, 2, 3 and 5 this and 2 were the fastest on an H200,
+/// and more tiles leave less error.
 const SETTLING_TILES: u32 = 3;
 
 /// K of one `wgmma`: columns of Q and K, rows of V.
 const STEP: u32 = 16;
 
-/// Registers and ring positions of one consumer; `W` is its number, a constant so that all
-/// addresses stay in uniform registers.
+/// Where a step is.
+#[derive(Clone, Copy)]
+struct Place<M> {
+    mask: M,
+    /// The consumer's first row.
+    first_row: u32,
+    /// The KV tile.
+    step: u32,
+    /// Tiles above this one follow the maxima whatever their rows say.
+    young: u32,
+}
+
+/// Registers and ring positions of one consumer.
 struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     call: &'a Call<'a>,
     /// Which consumer this is: a ballot.
@@ -47,10 +58,12 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     v: Cursor,
     /// Not 0 if this warp has lost a row: a ballot.
     lost: u32,
+    /// Whether the next tile follows the maxima: some row of this consumer has not settled.
+    follows: bool,
     kind: PhantomData<(T, M, S)>,
 }
 
-/// Computes the 64 rows of warpgroup `W` of every job.
+/// Computes the 64 rows of consumer `number` of every job.
 #[inline(always)]
 pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
     call: &Call,
@@ -68,6 +81,7 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
         k: Cursor::read(0),
         v: Cursor::read(0),
         lost: 0,
+        follows: true,
         kind: PhantomData,
     };
     let mask = M::new(call.scalars.q_len, call.scalars.kv_len);
@@ -75,7 +89,7 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
         this.run_jobs(mask);
-        if this.any_lost() {
+        if Consumer::<T, M, S, D, KV>::HAS_ANCHORS && this.any_lost() {
             this.run_jobs_again(mask);
         }
     }
@@ -85,6 +99,7 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
 impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     const TILE: Tile = S::TILE;
     const PLAN: SmemPlan = S::PLAN;
+    const HAS_ANCHORS: bool = matches!(S::SOFTMAX, SoftmaxKind::Anchors);
 
     /// Computes this warpgroup's rows of every job.
     #[inline(always)]
@@ -209,16 +224,17 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.out = Accum::zero();
             while M::EDGE_RUN && step > segments.anchored {
                 step -= 1;
-                self.step::<true, false>(&mut softmax, mask, first_row, step);
+                self.step::<true, false>(&mut softmax, Place { mask, first_row, step, young: 0 });
             }
-            let settled = step.saturating_sub(SETTLING_TILES);
-            while step > settled {
+            let young = step.saturating_sub(SETTLING_TILES);
+            self.follows = true;
+            while step > 0 && (self.follows || !Self::HAS_ANCHORS) {
                 step -= 1;
-                self.step::<false, false>(&mut softmax, mask, first_row, step);
+                self.step::<false, false>(&mut softmax, Place { mask, first_row, step, young });
             }
-            while step > 0 {
+            while step > 0 && Self::HAS_ANCHORS {
                 step -= 1;
-                self.step::<false, true>(&mut softmax, mask, first_row, step);
+                self.step::<false, true>(&mut softmax, Place { mask, first_row, step, young });
             }
             self.leave_q();
         }
@@ -273,7 +289,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         unsafe {
             // Rows without keys are not in range either; the mask is asked only if there may be
             // one.
-            if warp::any(!(finished.in_range[0] && finished.in_range[1])) {
+            if Self::HAS_ANCHORS && warp::any(!(finished.in_range[0] && finished.in_range[1])) {
                 let q_len = self.call.scalars.q_len;
                 let has_keys = |row: u32| row < q_len && mask.keep_end(row) > 0;
                 let lost = |half: usize| has_keys(rows[half]) && !finished.in_range[half];
@@ -289,15 +305,13 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         frag::rows().map(|row| self.first_row(job) + row)
     }
 
-    /// One step: the scores of tile `step`, and the output of the tile before it. `MASKED` if the
-    /// mask may touch its elements; `KEEP` if anchors stay, else they follow the maxima.
+    /// One step: the scores of a tile, and the output of the tile before it. `MASKED` if the mask
+    /// may touch its elements; `KEEP` if anchors stay, else they follow the maxima.
     #[inline(always)]
     unsafe fn step<const MASKED: bool, const KEEP: bool>(
         &mut self,
         softmax: &mut OnlineSoftmax,
-        mask: M,
-        first_row: u32,
-        step: u32,
+        place: Place<M>,
     ) {
         // SAFETY: the waits and releases below pair with the producer's, see `barriers`.
         unsafe {
@@ -307,11 +321,15 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.wait_v();
             self.issue_out();
             self.pass_turn();
+            // Here the vote is free: the products are still at work.
+            if Self::HAS_ANCHORS && !MASKED && !KEEP && place.step <= place.young {
+                self.follows = self.any_unsettled(softmax);
+            }
             wgmma::wait::<1, KV>(&mut self.scores);
             self.release_k();
-            self.release_q_early(step);
+            self.release_q_early(place.step);
             if MASKED {
-                self.mask_tile(mask, first_row, step);
+                self.mask_tile(place.mask, place.first_row, place.step);
             }
             if KEEP {
                 self.keep_anchors(softmax);

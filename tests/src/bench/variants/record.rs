@@ -20,6 +20,8 @@ pub struct Row {
     pub head_dim: usize,
     /// `full` or `causal`.
     pub mask: String,
+    /// Softmax.
+    pub softmax: String,
     /// Query rows of a job.
     pub q_rows: u32,
     /// Rows of K and V in a step.
@@ -48,6 +50,7 @@ impl Row {
             dtype: variant.dtype.into(),
             head_dim: variant.head_dim as usize,
             mask: variant.mask.name().to_owned(),
+            softmax: variant.softmax.name().to_owned(),
             q_rows: variant.q_rows,
             kv_rows: variant.kv_rows,
             q_parts: variant.q_parts,
@@ -169,6 +172,7 @@ pub fn text(origin: &Origin, groups: &[Times]) -> Result<String, String> {
         "dtype",
         "head_dim",
         "mask",
+        "softmax",
         "q_rows",
         "kv_rows",
         "q_parts",
@@ -204,6 +208,7 @@ fn line(origin: &Origin, group: &Times, index: usize) -> Vec<String> {
         row.dtype.to_string(),
         row.head_dim.to_string(),
         row.mask.clone(),
+        row.softmax.clone(),
         row.q_rows.to_string(),
         row.kv_rows.to_string(),
         row.q_parts.to_string(),

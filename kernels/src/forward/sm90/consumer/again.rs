@@ -32,7 +32,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             // SAFETY: one thread loads what all consumers then take, in the same order.
             unsafe {
                 if self.loads() {
-                    load_q::<S>(self.call, &mut refill(self.q), &job);
+                    load_q::<S>(self.call, &mut refill(self.q), &job, true);
                 }
                 self.wait_q();
                 let softmax = self.follow_maxima(&job, mask);
@@ -65,8 +65,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             // SAFETY: as in the first pass; each product is waited for before what follows.
             unsafe {
                 if self.loads() {
-                    load_k::<S>(self.call, &mut refill(self.k), job, step);
-                    load_v::<S>(self.call, &mut refill(self.v), job, step);
+                    load_k::<S>(self.call, &mut refill(self.k), job, step, true);
+                    load_v::<S>(self.call, &mut refill(self.v), job, step, true);
                 }
                 self.wait_k();
                 self.issue_scores();

@@ -5,26 +5,37 @@
 //! has, the consumers compute the block's jobs again, and that second pass loses nothing.
 
 use super::{Consumer, Shape};
-use crate::forward::sm90::VERDICT;
-use fulgurite_gpu::{barrier, mbarrier, warp};
+use crate::{
+    forward::sm90::{SETTLED, VERDICT},
+    softmax::OnlineSoftmax,
+};
+use fulgurite_gpu::{barrier, element::Element, warp};
+use fulgurite_spec::tile::WARPGROUP_THREADS;
 
-impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
-    /// Whether some warp of the consumers has lost a row: those that have not arrive at a barrier,
-    /// which has seen enough arrivals or not when all have come to the verdict.
+impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+    /// Whether some warp of the consumers has lost a row.
     ///
     /// # Safety
     /// All consumers come here once, when they have done their jobs.
     #[inline(always)]
     #[track_caller]
     pub(super) unsafe fn any_lost(&self) -> bool {
-        let sound = self.call.bar(S::PLAN.sound, 0);
-        // SAFETY: `start` initialised the barrier for one arrival of each warp of the consumers.
+        // SAFETY: the caller's contract.
         unsafe {
-            if self.lost == 0 {
-                self.arrive_for_warp(sound);
-            }
-            barrier::sync(VERDICT, const { 32 * S::TILE.consumer_warps() });
-            warp::any(!mbarrier::is_complete(sound, 0))
+            let consumers = const { 32 * S::TILE.consumer_warps() };
+            warp::any(barrier::any(VERDICT, consumers, self.lost != 0))
         }
+    }
+
+    /// Whether some row of this consumer has not settled.
+    ///
+    /// # Safety
+    /// The whole warpgroup comes here at the same steps.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn any_unsettled(&self, softmax: &OnlineSoftmax) -> bool {
+        let settled = softmax.is_settled::<T>();
+        // SAFETY: the caller's contract.
+        unsafe { warp::any(barrier::any(SETTLED + self.number, WARPGROUP_THREADS, !settled)) }
     }
 }
