@@ -2,10 +2,11 @@
 //!
 //! A row's exponents are taken relative to its *anchor*. Any anchor gives the same quotient
 //! `sum(p v) / sum(p)`, as long as no `p` leaves the range of its type; floating point keeps the
-//! same relative precision all the way. So a row's first tiles, among them those whose elements a
-//! mask may touch, are taken the classical way (Dao et al. 2022, section 3.1; FlashAttention-2,
-//! section 3.1.1): the anchor follows the row's maximum, and what was accumulated is rescaled. All
-//! others keep the anchor, and need no maximum, no shuffle, and nothing rescaled.
+//! same relative precision all the way. While a row is young, and in tiles whose elements a mask
+//! may touch, it is taken the classical way (Dao et al. 2022, section 3.1; FlashAttention-2,
+//! section 3.1.1): the anchor follows the row's maximum, and what was accumulated is rescaled. Once
+//! its row has settled ([`OnlineSoftmax::is_settled`]) the anchor stays, which needs no maximum, no
+//! shuffle, and nothing rescaled. Kernels of `SoftmaxKind::Maxima` do all in the classical way.
 //!
 //! Two things guard that, both after the exponentials, by their sums:
 //! * If a tile weighs more than all before it in some row, or could leave the range of `f16`, the

@@ -2,7 +2,6 @@
 //! skipped; with `FULGURITE_REQUIRE_GPU` set it fails instead.
 
 mod capture;
-mod cost;
 mod order;
 mod refusals;
 mod support;
