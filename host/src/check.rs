@@ -93,17 +93,24 @@ fn largest_head_dim(dtype: Dtype, mask: Mask) -> Result<usize, Error> {
         .ok_or(Error::NoVariant { dtype, mask })
 }
 
-/// The row of the table that suits the request best.
+/// The row of the table that suits the request best: of those that can compute it the first within
+/// its key length limit that stores keyless query tiles if there are any; else the first.
 pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
     let Forward { q, k, mask, .. } = request;
     let keyless = |variant: &Variant| keyless_q_tiles(request, &Tile::of(variant)) > 0;
     let suits = |variant: &Variant| {
         k.rows() <= variant.kv_len_limit as usize && (variant.stores_keyless() || !keyless(variant))
     };
-    VARIANTS
+    let first = VARIANTS
         .iter()
-        .position(|variant| accepts(variant, request) && suits(variant))
-        .ok_or(Error::NoVariant { dtype: q.dtype, mask: *mask })
+        .position(|variant| accepts(variant, request))
+        .ok_or(Error::NoVariant { dtype: q.dtype, mask: *mask })?;
+    // A wider head dim would cost more than an unsuitable row of this one.
+    let same_width = |variant: &Variant| variant.head_dim == VARIANTS[first].head_dim;
+    let best = VARIANTS
+        .iter()
+        .position(|variant| accepts(variant, request) && same_width(variant) && suits(variant));
+    Ok(best.unwrap_or(first))
 }
 
 /// Whether a variant can compute the request.

@@ -242,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn work_behind_keyless_tiles_is_shared_evenly() {
+        let q = Layout::bshd(Dtype::Bf16, 4, 4096, 16, 128);
+        let k = Layout::bshd(Dtype::Bf16, 4, 1000, 16, 128);
+        let mask = Mask::Causal;
+        let evenness = walked(&Forward { q, k, v: k, out: q, mask, scale: None, lse: false });
+        assert!(evenness >= 0.9, "{evenness}");
+    }
+
+    #[test]
     fn odd_sizes_have_an_order() {
         for (batch, rows, heads) in [(1, 1, 1), (1, 300, 1), (3, 129, 7), (1, 1 << 18, 1)] {
             assert!(walked(&causal(batch, rows, heads, 64)) > 0.0);

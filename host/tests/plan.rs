@@ -58,6 +58,44 @@ fn grid_and_jobs() {
     assert_eq!(plan(&request(one, layout_like(one, 77), Mask::Causal)).cta_count(), 1);
 }
 
+#[test]
+fn query_tiles_without_keys_are_no_jobs() {
+    for head_dim in [64, 96, 128, 192, 256] {
+        let q = |rows| Layout::bshd(Dtype::Bf16, 1, rows, 2, head_dim);
+        let causal = |q_len, kv_len| plan(&request(q(q_len), q(kv_len), Mask::Causal));
+        let order = |plan: &Plan| {
+            let pointers = Pointers { q: 16, k: 32, v: 48, out: 64, lse: None };
+            plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order
+        };
+        let many = causal(2000, 100);
+        let q_rows = many.tile().q_rows();
+        assert!(many.variant().stores_keyless(), "{}", many.variant().entry);
+        assert_eq!(many.variant().head_dim as usize, head_dim);
+        assert_eq!(order(&many).keyless_q_tiles, 1900 / q_rows);
+        let all = 2000_u32.div_ceil(q_rows);
+        assert_eq!(order(&many).keyless_q_tiles + order(&many).q_tile_count, all);
+        // Blocks without a job store keyless tiles.
+        assert_eq!(many.cta_count(), (2 * all).min(132));
+
+        // One row more makes a tile keyless.
+        for (more, keyless) in [(q_rows - 1, 0), (q_rows, 1)] {
+            let some = causal(1500 + more as usize, 1500);
+            assert_eq!(order(&some).keyless_q_tiles, keyless);
+        }
+        // A kernel that does not store them computes them as jobs.
+        for variant in VARIANTS.iter().filter(|v| v.mask == MaskKind::Causal) {
+            let request = request(q(2000), q(100), Mask::Causal);
+            if let Ok(plan) = Plan::with_variant(&request, &DeviceFacts::h200(), variant) {
+                let keyless = if variant.stores_keyless() { 1900 / variant.q_rows } else { 0 };
+                assert_eq!(order(&plan).keyless_q_tiles, keyless, "{}", variant.entry);
+            }
+        }
+        let full = plan(&request(q(2000), q(100), Mask::Full));
+        assert_eq!(order(&full).keyless_q_tiles, 0);
+        assert!(!causal(1, 2000).variant().entry.ends_with("_short"));
+    }
+}
+
 fn layout_like(layout: Layout, rows: usize) -> Layout {
     Layout::bshd(layout.dtype, layout.batch(), rows, layout.heads(), layout.head_dim())
 }

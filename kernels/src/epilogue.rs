@@ -9,7 +9,6 @@ use crate::{forward::Job, softmax::Finished};
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum},
-    global, thread,
 };
 use fulgurite_spec::FwdScalars;
 
@@ -65,12 +64,8 @@ pub unsafe fn store_keyless(scalars: &FwdScalars, batch_head: u32, rows: Range<u
     unsafe { frag::zero_rows(rows.clone(), scalars.head_dim, address) }
     if scalars.lse != 0 {
         let first = u64::from(batch_head) * u64::from(scalars.q_len);
-        let mut row = rows.start + thread::index() % 32;
-        while row < rows.end {
-            let address = scalars.lse + 4 * (first + u64::from(row));
-            // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
-            unsafe { global::store_f32(address, f32::NEG_INFINITY) }
-            row += 32;
-        }
+        let address = |row: u32| scalars.lse + 4 * (first + u64::from(row));
+        // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
+        unsafe { frag::fill_per_row(rows, f32::NEG_INFINITY, address) }
     }
 }

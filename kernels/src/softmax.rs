@@ -88,8 +88,8 @@ impl OnlineSoftmax {
     }
 
     /// Whether this thread's part of both rows weighs as much as a key at the anchor: if all four
-    /// threads of a row say so, few later keys outweigh it, and the largest of those that came
-    /// late have at most a fifth of the row.
+    /// threads of a row say so, few later keys outweigh it, and one that is not above the anchor
+    /// has at most a fifth of the row.
     #[inline(always)]
     pub fn is_settled<T: Element>(&self) -> bool {
         let one_key = const { power_of_two(-T::HEADROOM) };

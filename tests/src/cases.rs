@@ -208,10 +208,12 @@ fn arrangements(variant: &Variant) -> Vec<Case> {
     };
     vec![
         case("bhsd", Arrangement::Bhsd, (3, 3), (150, 210)),
+        case("bhsd, keyless tiles", Arrangement::Bhsd, (3, 3), (660, 210)),
         case("sbhd", Arrangement::Sbhd, (3, 3), (150, 210)),
         case("packed qkv", Arrangement::PackedQkv, (3, 3), (190, 190)),
         case("packed grouped qkv", Arrangement::PackedQkv, (4, 2), (190, 190)),
         case("sliced head dim", Arrangement::SlicedHeadDim, (2, 2), (150, 210)),
+        case("sliced head dim, keyless tiles", Arrangement::SlicedHeadDim, (2, 2), (660, 210)),
         case("padded", Arrangement::Padded, (2, 2), (150, 210)),
     ]
 }
@@ -241,6 +243,7 @@ fn options(variant: &Variant) -> Vec<Case> {
         case("scale 1e-4", (140, 280), |case| case.scale = Some(1e-4)),
         case("no lse", (140, 280), |case| case.lse = false),
         case("no lse, rows without keys", (280, 140), |case| case.lse = false),
+        case("no lse, keyless tiles", (520, 140), |case| case.lse = false),
     ]
 }
 
@@ -315,6 +318,14 @@ pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
             .with(|case| case.values = Values::Sinks(25.0)),
         case("lost rows", 1, (3, 1), (q_rows + 9, 6 * kv_rows - 3))
             .with(|case| case.values = Values::Sinks(130.0)),
+        // Query tiles without keys: more than blocks store in one turn, and beside a second pass.
+        case("keyless tiles", 2, (3, 1), (3 * q_rows + 70, 40)).with(|case| case.lse = false),
+        case("keyless tiles, lost rows", 1, (2, 1), (q_rows + 6 * kv_rows, 6 * kv_rows - 3))
+            .with(|case| case.values = Values::Sinks(130.0)),
+        case("keyless tiles, padded, sliced", 1, (2, 2), (2 * q_rows + 70, 60)).with(|case| {
+            case.head_dim -= 8;
+            case.arrangement = Arrangement::SlicedHeadDim;
+        }),
         case("padded, sliced", 1, (2, 2), (70, 90)).with(|case| {
             case.head_dim -= 8;
             case.arrangement = Arrangement::SlicedHeadDim;

@@ -160,8 +160,8 @@ impl Emulated {
                 Mask::Full => kv_len,
                 Mask::Causal => (last_row + 1 + kv_len).saturating_sub(rows).min(kv_len),
             };
-            // Query tiles without keys are no jobs.
-            keys.div_ceil(kv_rows)
+            // Query tiles without keys are no jobs, or jobs of one masked tile.
+            keys.div_ceil(kv_rows).max(usize::from(!plan.variant().stores_keyless()))
         };
         let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
         let tiles = (batch * heads * of_head) as u64;

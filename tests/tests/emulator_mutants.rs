@@ -75,12 +75,13 @@ enum Verdict {
     Survived,
 }
 
-/// The variants whose kernels differ in more than the type: one for each head dim, mask and tile.
-/// All of them take two minutes on two cores and are run if `FULGURITE_MUTANTS` is `all`; else the
-/// two that have between them every site: three consumers with a causal mask, and two consumers
-/// with an odd number of Q parts.
+/// The variants whose kernels differ in more than the type: one for each softmax, mask and tile.
+/// All of them take two minutes on two cores and are run if `FULGURITE_MUTANTS` is `all`; else
+/// three that have between them every site: three consumers with a causal mask, two with a full
+/// one, and one that follows maxima everywhere and whose producer is one thread.
 fn families() -> impl Iterator<Item = &'static Variant> {
-    const USUAL: [&str; 2] = ["fwd_sm90_bf16_d64_causal", "fwd_sm90_bf16_d128_full"];
+    const USUAL: [&str; 3] =
+        ["fwd_sm90_bf16_d64_causal", "fwd_sm90_bf16_d128_full", "fwd_sm90_bf16_d256_full"];
     let all = std::env::var_os("FULGURITE_MUTANTS").is_some_and(|value| value == "all");
     every_family().filter(move |variant| all || USUAL.contains(&variant.entry))
 }

@@ -88,6 +88,22 @@ pub unsafe fn zero_rows(rows: Range<u32>, column_count: u32, address: impl Fn(u3
     }
 }
 
+/// Writes one float per row, a row per thread of the warp.
+///
+/// # Safety
+/// `address(row)` is 4-byte aligned global memory of that row, for all of `rows`; all threads of
+/// one warp call it, and nobody else writes there.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn fill_per_row(rows: Range<u32>, value: f32, address: impl Fn(u32) -> u64) {
+    let mut row = rows.start + imp::thread_index() % 32;
+    while row < rows.end {
+        // SAFETY: the caller vouches for the address; each thread has rows of its own.
+        unsafe { global::store_f32(address(row), value) }
+        row += 32;
+    }
+}
+
 impl<const N: u32> Accum<N> {
     const LEN: usize = N as usize / 2;
 

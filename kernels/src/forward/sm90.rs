@@ -11,8 +11,9 @@
 //! is issued together with the last `P V` of this one and computes while this one is stored.
 //!
 //! Roles: warpgroup 0 produces with one warp and few registers, the others consume; budgets in
-//! `spec::LaunchSpec`. Barriers: [`barriers`], and the named barriers `TURN + w`: "warpgroup `w`
-//! may issue".
+//! `spec::LaunchSpec`. Barriers: [`barriers`], and the named barriers `TURN + w`: "consumer `w` may
+//! issue", `SETTLED + w`: its warps vote on whether rows have settled, and `VERDICT`: all consumers
+//! vote on whether rows are lost.
 
 mod consumer;
 
@@ -239,7 +240,9 @@ const fn warp_loads(tile: &Tile, edge_run: bool) -> bool {
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
 ///
 /// # Safety
-/// Called by all threads of one warp or by some; one of them `leads`, for the whole block.
+/// Called by all threads of one warp or by some; one of them `leads`, for the whole block. Those
+/// that do not lead may not fall behind in a wait: a warp asks a barrier once for all its threads,
+/// by one instruction with one address, so that they leave the wait together.
 #[inline(always)]
 unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call, leads: bool) {
     let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());

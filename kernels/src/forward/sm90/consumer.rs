@@ -41,7 +41,7 @@ struct Place<M> {
     first_row: u32,
     /// The KV tile.
     step: u32,
-    /// Tiles above this one follow the maxima whatever their rows say.
+    /// This tile and those above it follow the maxima whatever their rows say.
     young: u32,
 }
 

@@ -1,4 +1,5 @@
-//! The verdict on the block's jobs: has some row left the range of its types?
+//! Votes: have a consumer's rows settled? And the verdict on the block's jobs: has some row left
+//! the range of its types?
 //!
 //! Anchors stay where a row's first keys put them (see `softmax`), unless the sums of a tile say
 //! otherwise. Each consumer warp knows whether it has *lost* a row to infinity nevertheless. If any
@@ -13,7 +14,8 @@ use fulgurite_gpu::{barrier, element::Element, warp};
 use fulgurite_spec::tile::WARPGROUP_THREADS;
 
 impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
-    /// Whether some warp of the consumers has lost a row.
+    /// Whether some warp of the consumers has lost a row. All threads have the same answer, but
+    /// for ptxas only a vote of the warp makes it uniform; so in `any_unsettled`.
     ///
     /// # Safety
     /// All consumers come here once, when they have done their jobs.
