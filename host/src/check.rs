@@ -101,16 +101,15 @@ pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
     let suits = |variant: &Variant| {
         k.rows() <= variant.kv_len_limit as usize && (variant.stores_keyless() || !keyless(variant))
     };
-    let first = VARIANTS
-        .iter()
-        .position(|variant| accepts(variant, request))
-        .ok_or(Error::NoVariant { dtype: q.dtype, mask: *mask })?;
+    let mut able = VARIANTS.iter().enumerate().filter(|(_, variant)| accepts(variant, request));
+    let Some((first, narrowest)) = able.next() else {
+        return Err(Error::NoVariant { dtype: q.dtype, mask: *mask });
+    };
     // A wider head dim would cost more than an unsuitable row of this one.
-    let same_width = |variant: &Variant| variant.head_dim == VARIANTS[first].head_dim;
-    let best = VARIANTS
-        .iter()
-        .position(|variant| accepts(variant, request) && same_width(variant) && suits(variant));
-    Ok(best.unwrap_or(first))
+    let best = std::iter::once((first, narrowest))
+        .chain(able)
+        .find(|(_, variant)| variant.head_dim == narrowest.head_dim && suits(variant));
+    Ok(best.map_or(first, |(index, _)| index))
 }
 
 /// Whether a variant can compute the request.

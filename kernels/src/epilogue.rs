@@ -5,7 +5,10 @@
 
 use core::ops::Range;
 
-use crate::{forward::Job, softmax::Finished};
+use crate::{
+    forward::{Job, batch_and_head},
+    softmax::Finished,
+};
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum},
@@ -28,23 +31,15 @@ pub unsafe fn store<T: Element, const D: u32>(
 ) {
     out.scale_rows(finished.factor);
     let stored = [rows[0] < scalars.q_len, rows[1] < scalars.q_len];
-    let (batch, head) = job.batch_and_head(scalars);
-    let base = scalars.out
-        + 2 * (u64::from(batch) * scalars.out_batch_stride
-            + u64::from(head) * scalars.out_head_stride);
-    let address = |half: usize| base + 2 * (u64::from(rows[half]) * scalars.out_row_stride);
+    let address = out_addresses(scalars, job.batch_head);
     // SAFETY: rows below `q_len` lie inside the output tensor.
     unsafe {
-        out.pack::<T>().store_rows(scalars.head_dim, stored, [address(0), address(1)]);
+        out.pack::<T>().store_rows(scalars.head_dim, stored, [address(rows[0]), address(rows[1])]);
     }
     if scalars.lse != 0 {
-        let first = u64::from(job.batch_head) * u64::from(scalars.q_len);
-        // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
-        unsafe {
-            frag::store_per_row(finished.lse, stored, |half| {
-                scalars.lse + 4 * (first + u64::from(rows[half]))
-            });
-        }
+        let address = lse_addresses(scalars, job.batch_head);
+        // SAFETY: rows below `q_len` lie inside the log-sum-exp tensor.
+        unsafe { frag::store_per_row(finished.lse, stored, |half| address(rows[half])) }
     }
 }
 
@@ -54,18 +49,29 @@ pub unsafe fn store<T: Element, const D: u32>(
 /// As [`store`]; called by all threads of one warp.
 #[inline(always)]
 pub unsafe fn store_keyless(scalars: &FwdScalars, batch_head: u32, rows: Range<u32>) {
-    let job = Job { first_row: rows.start, kv_tiles: 0, batch_head };
-    let (batch, head) = job.batch_and_head(scalars);
-    let base = scalars.out
-        + 2 * (u64::from(batch) * scalars.out_batch_stride
-            + u64::from(head) * scalars.out_head_stride);
-    let address = |row: u32| base + 2 * (u64::from(row) * scalars.out_row_stride);
+    let address = out_addresses(scalars, batch_head);
     // SAFETY: rows without keys lie below `q_len`, inside the output tensor.
     unsafe { frag::zero_rows(rows.clone(), scalars.head_dim, address) }
     if scalars.lse != 0 {
-        let first = u64::from(batch_head) * u64::from(scalars.q_len);
-        let address = |row: u32| scalars.lse + 4 * (first + u64::from(row));
-        // SAFETY: the log-sum-exp tensor is contiguous with `q_len` floats per head.
+        let address = lse_addresses(scalars, batch_head);
+        // SAFETY: and so inside the log-sum-exp tensor.
         unsafe { frag::fill_per_row(rows, f32::NEG_INFINITY, address) }
     }
+}
+
+/// Where the rows of a head's output start.
+#[inline(always)]
+fn out_addresses(scalars: &FwdScalars, batch_head: u32) -> impl Fn(u32) -> u64 {
+    let (batch, head) = batch_and_head(scalars, batch_head);
+    let base = scalars.out
+        + 2 * (u64::from(batch) * scalars.out_batch_stride
+            + u64::from(head) * scalars.out_head_stride);
+    move |row| base + 2 * (u64::from(row) * scalars.out_row_stride)
+}
+
+/// Where the log-sum-exp of a head's rows lies: `q_len` floats per head, contiguous.
+#[inline(always)]
+fn lse_addresses(scalars: &FwdScalars, batch_head: u32) -> impl Fn(u32) -> u64 {
+    let first = u64::from(batch_head) * u64::from(scalars.q_len);
+    move |row| scalars.lse + 4 * (first + u64::from(row))
 }

@@ -22,9 +22,15 @@ impl Job {
     /// Batch entry and query head.
     #[inline(always)]
     pub fn batch_and_head(&self, scalars: &FwdScalars) -> (u32, u32) {
-        let batch = scalars.head_count.divide(self.batch_head);
-        (batch, self.batch_head - batch * scalars.head_count.value)
+        batch_and_head(scalars, self.batch_head)
     }
+}
+
+/// Batch entry and query head of `batch * head_count + head`.
+#[inline(always)]
+pub fn batch_and_head(scalars: &FwdScalars, batch_head: u32) -> (u32, u32) {
+    let batch = scalars.head_count.divide(batch_head);
+    (batch, batch_head - batch * scalars.head_count.value)
 }
 
 /// This CTA's jobs. Producer and consumers each walk them: all of it is arithmetic on parameters,

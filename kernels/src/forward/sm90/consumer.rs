@@ -2,7 +2,7 @@
 
 mod again;
 mod handover;
-mod verdict;
+mod votes;
 
 use core::marker::PhantomData;
 
