@@ -16,11 +16,11 @@ use fulgurite_gpu::{
 use fulgurite_spec::FwdScalars;
 
 /// Stores the rows of a warpgroup; `rows` are the indices in the head of the two that this thread
-/// holds.
+/// holds, of which those are stored that `stored` says.
 ///
 /// # Safety
 /// The addresses and strides in `scalars` are those of the caller's output tensors, as the host
-/// has checked them; each row is stored by one warpgroup.
+/// has checked them; rows that are stored lie below `q_len`; each row belongs to one warpgroup.
 #[inline(always)]
 pub unsafe fn store<T: Element, const D: u32>(
     scalars: &FwdScalars,
@@ -28,19 +28,38 @@ pub unsafe fn store<T: Element, const D: u32>(
     rows: [u32; 2],
     out: &mut Accum<D>,
     finished: &Finished,
+    stored: [bool; 2],
 ) {
     out.scale_rows(finished.factor);
-    let stored = [rows[0] < scalars.q_len, rows[1] < scalars.q_len];
     let address = out_addresses(scalars, job.batch_head);
-    // SAFETY: rows below `q_len` lie inside the output tensor.
+    // SAFETY: the caller's contract: the rows lie inside the output tensor.
     unsafe {
         out.pack::<T>().store_rows(scalars.head_dim, stored, [address(rows[0]), address(rows[1])]);
     }
     if scalars.lse != 0 {
         let address = lse_addresses(scalars, job.batch_head);
-        // SAFETY: rows below `q_len` lie inside the log-sum-exp tensor.
+        // SAFETY: and so inside the log-sum-exp tensor.
         unsafe { frag::store_per_row(finished.lse, stored, |half| address(rows[half])) }
     }
+}
+
+/// Which rows are inside of the head, not padding.
+#[inline(always)]
+pub fn inside(scalars: &FwdScalars, rows: [u32; 2]) -> [bool; 2] {
+    [rows[0] < scalars.q_len, rows[1] < scalars.q_len]
+}
+
+/// Which of a job's rows, once stored, are lost: NaN in their first column says so. It is there as
+/// well where V has a NaN in that column; such a row counts as lost too, on its own account.
+///
+/// # Safety
+/// As [`store`], which has stored these rows; called by all threads of the warp.
+#[inline(always)]
+pub unsafe fn lost_rows<T: Element>(scalars: &FwdScalars, job: &Job, rows: [u32; 2]) -> [bool; 2] {
+    let address = out_addresses(scalars, job.batch_head);
+    let inside = inside(scalars, rows);
+    // SAFETY: the caller's contract.
+    unsafe { frag::first_is_nan::<T>(inside, |half| address(rows[half])) }
 }
 
 /// Stores rows of a head that have no keys: output 0, log-sum-exp `-inf`.

@@ -10,15 +10,37 @@
 //!
 //! Two things guard that, both after the exponentials, by their sums:
 //! * If a tile weighs more than all before it in some row, or could leave the range of `f16`, the
-//!   anchors move to the maxima after all. So the largest probabilities of a peaked row are powers
-//!   of two, which have no rounding error, as in the classical way. Without that, rows with one
-//!   dominant key have half as much error again.
+//!   row's anchor moves to the maximum after all. So the largest probabilities of a peaked row are
+//!   powers of two, which have no rounding error, as in the classical way. Without that, rows with
+//!   one dominant key have half as much error again.
 //! * A score that lies `2^127` above its row's anchor inside one tile gives infinity, which the
-//!   row's sum shows; then the block computes its jobs again, all tiles the classical way.
+//!   row's sum shows; then the row is *lost*, and its job is computed again, all tiles the
+//!   classical way.
+//!
+//! # Large scores
+//! An exponent is `fma(s, c, shift)` with `shift = -(A c) - H` rounded once; `s` is a raw score,
+//! `A` the anchor, `c` the scale and `H` the headroom. Where the shift is below [`FAR`], `2^13`,
+//! its rounding is at most `2^-12` (half a unit in the last place below `2^13`), the same for all
+//! keys of one anchor. So a key at the anchor weighs `2^-H (1 ± 1.7e-4)`, which rounds to `2^-H`
+//! in bf16 and f16, and keys of two anchors differ by at most `2^-11 ln 2 = 3.4e-4` in weight, less
+//! than f16's rounding. Beyond, that rounding would grow without end, and no float in the place of
+//! the shift could mend it: floats near `2^28` are 32 apart. So a row whose shift is larger is
+//! *far*: its exponents are `(s - A) c - H`, the difference taken first
+//! ([`OnlineSoftmax::approach`]). For `s` between `A / 2` and `2 A` that difference is exact
+//! (Sterbenz's lemma); all other keys are more than `2^12` below the anchor, where the weight is 0
+//! in float32. Every finite input and accepted scale is right so, as long as each `q · k` fits
+//! float32.
+//!
+//! Kernels of `SoftmaxKind::Maxima` ask in every tile whether a row of the warp is far. Kernels
+//! with anchors do not: there a far row is lost, and the second pass takes all differences first.
+//! Rows that keep their anchors need no question on the way, since a row settles near and its
+//! shift then only falls: `in_range` asks once, at the end.
 //!
 //! That a reference other than the maximum is as exact, and that overflow can be noticed and
 //! mended afterwards, is from FlashDecoding++ (Hong et al. 2023, section 3), which takes one fixed
 //! number for all rows.
+
+use core::f32::consts::LN_2;
 
 use fulgurite_gpu::{
     element::Element,
@@ -29,6 +51,13 @@ use fulgurite_gpu::{
 /// Largest sum of a thread's part of a tile, as a power of two over one key at the anchor, with the
 /// anchor unmoved: no probability is then above it, and `f16` ends at 2^16.
 const GROWTH: f32 = 15.0;
+
+/// Size of a shift from which on a row is far: differences of scores are then taken before they
+/// are scaled. A larger number would let a dominant key's probability be no power of two.
+const FAR: f32 = 8192.0;
+
+/// Least power of two that a factor may be: below, it is flushed to 0.
+const LEAST_FACTOR: f32 = -126.0;
 
 /// State of the two rows that a thread holds.
 #[derive(Clone, Copy)]
@@ -53,26 +82,61 @@ impl OnlineSoftmax {
 
     /// Moves the anchors to the maxima that include this tile of scores, and returns the factors by
     /// which earlier output shrinks.
-    ///
-    /// A row may have no key yet: its maximum stays `-inf`, and 0 takes its place in the exponents,
-    /// so that masked scores give 0 and not NaN.
     #[inline(always)]
     #[track_caller]
     pub fn follow_max<T: Element, const N: u32>(&mut self, scores: &Accum<N>) -> [f32; 2] {
-        let row_max = scores.row_max(self.row_max);
+        let before = self.row_max;
+        self.row_max = scores.row_max(before);
         let mut rescale = [0.0; 2];
         let mut half = 0;
         while half < 2 {
-            let no_key = row_max[half] == f32::NEG_INFINITY;
-            let base = if no_key { 0.0 } else { row_max[half] };
             // Exactly 1 where the maximum has not grown.
-            rescale[half] = math::exp2((self.row_max[half] - base) * self.scale_log2);
+            rescale[half] = math::exp2((before[half] - self.base(half)) * self.scale_log2);
             self.row_sum[half] *= rescale[half];
-            self.shift[half] = math::fma(-base, self.scale_log2, -T::HEADROOM);
+            self.shift[half] = self.shift_to_max::<T>(half);
             half += 1;
         }
-        self.row_max = row_max;
         rescale
+    }
+
+    /// Whether a row of the warp is far, by the shifts of the tile in turn.
+    ///
+    /// # Safety
+    /// All threads of the warp call it.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn any_far(&self) -> bool {
+        // SAFETY: the caller's contract.
+        unsafe { warp::any(!(self.shift[0].abs().max(self.shift[1].abs()) < FAR)) }
+    }
+
+    /// Takes the far rows' scores relative to their maxima, which leaves the headroom to shift by;
+    /// other rows keep every bit.
+    #[inline(always)]
+    pub fn approach<T: Element, const N: u32>(&mut self, scores: &mut Accum<N>) {
+        let mut term = [0.0; 2];
+        let mut half = 0;
+        while half < 2 {
+            let far = is_far(self.shift[half]);
+            // A product, not a choice: of that LLVM makes a branch around half of the additions.
+            // Adding -0 changes nothing.
+            let sign = if far { -1.0 } else { -0.0 };
+            term[half] = sign * if far { self.row_max[half] } else { 1.0 };
+            self.shift[half] = if far { -T::HEADROOM } else { self.shift[half] };
+            half += 1;
+        }
+        scores.add_rows(term);
+    }
+
+    /// Loses the far rows: their sums are NaN from here on.
+    #[inline(always)]
+    pub fn lose_far(&mut self) {
+        let mut half = 0;
+        while half < 2 {
+            let far = is_far(self.shift[half]);
+            self.row_sum[half] = if far { f32::NAN } else { self.row_sum[half] };
+            half += 1;
+        }
     }
 
     /// Turns a tile of scores into probabilities, and returns this thread's part of their sums.
@@ -96,7 +160,7 @@ impl OnlineSoftmax {
         self.row_sum[0] >= one_key && self.row_sum[1] >= one_key
     }
 
-    /// Whether anchors must move in some row of the warp, by the sums of a tile that is not added
+    /// Whether an anchor must move in some row of the warp, by the sums of a tile that is not added
     /// yet.
     ///
     /// # Safety
@@ -104,60 +168,113 @@ impl OnlineSoftmax {
     #[inline(always)]
     #[track_caller]
     pub unsafe fn outgrown<T: Element>(&self, sum: [f32; 2]) -> bool {
-        let most = const { power_of_two(GROWTH - T::HEADROOM) };
-        let above = |half: usize| sum[half] > self.row_sum[half].min(most);
+        let above = self.above::<T>(sum);
         // SAFETY: the caller's contract.
-        unsafe { warp::any(above(0) || above(1)) }
+        unsafe { warp::any(above[0] || above[1]) }
     }
 
-    /// Moves the anchors to the largest probabilities of a tile, where these have grown past one at
-    /// the anchor, and returns the factors by which the tile and all earlier results shrink.
+    /// Whether this thread's part of a tile outweighs its part of all before it, or could soon leave
+    /// the range of its type.
+    #[inline(always)]
+    fn above<T: Element>(&self, sum: [f32; 2]) -> [bool; 2] {
+        let most = const { power_of_two(GROWTH - T::HEADROOM) };
+        [sum[0] > self.row_sum[0].min(most), sum[1] > self.row_sum[1].min(most)]
+    }
+
+    /// Moves the anchors of the rows that a tile has outgrown to their largest probability of that
+    /// tile, and returns the factors by which the tile and all earlier results shrink: exactly 1
+    /// in the other rows. `sum` is what [`outgrown`](Self::outgrown) has seen.
+    ///
+    /// # Safety
+    /// All threads of the warp call it.
     #[inline(always)]
     #[track_caller]
-    pub fn move_anchor<T: Element, const N: u32>(&mut self, probs: &Accum<N>) -> [f32; 2] {
+    pub unsafe fn move_anchor<T: Element, const N: u32>(
+        &mut self,
+        probs: &Accum<N>,
+        sum: [f32; 2],
+    ) -> [f32; 2] {
+        // SAFETY: the caller's contract.
+        let moves = unsafe { frag::any_of_row(self.above::<T>(sum)) };
         let top = probs.row_max([const { power_of_two(-T::HEADROOM) }; 2]);
-        let mut rescale = [0.0; 2];
+        let mut rescale = [1.0; 2];
         let mut half = 0;
         while half < 2 {
             let growth = math::log2(top[half]) + T::HEADROOM;
-            self.shift[half] -= growth;
-            rescale[half] = math::exp2(-growth);
+            let moved = if moves[half] { self.shift[half] - growth } else { self.shift[half] };
+            // Not the growth but what the rounded shift has really moved by, so that earlier and
+            // later keys stay in proportion.
+            let fall = moved - self.shift[half];
+            // A factor flushed to 0 would leave the sum 0, which means that there is no key; then
+            // the row is lost, as after an infinite probability.
+            rescale[half] = if fall > LEAST_FACTOR { math::exp2(fall) } else { f32::NAN };
+            self.shift[half] = moved;
             self.row_sum[half] *= rescale[half];
             half += 1;
         }
         rescale
     }
 
-    /// Closes the rows.
+    /// Closes the rows. `KEEPS` if anchors may have been kept, so that rows can be lost: those get
+    /// the factor NaN. Else the anchors are the maxima.
     #[inline(always)]
     #[track_caller]
-    pub fn finish<T: Element>(&self) -> Finished {
+    pub fn finish<T: Element, const KEEPS: bool>(&self) -> Finished {
         let row_sum = frag::sum_rows(self.row_sum);
-        let mut finished = Finished { factor: [0.0; 2], lse: [0.0; 2], in_range: [true; 2] };
+        let mut finished = Finished { factor: [0.0; 2], lse: [0.0; 2] };
         let mut half = 0;
         while half < 2 {
             let sum = row_sum[half];
-            finished.factor[half] = if sum == 0.0 { 0.0 } else { 1.0 / sum };
-            finished.lse[half] = (math::log2(sum) - self.shift[half]) * core::f32::consts::LN_2;
+            let shift = self.shift[half];
+            finished.lse[half] = (math::log2(sum) - shift) * LN_2;
             // A key at the anchor has added 2^-HEADROOM; NaN is not in range either.
             let least = const { power_of_two(-1.0 - T::HEADROOM) };
-            finished.in_range[half] = sum >= least && sum < f32::INFINITY;
+            let in_range = sum >= least && sum < f32::INFINITY && !is_far(shift);
+            finished.factor[half] = if sum == 0.0 {
+                0.0
+            } else if KEEPS && !in_range {
+                f32::NAN
+            } else {
+                1.0 / sum
+            };
+            if !KEEPS && is_far(self.shift_to_max::<T>(half)) {
+                let rest = (math::log2(sum) + T::HEADROOM) * LN_2;
+                finished.lse[half] = math::fma(self.row_max[half], self.scale_log2 * LN_2, rest);
+            }
             half += 1;
         }
         finished
     }
+
+    /// The shift that the maximum of a row asks for. A row may have no key yet: its maximum is
+    /// `-inf`, and 0 takes its place, so that masked scores give 0 and not NaN.
+    #[inline(always)]
+    fn shift_to_max<T: Element>(&self, half: usize) -> f32 {
+        math::fma(-self.base(half), self.scale_log2, -T::HEADROOM)
+    }
+
+    /// The maximum of a row, 0 if it has no key yet.
+    #[inline(always)]
+    fn base(&self, half: usize) -> f32 {
+        let no_key = self.row_max[half] == f32::NEG_INFINITY;
+        if no_key { 0.0 } else { self.row_max[half] }
+    }
+}
+
+/// Whether a shift is too large to be part of a `fma`. NaN and infinity are.
+#[inline(always)]
+fn is_far(shift: f32) -> bool {
+    !(shift.abs() < FAR)
 }
 
 /// What is left to do with two rows.
 #[derive(Clone, Copy)]
 pub struct Finished {
-    /// What normalises the output: 0 for a row without keys.
+    /// What normalises the output: 0 for a row without keys, NaN for a lost one.
     pub factor: [f32; 2],
-    /// Natural logarithm of the sum of exponentials: `-inf` for a row without keys.
+    /// Natural logarithm of the sum of exponentials: `-inf` for a row without keys, and infinite
+    /// where it is beyond float32.
     pub lse: [f32; 2],
-    /// Whether the sum shows that no probability has left the range of its type; false for a row
-    /// without keys.
-    pub in_range: [bool; 2],
 }
 
 /// `2^exponent`, for whole numbers in the range of normal floats.

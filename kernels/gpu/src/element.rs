@@ -16,6 +16,9 @@ pub unsafe trait Element: Copy {
     /// from overflow as if no probability were above 1.
     const HEADROOM: f32;
 
+    /// The bits of infinity; those of every NaN are larger, its sign aside.
+    const INFINITY_BITS: u32;
+
     /// Rounds two floats to nearest even and packs them, `low` into the low half.
     fn pack(low: f32, high: f32) -> u32;
 
@@ -33,7 +36,7 @@ pub unsafe trait Element: Copy {
 }
 
 macro_rules! element {
-    ($(#[$doc:meta])* $name:ident, $headroom:literal, $pack:ident, $ss:ident, $rs:ident) => {
+    ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $ss:ident, $rs:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -42,6 +45,7 @@ macro_rules! element {
         unsafe impl Element for $name {
             const DTYPE: Dtype = Dtype::$name;
             const HEADROOM: f32 = $headroom;
+            const INFINITY_BITS: u32 = $infinity;
 
             #[inline(always)]
             fn pack(low: f32, high: f32) -> u32 {
@@ -71,9 +75,9 @@ macro_rules! element {
 
 element!(
     /// bfloat16.
-    Bf16, 16.0, pack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
+    Bf16, 16.0, 0x7f80, pack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
 );
 element!(
     /// IEEE half: no exponents to spare, and values of at most 2^16.
-    F16, 0.0, pack_f16, wgmma_ss_f16, wgmma_rs_f16
+    F16, 0.0, 0x7c00, pack_f16, wgmma_ss_f16, wgmma_rs_f16
 );

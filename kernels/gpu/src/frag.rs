@@ -49,6 +49,44 @@ pub fn sum_rows(values: [f32; 2]) -> [f32; 2] {
     [reduce_quad(values[0], |a, b| a + b), reduce_quad(values[1], |a, b| a + b)]
 }
 
+/// Per row, whether any thread of its quad votes `true`.
+///
+/// # Safety
+/// All threads of the warp call it.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn any_of_row(votes: [bool; 2]) -> [bool; 2] {
+    let quad = imp::thread_index() % 32 / 4 * 4;
+    let any = |vote: bool| imp::ballot(vote) >> quad & 0b1111 != 0;
+    [any(votes[0]), any(votes[1])]
+}
+
+/// Per row, whether its first column in global memory is NaN, for rows that [`Packed::store_rows`]
+/// has stored: each quad's first thread reads what it wrote.
+///
+/// # Safety
+/// `row_address(half)` is what `store_rows` had, if `stored[half]`; all threads of the warp call
+/// it.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn first_is_nan<T: Element>(
+    stored: [bool; 2],
+    row_address: impl Fn(usize) -> u64,
+) -> [bool; 2] {
+    let mut is_nan = [false; 2];
+    let mut half = 0;
+    while half < 2 {
+        if stored[half] && first_column() == 0 {
+            // SAFETY: the caller vouches for the address; this thread wrote there.
+            let first = unsafe { global::load_16(row_address(half)) }[0] & 0x7fff;
+            is_nan[half] = first > T::INFINITY_BITS;
+        }
+        half += 1;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { any_of_row(is_nan) }
+}
+
 /// Writes one float per row from the first thread of its quad.
 ///
 /// # Safety
@@ -153,6 +191,26 @@ impl<const N: u32> Accum<N> {
             i += 4;
         }
         [even[0] + odd[0], even[1] + odd[1]]
+    }
+
+    /// Per row, whether this thread holds its first column and that is NaN.
+    #[inline(always)]
+    pub fn first_is_nan(&self) -> [bool; 2] {
+        let leads = first_column() == 0;
+        [leads && self.registers[0].is_nan(), leads && self.registers[2].is_nan()]
+    }
+
+    /// Adds its term to each row.
+    #[inline(always)]
+    pub fn add_rows(&mut self, term: [f32; 2]) {
+        let mut i = 0;
+        while i < Self::LEN {
+            self.registers[i] += term[0];
+            self.registers[i + 1] += term[0];
+            self.registers[i + 2] += term[1];
+            self.registers[i + 3] += term[1];
+            i += 4;
+        }
     }
 
     /// Multiplies each row by its factor.

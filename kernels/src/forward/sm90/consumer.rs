@@ -56,7 +56,7 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     q: Cursor,
     k: Cursor,
     v: Cursor,
-    /// Not 0 if this warp has lost a row: a ballot.
+    /// Not 0 if this warp has lost a row of some job: a ballot.
     lost: u32,
     /// Whether the next tile follows the maxima: some row of this consumer has not settled.
     follows: bool,
@@ -122,9 +122,9 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 let last = next.kv_tiles == 0;
                 let skipped = if last { 0 } else { next.kv_tiles - self.own_tiles(&next, mask) };
                 if !last && skipped == 0 {
-                    self.finish(&job, mask, &softmax);
+                    self.finish(&job, &softmax);
                 } else {
-                    self.finish_alone(&job, mask, &softmax);
+                    self.finish_alone(&job, &softmax);
                     if last {
                         break;
                     }
@@ -219,7 +219,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.mask_tile(mask, first_row, step);
             }
             softmax.follow_max::<T, KV>(&self.scores);
-            softmax.add(softmax.exponentiate(&mut self.scores));
+            let far = !Self::HAS_ANCHORS && softmax.any_far();
+            self.exponentiate(&mut softmax, far);
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
             while M::EDGE_RUN && step > segments.anchored {
@@ -247,7 +248,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
     /// The two ways to end a job each issue its last product themselves: with a branch between
     /// that and the next issue, ptxas serialises all products (note C7514).
     #[inline(always)]
-    unsafe fn finish(&mut self, job: &Job, mask: M, softmax: &OnlineSoftmax) {
+    unsafe fn finish(&mut self, job: &Job, softmax: &OnlineSoftmax) {
         // SAFETY: as `step`; the rows are this warpgroup's own.
         unsafe {
             self.wait_v();
@@ -259,7 +260,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.pass_turn();
             wgmma::wait::<1, D>(&mut self.out);
             self.release_v();
-            self.store(job, mask, softmax);
+            self.store(job, softmax);
             wgmma::wait::<0, KV>(&mut self.scores);
             self.release_k();
         }
@@ -267,7 +268,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
 
     /// Ends a job, and nothing else.
     #[inline(always)]
-    unsafe fn finish_alone(&mut self, job: &Job, mask: M, softmax: &OnlineSoftmax) {
+    unsafe fn finish_alone(&mut self, job: &Job, softmax: &OnlineSoftmax) {
         // SAFETY: as `finish`.
         unsafe {
             self.wait_v();
@@ -276,26 +277,30 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.pass_turn();
             wgmma::wait::<0, D>(&mut self.out);
             self.release_v();
-            self.store(job, mask, softmax);
+            self.store(job, softmax);
         }
     }
 
-    /// Stores the finished rows, and remembers if one of them has left the range.
+    /// Stores the finished rows, and remembers if one of them is lost.
     #[inline(always)]
-    unsafe fn store(&mut self, job: &Job, mask: M, softmax: &OnlineSoftmax) {
-        let finished = softmax.finish::<T>();
+    unsafe fn store(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+        let scalars = self.call.scalars;
         let rows = self.own_rows(job);
+        let inside = epilogue::inside(scalars, rows);
         // SAFETY: the caller's contract; the whole warp votes.
         unsafe {
-            // Rows without keys are not in range either; the mask is asked only if there may be
-            // one.
-            if Self::HAS_ANCHORS && warp::any(!(finished.in_range[0] && finished.in_range[1])) {
-                let q_len = self.call.scalars.q_len;
-                let has_keys = |row: u32| row < q_len && mask.keep_end(row) > 0;
-                let lost = |half: usize| has_keys(rows[half]) && !finished.in_range[half];
-                self.lost |= warp::ballot(lost(0) || lost(1));
+            if Self::HAS_ANCHORS {
+                let finished = softmax.finish::<T, true>();
+                // Before the store: behind it, what is asked here would stay in registers all the
+                // way through the rounding, and head dim 256 spills.
+                let first = self.out.first_is_nan();
+                let lost = |half: usize| finished.factor[half].is_nan() || first[half];
+                self.lost |= warp::ballot(inside[0] && lost(0) || inside[1] && lost(1));
+                epilogue::store::<T, D>(scalars, job, rows, &mut self.out, &finished, inside);
+            } else {
+                let finished = softmax.finish::<T, false>();
+                epilogue::store::<T, D>(scalars, job, rows, &mut self.out, &finished, inside);
             }
-            epilogue::store::<T, D>(self.call.scalars, job, rows, &mut self.out, &finished);
         }
     }
 
@@ -335,12 +340,28 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.keep_anchors(softmax);
             } else {
                 let rescale = softmax.follow_max::<T, KV>(&self.scores);
+                // The vote stands before the wait, which hides it, its branch behind, where no
+                // product is in flight.
+                let far = !Self::HAS_ANCHORS && softmax.any_far();
                 self.finish_product();
                 self.out.scale_rows(rescale);
-                softmax.add(softmax.exponentiate(&mut self.scores));
+                self.exponentiate(softmax, far);
                 self.probs = self.scores.pack::<T>();
             }
         }
+    }
+
+    /// From scores to probabilities relative to the maxima. `far` if some row of this warp is far;
+    /// kernels with anchors do not ask and lose such rows.
+    #[inline(always)]
+    fn exponentiate(&mut self, softmax: &mut OnlineSoftmax, far: bool) {
+        if Self::HAS_ANCHORS {
+            softmax.lose_far();
+        }
+        if far {
+            softmax.approach::<T, KV>(&mut self.scores);
+        }
+        softmax.add(softmax.exponentiate(&mut self.scores));
     }
 
     /// From scores to probabilities with the anchors as they are, unless they are outgrown.
@@ -352,7 +373,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.finish_product();
             self.probs = self.scores.pack::<T>();
             if softmax.outgrown::<T>(sum) {
-                let rescale = softmax.move_anchor::<T, KV>(&self.scores);
+                let rescale = softmax.move_anchor::<T, KV>(&self.scores, sum);
                 sum = [sum[0] * rescale[0], sum[1] * rescale[1]];
                 self.scores.scale_rows(rescale);
                 self.probs = self.scores.pack::<T>();

@@ -1,4 +1,10 @@
-//! The second pass of a block that has lost a row: every tile the classical way.
+//! The second pass of a block that has lost a row: the jobs with lost rows again, every tile the
+//! classical way.
+//!
+//! A lost row is marked where it is stored: the factor NaN makes NaN of all its columns. So any
+//! number of jobs can have lost rows and no memory or register is needed. Only lost rows are
+//! stored again: a row's bits do not depend on whether another row of its job, or of another job
+//! of this block, was lost.
 //!
 //! It is rare, so it is short instead of fast: nothing overlaps and nobody takes turns. It is code
 //! of its own, because with one loop for both passes ptxas loses uniform registers in the first: 4
@@ -23,12 +29,22 @@ use fulgurite_gpu::{
 use fulgurite_spec::tile::WARPGROUP_THREADS;
 
 impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
-    /// Computes this warpgroup's rows of every job again.
+    /// Computes this warpgroup's lost rows again, in every job with one.
     #[inline(always)]
     pub(super) unsafe fn run_jobs_again(&mut self, mask: M) {
         let mut jobs = Jobs::<M>::new(self.call.scalars, S::TILE);
         let mut job = jobs.next();
         while job.kv_tiles > 0 {
+            // SAFETY: this thread's quad stored these rows in the first pass; all consumers vote. (As
+            // a function of its own, this makes head dim 256, causal, spill 8 bytes.)
+            let any_lost = unsafe {
+                let lost = epilogue::lost_rows::<T>(self.call.scalars, &job, self.own_rows(&job));
+                self.any_of_consumers(lost[0] || lost[1])
+            };
+            if !any_lost {
+                job = jobs.next();
+                continue;
+            }
             // SAFETY: one thread loads what all consumers then take, in the same order.
             unsafe {
                 if self.loads() {
@@ -37,8 +53,11 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.wait_q();
                 let softmax = self.follow_maxima(&job, mask);
                 self.leave_q();
-                let (rows, finished) = (self.own_rows(&job), softmax.finish::<T>());
-                epilogue::store::<T, D>(self.call.scalars, &job, rows, &mut self.out, &finished);
+                let (rows, finished) = (self.own_rows(&job), softmax.finish::<T, false>());
+                // Asked again, because kept from above the answer would take registers.
+                let lost = epilogue::lost_rows::<T>(self.call.scalars, &job, rows);
+                let scalars = self.call.scalars;
+                epilogue::store::<T, D>(scalars, &job, rows, &mut self.out, &finished, lost);
             }
             job = jobs.next();
         }
@@ -75,6 +94,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.release_q_early(step);
                 self.mask_tile(mask, first_row, step);
                 let rescale = softmax.follow_max::<T, KV>(&self.scores);
+                softmax.approach::<T, KV>(&mut self.scores);
                 softmax.add(softmax.exponentiate(&mut self.scores));
                 self.probs = self.scores.pack::<T>();
                 self.out.scale_rows(rescale);

@@ -3,7 +3,7 @@
 //!
 //! Anchors stay where a row's first keys put them (see `softmax`), unless the sums of a tile say
 //! otherwise. Each consumer warp knows whether it has *lost* a row to infinity nevertheless. If any
-//! has, the consumers compute the block's jobs again, and that second pass loses nothing.
+//! has, the consumers compute the jobs with lost rows again, and that second pass loses nothing.
 
 use super::{Consumer, Shape};
 use crate::{
@@ -23,9 +23,20 @@ impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S,
     #[track_caller]
     pub(super) unsafe fn any_lost(&self) -> bool {
         // SAFETY: the caller's contract.
+        unsafe { self.any_of_consumers(self.lost != 0) }
+    }
+
+    /// Whether any thread of the consumers votes `true`.
+    ///
+    /// # Safety
+    /// All consumers come here, at the same jobs.
+    #[inline(always)]
+    #[track_caller]
+    pub(super) unsafe fn any_of_consumers(&self, vote: bool) -> bool {
+        // SAFETY: the caller's contract.
         unsafe {
             let consumers = const { 32 * S::TILE.consumer_warps() };
-            warp::any(barrier::any(VERDICT, consumers, self.lost != 0))
+            warp::any(barrier::any(VERDICT, consumers, vote))
         }
     }
 
