@@ -68,9 +68,15 @@ macro_rules! entries {
             $entry |params: FwdParams, maps| {
                 struct Row;
                 impl forward::sm90::Shape for Row {
-                    const TILE: Tile =
-                        Tile::forward($head_dim, $q_rows, $kv_rows, $q_parts, $kv_stages);
                     const SOFTMAX: SoftmaxKind = SoftmaxKind::$softmax;
+                    const TILE: Tile = Tile::forward(
+                        Self::SOFTMAX,
+                        $head_dim,
+                        $q_rows,
+                        $kv_rows,
+                        $q_parts,
+                        $kv_stages,
+                    );
                 }
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {

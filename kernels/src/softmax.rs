@@ -6,7 +6,8 @@
 //! may touch, it is taken the classical way (Dao et al. 2022, section 3.1; FlashAttention-2,
 //! section 3.1.1): the anchor follows the row's maximum, and what was accumulated is rescaled. Once
 //! its row has settled ([`OnlineSoftmax::is_settled`]) the anchor stays, which needs no maximum, no
-//! shuffle, and nothing rescaled. Kernels of `SoftmaxKind::Maxima` do all in the classical way.
+//! shuffle, and nothing rescaled. Kernels of `SoftmaxKind::Maxima` and `Apart` do all in the
+//! classical way.
 //!
 //! Two things guard that, both after the exponentials, by their sums:
 //! * If a tile weighs more than all before it in some row, or could leave the range of `f16`, the
@@ -70,6 +71,8 @@ pub struct OnlineSoftmax {
     shift: [f32; 2],
     /// This thread's part of the sum of the exponentials.
     row_sum: [f32; 2],
+    /// By how much all results have shrunk since the output was last parked.
+    since_parked: [f32; 2],
 }
 
 impl OnlineSoftmax {
@@ -77,7 +80,13 @@ impl OnlineSoftmax {
     #[inline(always)]
     pub fn new(scale_log2: f32) -> Self {
         let row_max = [f32::NEG_INFINITY; 2];
-        OnlineSoftmax { scale_log2, row_max, shift: [0.0; 2], row_sum: [0.0; 2] }
+        OnlineSoftmax {
+            scale_log2,
+            row_max,
+            shift: [0.0; 2],
+            row_sum: [0.0; 2],
+            since_parked: [1.0; 2],
+        }
     }
 
     /// Moves the anchors to the maxima that include this tile of scores, and returns the factors by
@@ -93,39 +102,18 @@ impl OnlineSoftmax {
             // Exactly 1 where the maximum has not grown.
             rescale[half] = math::exp2((before[half] - self.base(half)) * self.scale_log2);
             self.row_sum[half] *= rescale[half];
+            self.since_parked[half] *= rescale[half];
             self.shift[half] = self.shift_to_max::<T>(half);
             half += 1;
         }
         rescale
     }
 
-    /// Whether a row of the warp is far, by the shifts of the tile in turn.
-    ///
-    /// # Safety
-    /// All threads of the warp call it.
+    /// Takes the scores relative to the maxima, which leaves the headroom to shift by.
     #[inline(always)]
-    #[track_caller]
-    pub unsafe fn any_far(&self) -> bool {
-        // SAFETY: the caller's contract.
-        unsafe { warp::any(!(self.shift[0].abs().max(self.shift[1].abs()) < FAR)) }
-    }
-
-    /// Takes the far rows' scores relative to their maxima, which leaves the headroom to shift by;
-    /// other rows keep every bit.
-    #[inline(always)]
-    pub fn approach<T: Element, const N: u32>(&mut self, scores: &mut Accum<N>) {
-        let mut term = [0.0; 2];
-        let mut half = 0;
-        while half < 2 {
-            let far = is_far(self.shift[half]);
-            // A product, not a choice: of that LLVM makes a branch around half of the additions.
-            // Adding -0 changes nothing.
-            let sign = if far { -1.0 } else { -0.0 };
-            term[half] = sign * if far { self.row_max[half] } else { 1.0 };
-            self.shift[half] = if far { -T::HEADROOM } else { self.shift[half] };
-            half += 1;
-        }
-        scores.add_rows(term);
+    pub fn take_apart<T: Element, const N: u32>(&mut self, scores: &mut Accum<N>) {
+        scores.add_rows([-self.base(0), -self.base(1)]);
+        self.shift = [-T::HEADROOM; 2];
     }
 
     /// Loses the far rows: their sums are NaN from here on.
@@ -210,37 +198,41 @@ impl OnlineSoftmax {
             rescale[half] = if fall > LEAST_FACTOR { math::exp2(fall) } else { f32::NAN };
             self.shift[half] = moved;
             self.row_sum[half] *= rescale[half];
+            self.since_parked[half] *= rescale[half];
             half += 1;
         }
         rescale
     }
 
-    /// Closes the rows. `KEEPS` if anchors may have been kept, so that rows can be lost: those get
-    /// the factor NaN. Else the anchors are the maxima.
+    /// By how much what was parked has shrunk since; from here on, it counts anew.
+    #[inline(always)]
+    pub fn take_since_parked(&mut self) -> [f32; 2] {
+        core::mem::replace(&mut self.since_parked, [1.0; 2])
+    }
+
+    /// Closes the rows. `LOSES` if rows can be lost: those get the factor NaN. Else differences of
+    /// scores have been taken first in all tiles.
     #[inline(always)]
     #[track_caller]
-    pub fn finish<T: Element, const KEEPS: bool>(&self) -> Finished {
+    pub fn finish<T: Element, const LOSES: bool>(&self) -> Finished {
         let row_sum = frag::sum_rows(self.row_sum);
         let mut finished = Finished { factor: [0.0; 2], lse: [0.0; 2] };
         let mut half = 0;
         while half < 2 {
             let sum = row_sum[half];
             let shift = self.shift[half];
-            finished.lse[half] = (math::log2(sum) - shift) * LN_2;
             // A key at the anchor has added 2^-HEADROOM; NaN is not in range either.
             let least = const { power_of_two(-1.0 - T::HEADROOM) };
             let in_range = sum >= least && sum < f32::INFINITY && !is_far(shift);
-            finished.factor[half] = if sum == 0.0 {
-                0.0
-            } else if KEEPS && !in_range {
-                f32::NAN
+            // One division, so that its slow path stands there once.
+            let divisor = if LOSES && !in_range { f32::NAN } else { sum };
+            finished.factor[half] = 1.0 / if sum == 0.0 { f32::INFINITY } else { divisor };
+            finished.lse[half] = if LOSES {
+                (math::log2(sum) - shift) * LN_2
             } else {
-                1.0 / sum
-            };
-            if !KEEPS && is_far(self.shift_to_max::<T>(half)) {
                 let rest = (math::log2(sum) + T::HEADROOM) * LN_2;
-                finished.lse[half] = math::fma(self.row_max[half], self.scale_log2 * LN_2, rest);
-            }
+                math::fma(self.row_max[half], self.scale_log2 * LN_2, rest)
+            };
             half += 1;
         }
         finished

@@ -68,6 +68,7 @@ enum MaskName {
 enum SoftmaxName {
     Maxima,
     Anchors,
+    Parked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,6 +121,7 @@ fn wanted(arguments: &TilesArgs) -> Result<Wanted> {
             None => vec![SoftmaxKind::Maxima, SoftmaxKind::Anchors],
             Some(SoftmaxName::Maxima) => vec![SoftmaxKind::Maxima],
             Some(SoftmaxName::Anchors) => vec![SoftmaxKind::Anchors],
+            Some(SoftmaxName::Parked) => vec![SoftmaxKind::Parked],
         },
         q_rows: arguments.q_rows.clone(),
         kv_rows: arguments.kv_rows_from..=arguments.kv_rows_to,

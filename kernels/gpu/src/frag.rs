@@ -4,7 +4,11 @@
 //! plus 8 (half 1). Registers `4i`, `4i + 1` are columns `8i + 2(l % 4)` and the next of half 0;
 //! `4i + 2`, `4i + 3` the same columns of half 1. The four lanes of a row are a *quad*.
 
-use crate::{element::Element, global, imp, math};
+use crate::{
+    element::Element,
+    global, imp, math,
+    smem::{self, Smem},
+};
 use core::ops::Range;
 
 /// Registers of the widest accumulator (64×256).
@@ -47,6 +51,12 @@ fn reduce_quad(value: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
 #[track_caller]
 pub fn sum_rows(values: [f32; 2]) -> [f32; 2] {
     [reduce_quad(values[0], |a, b| a + b), reduce_quad(values[1], |a, b| a + b)]
+}
+
+/// The two floats whose upper halves a word holds, the lower one first.
+#[inline(always)]
+fn bf16_pair(word: u32) -> [f32; 2] {
+    [f32::from_bits(word << 16), f32::from_bits(word & 0xffff_0000)]
 }
 
 /// Per row, whether any thread of its quad votes `true`.
@@ -242,6 +252,50 @@ impl<const N: u32> Accum<N> {
                 part += 1;
             }
             i += 4;
+        }
+    }
+
+    /// Adds what was parked at `at`, times its row's factor, and, if `AGAIN`, parks what comes of
+    /// that: the sums rounded to bf16 go to `at`, the remainders stay. So the elements become small
+    /// and the sum of both is what it was. The units of 16 bytes of a thread are `stride` bytes
+    /// apart.
+    ///
+    /// bf16 for all types: its range is that of the accumulator, and a remainder of `2^-9` is small
+    /// enough for products that truncate.
+    ///
+    /// # Safety
+    /// The shared memory at `at + stride * i` (16-byte aligned, 16 bytes, for `N / 16` units) is
+    /// this thread's alone and holds what it parked or zeros.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn unpark<const AGAIN: bool>(&mut self, at: Smem, stride: u32, factor: [f32; 2]) {
+        let mut unit = 0;
+        while unit < N / 16 {
+            let at = at.plus(unit * stride);
+            // SAFETY: the caller's contract.
+            let mut words = unsafe { smem::load_16(at) };
+            let mut word = 0;
+            while word < 4 {
+                let index = 8 * unit as usize + 2 * word;
+                let factor = factor[word % 2];
+                let [low, high] = bf16_pair(words[word]);
+                let low = math::fma(low, factor, self.registers[index]);
+                let high = math::fma(high, factor, self.registers[index + 1]);
+                self.registers[index] = low;
+                self.registers[index + 1] = high;
+                if AGAIN {
+                    words[word] = imp::pack_bf16(low, high);
+                    let [parked_low, parked_high] = bf16_pair(words[word]);
+                    self.registers[index] = low - parked_low;
+                    self.registers[index + 1] = high - parked_high;
+                }
+                word += 1;
+            }
+            if AGAIN {
+                // SAFETY: the caller's contract.
+                unsafe { smem::store_16(at, words) }
+            }
+            unit += 1;
         }
     }
 

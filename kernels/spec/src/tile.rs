@@ -1,7 +1,7 @@
 //! Tile shapes and the shared-memory plan.
 
 use crate::launch::LaunchSpec;
-use crate::variants::{VARIANTS, Variant};
+use crate::variants::{SoftmaxKind, VARIANTS, Variant};
 
 /// Query rows of one consumer warpgroup: the M of a `wgmma`.
 pub const WARPGROUP_ROWS: u32 = 64;
@@ -44,24 +44,28 @@ pub struct Tile {
     pub q_parts: u32,
     /// Buffers for K and for V.
     pub kv_stages: u32,
+    /// Whether the output has room to be parked.
+    pub parks: bool,
 }
 
 impl Tile {
     /// The tile of a variant.
     pub const fn of(variant: &Variant) -> Tile {
-        let &Variant { head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = variant;
-        Tile::forward(head_dim, q_rows, kv_rows, q_parts, kv_stages)
+        let &Variant { softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = variant;
+        Tile::forward(softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages)
     }
 
     /// The forward tile of these numbers, in the order of the table's columns.
     pub const fn forward(
+        softmax: SoftmaxKind,
         head_dim: u32,
         q_rows: u32,
         kv_rows: u32,
         q_parts: u32,
         kv_stages: u32,
     ) -> Tile {
-        Tile { consumers: q_rows / WARPGROUP_ROWS, kv_rows, head_dim, q_parts, kv_stages }
+        let (consumers, parks) = (q_rows / WARPGROUP_ROWS, softmax.parks());
+        Tile { consumers, kv_rows, head_dim, q_parts, kv_stages, parks }
     }
 
     /// Registers that a consumer's thread needs at least: the fragments, and what it keeps besides.
@@ -116,12 +120,18 @@ impl Tile {
     pub const fn kv_stage_bytes(&self) -> u32 {
         self.kv_panel_bytes() * self.panels()
     }
+
+    /// Bytes of the parked output: 16 bits an element, if there is room for any.
+    pub const fn parked_bytes(&self) -> u32 {
+        if self.parks { 2 * self.q_rows() * self.head_dim } else { 0 }
+    }
 }
 
 /// Byte offsets of every region in a CTA's dynamic shared memory.
 ///
 /// Q is kept as `[part][panel]`, K and V as `[stage][panel]`; every panel starts on a
-/// multiple of 1024 bytes, as the 128-byte swizzle asks. Barriers of 8 bytes follow.
+/// multiple of 1024 bytes, as the 128-byte swizzle asks. The parked output follows, 16 bytes of
+/// each consumer thread after those of the one before, then barriers of 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmemPlan {
     /// Q ring.
@@ -130,6 +140,8 @@ pub struct SmemPlan {
     pub k: u32,
     /// V ring.
     pub v: u32,
+    /// Parked output.
+    pub parked: u32,
     /// `q_full[part]`: the rows have arrived.
     pub q_full: u32,
     /// `q_empty[part]`: their warpgroup has read them for the last time.
@@ -152,14 +164,15 @@ impl SmemPlan {
         let q = 0;
         let k = q + tile.q_parts * tile.q_part_bytes();
         let v = k + tile.kv_stages * tile.kv_stage_bytes();
-        let q_full = v + tile.kv_stages * tile.kv_stage_bytes();
+        let parked = v + tile.kv_stages * tile.kv_stage_bytes();
+        let q_full = parked + tile.parked_bytes();
         let q_empty = q_full + 8 * tile.q_parts;
         let k_full = q_empty + 8 * tile.q_parts;
         let k_empty = k_full + 8 * tile.kv_stages;
         let v_full = k_empty + 8 * tile.kv_stages;
         let v_empty = v_full + 8 * tile.kv_stages;
         let total_bytes = v_empty + 8 * tile.kv_stages;
-        SmemPlan { q, k, v, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
+        SmemPlan { q, k, v, parked, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
     }
 }
 

@@ -76,11 +76,20 @@ impl MaskKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SoftmaxKind {
     /// The row's maximum so far, in every tile: the online softmax. Little code, and no
-    /// probability above 1.
+    /// probability above 1. Rows whose scores are too large for exponents of one rounding are lost,
+    /// and computed again.
     Maxima,
+    /// As `Maxima`, with differences of scores taken before they are scaled: an addition for each
+    /// element more, right for scores of any size, and no second pass.
+    Apart,
     /// The row's maximum until the row has settled, then that number for good unless the sums of a
-    /// tile object: no maxima, no shuffles, nothing rescaled, but more code.
+    /// tile object: no maxima, no shuffles, nothing rescaled, but more code. Rows can be lost.
     Anchors,
+    /// As `Anchors`, for rows of very many keys: the output is *parked* every so many keys, so that
+    /// the tensor core's accumulator, which truncates, never holds more than these.
+    Parked,
+    /// As `Apart`, and parked likewise.
+    ParkedMax,
 }
 
 impl SoftmaxKind {
@@ -88,8 +97,26 @@ impl SoftmaxKind {
     pub const fn name(self) -> &'static str {
         match self {
             SoftmaxKind::Maxima => "maxima",
+            SoftmaxKind::Apart => "apart",
             SoftmaxKind::Anchors => "anchors",
+            SoftmaxKind::Parked => "parked",
+            SoftmaxKind::ParkedMax => "parked-max",
         }
+    }
+
+    /// Whether rows may keep their anchors.
+    pub const fn keeps_anchors(self) -> bool {
+        matches!(self, SoftmaxKind::Anchors | SoftmaxKind::Parked)
+    }
+
+    /// Whether rows can be lost, so that the kernel has a second pass.
+    pub const fn loses(self) -> bool {
+        self.keeps_anchors() || matches!(self, SoftmaxKind::Maxima)
+    }
+
+    /// Whether the output is parked in shared memory now and then.
+    pub const fn parks(self) -> bool {
+        matches!(self, SoftmaxKind::Parked | SoftmaxKind::ParkedMax)
     }
 }
 
@@ -124,6 +151,14 @@ pub struct Variant {
 /// The key length limit of a variant that suits all lengths.
 pub const ANY: u32 = u32::MAX;
 
+/// Key length beyond which a kernel that parks its output is preferred. With values of mean 1 the
+/// error of the others in f16 is 1.2 times as large here as with few keys, and 1.6 times at
+/// [`LONGER`] (`kernels/PERFORMANCE.md`, "Long rows").
+pub const LONG: u32 = 1 << 15;
+
+/// The same where parking costs more than 2 % of the speed: head dim 192.
+pub const LONGER: u32 = 1 << 16;
+
 impl Variant {
     /// Whether it can compute a call with these properties.
     pub const fn accepts(&self, dtype: Dtype, mask: MaskKind, head_dim: u32) -> bool {
@@ -142,7 +177,7 @@ impl Variant {
 /// that does not computes each as a job of one masked tile: that is right and slow, but without the
 /// code for it causal calls of up to 1024 keys are 5 to 7 % faster (head dim 64).
 pub const fn stores_keyless(mask: MaskKind, softmax: SoftmaxKind) -> bool {
-    matches!((mask, softmax), (MaskKind::Causal, SoftmaxKind::Anchors))
+    matches!(mask, MaskKind::Causal) && softmax.keeps_anchors()
 }
 
 /// Calls the macro `$with` once with every row:
@@ -155,8 +190,11 @@ pub const fn stores_keyless(mask: MaskKind, softmax: SoftmaxKind) -> bool {
 ///
 /// Why a row is as it is: `kernels/PERFORMANCE.md`, "Which softmax, which tile", has the figures.
 /// Short calls want little code, so that instructions stay in their cache: the rows `short` with
-/// maxima. Long ones want little work: anchors, but for full masks at head dims 192 and 256, where
-/// the products hide the maxima. Causal calls waste less on half-masked tiles with fewer KV rows.
+/// maxima (at head dim 256, causal, a second pass would spill: `Apart`). Long ones want little
+/// work: anchors, but for full masks at head dims 192 and 256, where the products hide the maxima.
+/// The Causal calls waste less on half-masked tiles with fewer KV rows.
+/// Rows of more than [`LONG`](crate::variants::LONG) keys have kernels of their own, which park; at
+/// head dim 256 none of the shapes tried has the registers for it.
 ///
 /// ```
 /// macro_rules! count {
@@ -168,34 +206,50 @@ pub const fn stores_keyless(mask: MaskKind, softmax: SoftmaxKind) -> bool {
 macro_rules! for_each_variant {
     ($with:ident) => {
         $with! {
-            fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 3, 512;
-            fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Maxima,  128, 128, 4, 3, 1024;
-            fwd_sm90_bf16_d64_full:          Sm90, Bf16,  64, Full,   Anchors, 192, 128, 6, 2, ANY;
-            fwd_sm90_bf16_d64_causal:        Sm90, Bf16,  64, Causal, Anchors, 192, 128, 6, 2, ANY;
-            fwd_sm90_bf16_d96_full:          Sm90, Bf16,  96, Full,   Anchors, 128, 128, 2, 3, ANY;
-            fwd_sm90_bf16_d96_causal:        Sm90, Bf16,  96, Causal, Anchors, 128, 128, 2, 3, ANY;
-            fwd_sm90_bf16_d128_full:         Sm90, Bf16, 128, Full,   Anchors, 128, 128, 4, 2, ANY;
-            fwd_sm90_bf16_d128_causal_short: Sm90, Bf16, 128, Causal, Maxima,  128, 128, 4, 2, 1024;
-            fwd_sm90_bf16_d128_causal:       Sm90, Bf16, 128, Causal, Anchors, 128, 128, 2, 3, ANY;
-            fwd_sm90_bf16_d192_full:         Sm90, Bf16, 192, Full,   Maxima,  128,  96, 3, 2, ANY;
-            fwd_sm90_bf16_d192_causal:       Sm90, Bf16, 192, Causal, Anchors, 128,  64, 2, 3, ANY;
-            fwd_sm90_bf16_d256_full:         Sm90, Bf16, 256, Full,   Maxima,  128,  80, 2, 2, ANY;
-            fwd_sm90_bf16_d256_causal_short: Sm90, Bf16, 256, Causal, Maxima,  128,  64, 2, 2, 1024;
-            fwd_sm90_bf16_d256_causal:       Sm90, Bf16, 256, Causal, Anchors, 128,  64, 2, 2, ANY;
-            fwd_sm90_f16_d64_full_short:     Sm90, F16,   64, Full,   Maxima,  128, 128, 4, 3, 512;
-            fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Maxima,  128, 128, 4, 3, 1024;
-            fwd_sm90_f16_d64_full:           Sm90, F16,   64, Full,   Anchors, 192, 128, 6, 2, ANY;
-            fwd_sm90_f16_d64_causal:         Sm90, F16,   64, Causal, Anchors, 192, 128, 6, 2, ANY;
-            fwd_sm90_f16_d96_full:           Sm90, F16,   96, Full,   Anchors, 128, 128, 2, 3, ANY;
-            fwd_sm90_f16_d96_causal:         Sm90, F16,   96, Causal, Anchors, 128, 128, 2, 3, ANY;
-            fwd_sm90_f16_d128_full:          Sm90, F16,  128, Full,   Anchors, 128, 128, 4, 2, ANY;
-            fwd_sm90_f16_d128_causal_short:  Sm90, F16,  128, Causal, Maxima,  128, 128, 4, 2, 1024;
-            fwd_sm90_f16_d128_causal:        Sm90, F16,  128, Causal, Anchors, 128, 128, 2, 3, ANY;
-            fwd_sm90_f16_d192_full:          Sm90, F16,  192, Full,   Maxima,  128,  96, 3, 2, ANY;
-            fwd_sm90_f16_d192_causal:        Sm90, F16,  192, Causal, Anchors, 128,  64, 2, 3, ANY;
-            fwd_sm90_f16_d256_full:          Sm90, F16,  256, Full,   Maxima,  128,  80, 2, 2, ANY;
-            fwd_sm90_f16_d256_causal_short:  Sm90, F16,  256, Causal, Maxima,  128,  64, 2, 2, 1024;
-            fwd_sm90_f16_d256_causal:        Sm90, F16,  256, Causal, Anchors, 128,  64, 2, 2, ANY;
+fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 3, 512;
+        fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Maxima,    128, 128, 4, 3, 1024;
+        fwd_sm90_bf16_d64_full:          Sm90, Bf16,  64, Full,   Anchors,   192, 128, 6, 2, LONG;
+        fwd_sm90_bf16_d64_full_long:     Sm90, Bf16,  64, Full,   Parked,    192, 128, 6, 2, ANY;
+        fwd_sm90_bf16_d64_causal:        Sm90, Bf16,  64, Causal, Anchors,   192, 128, 6, 2, LONG;
+        fwd_sm90_bf16_d64_causal_long:   Sm90, Bf16,  64, Causal, Parked,    192, 128, 6, 2, ANY;
+        fwd_sm90_bf16_d96_full:          Sm90, Bf16,  96, Full,   Anchors,   128, 128, 2, 3, LONG;
+        fwd_sm90_bf16_d96_full_long:     Sm90, Bf16,  96, Full,   Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_bf16_d96_causal:        Sm90, Bf16,  96, Causal, Anchors,   128, 128, 2, 3, LONG;
+        fwd_sm90_bf16_d96_causal_long:   Sm90, Bf16,  96, Causal, Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_bf16_d128_full:         Sm90, Bf16, 128, Full,   Anchors,   128, 128, 4, 2, LONG;
+        fwd_sm90_bf16_d128_full_long:    Sm90, Bf16, 128, Full,   Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_bf16_d128_causal_short: Sm90, Bf16, 128, Causal, Maxima,    128, 128, 4, 2, 1024;
+        fwd_sm90_bf16_d128_causal:       Sm90, Bf16, 128, Causal, Anchors,   128, 128, 2, 3, LONG;
+        fwd_sm90_bf16_d128_causal_long:  Sm90, Bf16, 128, Causal, Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_bf16_d192_full:         Sm90, Bf16, 192, Full,   Maxima,    128,  96, 3, 2, LONGER;
+        fwd_sm90_bf16_d192_full_long:    Sm90, Bf16, 192, Full,   ParkedMax, 128,  80, 2, 2, ANY;
+        fwd_sm90_bf16_d192_causal:       Sm90, Bf16, 192, Causal, Anchors,   128,  64, 2, 3, LONGER;
+        fwd_sm90_bf16_d192_causal_long:  Sm90, Bf16, 192, Causal, ParkedMax, 128,  64, 2, 2, ANY;
+        fwd_sm90_bf16_d256_full:         Sm90, Bf16, 256, Full,   Maxima,    128,  80, 2, 2, ANY;
+        fwd_sm90_bf16_d256_causal_short: Sm90, Bf16, 256, Causal, Apart,     128,  64, 2, 2, 1024;
+        fwd_sm90_bf16_d256_causal:       Sm90, Bf16, 256, Causal, Anchors,   128,  64, 2, 2, ANY;
+        fwd_sm90_f16_d64_full_short:     Sm90, F16,   64, Full,   Maxima,    128, 128, 4, 3, 512;
+        fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Maxima,    128, 128, 4, 3, 1024;
+        fwd_sm90_f16_d64_full:           Sm90, F16,   64, Full,   Anchors,   192, 128, 6, 2, LONG;
+        fwd_sm90_f16_d64_full_long:      Sm90, F16,   64, Full,   Parked,    192, 128, 6, 2, ANY;
+        fwd_sm90_f16_d64_causal:         Sm90, F16,   64, Causal, Anchors,   192, 128, 6, 2, LONG;
+        fwd_sm90_f16_d64_causal_long:    Sm90, F16,   64, Causal, Parked,    192, 128, 6, 2, ANY;
+        fwd_sm90_f16_d96_full:           Sm90, F16,   96, Full,   Anchors,   128, 128, 2, 3, LONG;
+        fwd_sm90_f16_d96_full_long:      Sm90, F16,   96, Full,   Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_f16_d96_causal:         Sm90, F16,   96, Causal, Anchors,   128, 128, 2, 3, LONG;
+        fwd_sm90_f16_d96_causal_long:    Sm90, F16,   96, Causal, Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_f16_d128_full:          Sm90, F16,  128, Full,   Anchors,   128, 128, 4, 2, LONG;
+        fwd_sm90_f16_d128_full_long:     Sm90, F16,  128, Full,   Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_f16_d128_causal_short:  Sm90, F16,  128, Causal, Maxima,    128, 128, 4, 2, 1024;
+        fwd_sm90_f16_d128_causal:        Sm90, F16,  128, Causal, Anchors,   128, 128, 2, 3, LONG;
+        fwd_sm90_f16_d128_causal_long:   Sm90, F16,  128, Causal, Parked,    128, 128, 4, 2, ANY;
+        fwd_sm90_f16_d192_full:          Sm90, F16,  192, Full,   Maxima,    128,  96, 3, 2, LONGER;
+        fwd_sm90_f16_d192_full_long:     Sm90, F16,  192, Full,   ParkedMax, 128,  80, 2, 2, ANY;
+        fwd_sm90_f16_d192_causal:        Sm90, F16,  192, Causal, Anchors,   128,  64, 2, 3, LONGER;
+        fwd_sm90_f16_d192_causal_long:   Sm90, F16,  192, Causal, ParkedMax, 128,  64, 2, 2, ANY;
+        fwd_sm90_f16_d256_full:          Sm90, F16,  256, Full,   Maxima,    128,  80, 2, 2, ANY;
+        fwd_sm90_f16_d256_causal_short:  Sm90, F16,  256, Causal, Apart,     128,  64, 2, 2, 1024;
+        fwd_sm90_f16_d256_causal:        Sm90, F16,  256, Causal, Anchors,   128,  64, 2, 2, ANY;
         }
     };
 }

@@ -44,9 +44,9 @@ pub fn candidates(wanted: &Wanted) -> Vec<Candidate> {
     for &mask in &wanted.masks {
         let mut kernels = table_kernels(wanted, mask);
         let in_table = kernels.len();
-        for tile in feasible(wanted) {
-            let of_tile = wanted.softmaxes.iter().map(|&softmax| (softmax, tile));
-            let new: Vec<_> = of_tile.filter(|kernel| !kernels.contains(kernel)).collect();
+        for &softmax in &wanted.softmaxes {
+            let of_softmax = feasible(wanted, softmax).into_iter().map(|tile| (softmax, tile));
+            let new: Vec<_> = of_softmax.filter(|kernel| !kernels.contains(kernel)).collect();
             kernels.extend(new);
         }
         found.extend(kernels.iter().enumerate().map(|(index, (softmax, tile))| Candidate {
@@ -65,7 +65,7 @@ fn table_kernels(wanted: &Wanted, mask: MaskKind) -> Vec<(SoftmaxKind, Tile)> {
     VARIANTS.iter().filter(asked).map(|row| (row.softmax, Tile::of(row))).collect()
 }
 
-fn feasible(wanted: &Wanted) -> Vec<Tile> {
+fn feasible(wanted: &Wanted, softmax: SoftmaxKind) -> Vec<Tile> {
     let mut tiles = Vec::new();
     // Sizes of a step found so far for the same query rows and stages.
     let mut sizes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
@@ -73,10 +73,12 @@ fn feasible(wanted: &Wanted) -> Vec<Tile> {
         for &q_rows in &wanted.q_rows {
             for kv_stages in wanted.kv_stages.clone() {
                 let consumers = q_rows / WARPGROUP_ROWS;
-                let tile = (consumers..=2 * consumers)
-                    .rev()
-                    .map(|parts| Tile::forward(wanted.head_dim, q_rows, kv_rows, parts, kv_stages))
-                    .find(Tile::is_feasible);
+                let with_parts = |parts| {
+                    let head_dim = wanted.head_dim;
+                    Tile::forward(softmax, head_dim, q_rows, kv_rows, parts, kv_stages)
+                };
+                let tile = (consumers..=2 * consumers).rev().map(with_parts);
+                let tile = tile.into_iter().find(Tile::is_feasible);
                 let size = sizes.entry((q_rows, kv_stages)).or_default();
                 if let Some(tile) = tile
                     && wanted.kv_rows.contains(&kv_rows)

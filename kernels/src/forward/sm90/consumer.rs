@@ -2,6 +2,7 @@
 
 mod again;
 mod handover;
+mod parking;
 mod votes;
 
 use core::marker::PhantomData;
@@ -21,7 +22,7 @@ use fulgurite_gpu::{
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
-    SmemPlan, SoftmaxKind, Tile,
+    SmemPlan, Tile,
     tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS},
 };
 
@@ -89,7 +90,7 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
         this.run_jobs(mask);
-        if Consumer::<T, M, S, D, KV>::HAS_ANCHORS && this.any_lost() {
+        if Consumer::<T, M, S, D, KV>::LOSES && this.any_lost() {
             this.run_jobs_again(mask);
         }
     }
@@ -99,7 +100,8 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
 impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     const TILE: Tile = S::TILE;
     const PLAN: SmemPlan = S::PLAN;
-    const HAS_ANCHORS: bool = matches!(S::SOFTMAX, SoftmaxKind::Anchors);
+    const HAS_ANCHORS: bool = S::SOFTMAX.keeps_anchors();
+    const LOSES: bool = S::SOFTMAX.loses();
 
     /// Computes this warpgroup's rows of every job.
     #[inline(always)]
@@ -117,14 +119,14 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             let skipped = job.kv_tiles - self.own_tiles(&job, mask);
             self.start(skipped, skipped);
             loop {
-                let softmax = self.run_job(&job, mask);
+                let mut softmax = self.run_job(&job, mask);
                 let next = jobs.next();
                 let last = next.kv_tiles == 0;
                 let skipped = if last { 0 } else { next.kv_tiles - self.own_tiles(&next, mask) };
                 if !last && skipped == 0 {
-                    self.finish(&job, &softmax);
+                    self.finish(&job, &mut softmax);
                 } else {
-                    self.finish_alone(&job, &softmax);
+                    self.finish_alone(&job, &mut softmax);
                     if last {
                         break;
                     }
@@ -219,10 +221,10 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.mask_tile(mask, first_row, step);
             }
             softmax.follow_max::<T, KV>(&self.scores);
-            let far = !Self::HAS_ANCHORS && softmax.any_far();
-            self.exponentiate(&mut softmax, far);
+            self.exponentiate::<true>(&mut softmax);
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
+            self.clear_parked();
             while M::EDGE_RUN && step > segments.anchored {
                 step -= 1;
                 self.step::<true, false>(&mut softmax, Place { mask, first_row, step, young: 0 });
@@ -230,12 +232,20 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             let young = step.saturating_sub(SETTLING_TILES);
             self.follows = true;
             while step > 0 && (self.follows || !Self::HAS_ANCHORS) {
-                step -= 1;
-                self.step::<false, false>(&mut softmax, Place { mask, first_row, step, young });
+                let border = Self::parking_before(step);
+                while step > border && (self.follows || !Self::HAS_ANCHORS) {
+                    step -= 1;
+                    self.step::<false, false>(&mut softmax, Place { mask, first_row, step, young });
+                }
+                self.park(&mut softmax);
             }
             while step > 0 && Self::HAS_ANCHORS {
-                step -= 1;
-                self.step::<false, true>(&mut softmax, Place { mask, first_row, step, young });
+                let border = Self::parking_before(step);
+                while step > border {
+                    step -= 1;
+                    self.step::<false, true>(&mut softmax, Place { mask, first_row, step, young });
+                }
+                self.park(&mut softmax);
             }
             self.leave_q();
         }
@@ -248,7 +258,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
     /// The two ways to end a job each issue its last product themselves: with a branch between
     /// that and the next issue, ptxas serialises all products (note C7514).
     #[inline(always)]
-    unsafe fn finish(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+    unsafe fn finish(&mut self, job: &Job, softmax: &mut OnlineSoftmax) {
         // SAFETY: as `step`; the rows are this warpgroup's own.
         unsafe {
             self.wait_v();
@@ -268,7 +278,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
 
     /// Ends a job, and nothing else.
     #[inline(always)]
-    unsafe fn finish_alone(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+    unsafe fn finish_alone(&mut self, job: &Job, softmax: &mut OnlineSoftmax) {
         // SAFETY: as `finish`.
         unsafe {
             self.wait_v();
@@ -283,13 +293,15 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
 
     /// Stores the finished rows, and remembers if one of them is lost.
     #[inline(always)]
-    unsafe fn store(&mut self, job: &Job, softmax: &OnlineSoftmax) {
+    unsafe fn store(&mut self, job: &Job, softmax: &mut OnlineSoftmax) {
+        // SAFETY: the product with V is over.
+        unsafe { self.unpark(softmax) }
         let scalars = self.call.scalars;
         let rows = self.own_rows(job);
         let inside = epilogue::inside(scalars, rows);
         // SAFETY: the caller's contract; the whole warp votes.
         unsafe {
-            if Self::HAS_ANCHORS {
+            if Self::LOSES {
                 let finished = softmax.finish::<T, true>();
                 // Before the store: behind it, what is asked here would stay in registers all the
                 // way through the rounding, and head dim 256 spills.
@@ -340,12 +352,9 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.keep_anchors(softmax);
             } else {
                 let rescale = softmax.follow_max::<T, KV>(&self.scores);
-                // The vote stands before the wait, which hides it, its branch behind, where no
-                // product is in flight.
-                let far = !Self::HAS_ANCHORS && softmax.any_far();
                 self.finish_product();
                 self.out.scale_rows(rescale);
-                self.exponentiate(softmax, far);
+                self.exponentiate::<MASKED>(softmax);
                 self.probs = self.scores.pack::<T>();
             }
         }
@@ -354,12 +363,11 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
     /// From scores to probabilities relative to the maxima. `far` if some row of this warp is far;
     /// kernels with anchors do not ask and lose such rows.
     #[inline(always)]
-    fn exponentiate(&mut self, softmax: &mut OnlineSoftmax, far: bool) {
-        if Self::HAS_ANCHORS {
+    fn exponentiate<const MASKED: bool>(&mut self, softmax: &mut OnlineSoftmax) {
+        if !Self::LOSES {
+            softmax.take_apart::<T, KV>(&mut self.scores);
+        } else if MASKED {
             softmax.lose_far();
-        }
-        if far {
-            softmax.approach::<T, KV>(&mut self.scores);
         }
         softmax.add(softmax.exponentiate(&mut self.scores));
     }

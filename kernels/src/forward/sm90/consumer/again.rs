@@ -51,7 +51,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                     load_q::<S>(self.call, &mut refill(self.q), &job, true);
                 }
                 self.wait_q();
-                let softmax = self.follow_maxima(&job, mask);
+                let mut softmax = self.follow_maxima(&job, mask);
+                self.unpark(&mut softmax);
                 self.leave_q();
                 let (rows, finished) = (self.own_rows(&job), softmax.finish::<T, false>());
                 // Asked again, because kept from above the answer would take registers.
@@ -78,6 +79,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         self.scores = Accum::zero();
         self.probs = Packed::zero();
         self.out = Accum::zero();
+        // SAFETY: no product is in flight.
+        unsafe { self.clear_parked() }
         let mut step = job.kv_tiles;
         while step > 0 {
             step -= 1;
@@ -94,7 +97,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.release_q_early(step);
                 self.mask_tile(mask, first_row, step);
                 let rescale = softmax.follow_max::<T, KV>(&self.scores);
-                softmax.approach::<T, KV>(&mut self.scores);
+                softmax.take_apart::<T, KV>(&mut self.scores);
                 softmax.add(softmax.exponentiate(&mut self.scores));
                 self.probs = self.scores.pack::<T>();
                 self.out.scale_rows(rescale);
@@ -102,6 +105,9 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.issue_out();
                 wgmma::wait::<0, D>(&mut self.out);
                 self.release_v();
+                if step == Self::parking_before(step + 1) {
+                    self.park(&mut softmax);
+                }
             }
         }
         softmax
