@@ -25,17 +25,16 @@
 //! keys of one anchor. So a key at the anchor weighs `2^-H (1 ± 1.7e-4)`, which rounds to `2^-H`
 //! in bf16 and f16, and keys of two anchors differ by at most `2^-11 ln 2 = 3.4e-4` in weight, less
 //! than f16's rounding. Beyond, that rounding would grow without end, and no float in the place of
-//! the shift could mend it: floats near `2^28` are 32 apart. So a row whose shift is larger is
-//! *far*: its exponents are `(s - A) c - H`, the difference taken first
-//! ([`OnlineSoftmax::approach`]). For `s` between `A / 2` and `2 A` that difference is exact
-//! (Sterbenz's lemma); all other keys are more than `2^12` below the anchor, where the weight is 0
-//! in float32. Every finite input and accepted scale is right so, as long as each `q · k` fits
-//! float32.
+//! the shift could mend it: floats near `2^28` are 32 apart. So a row whose shift is larger is *far*, and needs
+//! exponents `(s - A) c - H`, the difference taken first ([`OnlineSoftmax::take_apart`]). For `s`
+//! between `A / 2` and `2 A` that difference is exact (Sterbenz's lemma); all other keys are more
+//! than `2^12` below the anchor, where the weight is 0 in float32. Every finite input and accepted
+//! scale is right so, as long as each `q · k` fits float32.
 //!
-//! Kernels of `SoftmaxKind::Maxima` ask in every tile whether a row of the warp is far. Kernels
-//! with anchors do not: there a far row is lost, and the second pass takes all differences first.
-//! Rows that keep their anchors need no question on the way, since a row settles near and its
-//! shift then only falls: `in_range` asks once, at the end.
+//! Kernels of `SoftmaxKind::Apart`, and every second pass, take all differences first. In the
+//! others a far row is lost. That is asked where a row gets its first keys (the first tile, and
+//! those that the mask may touch) and once at the end: a maximum only rises, and so does an anchor
+//! that is kept, so that a row far in between was far at one of these ends.
 //!
 //! That a reference other than the maximum is as exact, and that overflow can be noticed and
 //! mended afterwards, is from FlashDecoding++ (Hong et al. 2023, section 3), which takes one fixed
@@ -53,8 +52,8 @@ use fulgurite_gpu::{
 /// anchor unmoved: no probability is then above it, and `f16` ends at 2^16.
 const GROWTH: f32 = 15.0;
 
-/// Size of a shift from which on a row is far: differences of scores are then taken before they
-/// are scaled. A larger number would let a dominant key's probability be no power of two.
+/// Size of a shift from which on a row is far. A larger number would let a dominant key's
+/// probability be no power of two.
 const FAR: f32 = 8192.0;
 
 /// Least power of two that a factor may be: below, it is flushed to 0.

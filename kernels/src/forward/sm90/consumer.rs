@@ -360,13 +360,13 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         }
     }
 
-    /// From scores to probabilities relative to the maxima. `far` if some row of this warp is far;
-    /// kernels with anchors do not ask and lose such rows.
+    /// From scores to probabilities relative to the maxima. `FIRST` if a row's first keys may be
+    /// among them; so a row that is far from there on is lost, if this kernel loses rows.
     #[inline(always)]
-    fn exponentiate<const MASKED: bool>(&mut self, softmax: &mut OnlineSoftmax) {
+    fn exponentiate<const FIRST: bool>(&mut self, softmax: &mut OnlineSoftmax) {
         if !Self::LOSES {
             softmax.take_apart::<T, KV>(&mut self.scores);
-        } else if MASKED {
+        } else if FIRST {
             softmax.lose_far();
         }
         softmax.add(softmax.exponentiate(&mut self.scores));
