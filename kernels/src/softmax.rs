@@ -25,11 +25,12 @@
 //! keys of one anchor. So a key at the anchor weighs `2^-H (1 ± 1.7e-4)`, which rounds to `2^-H`
 //! in bf16 and f16, and keys of two anchors differ by at most `2^-11 ln 2 = 3.4e-4` in weight, less
 //! than f16's rounding. Beyond, that rounding would grow without end, and no float in the place of
-//! the shift could mend it: floats near `2^28` are 32 apart. So a row whose shift is larger is *far*, and needs
-//! exponents `(s - A) c - H`, the difference taken first ([`OnlineSoftmax::take_apart`]). For `s`
-//! between `A / 2` and `2 A` that difference is exact (Sterbenz's lemma); all other keys are more
-//! than `2^12` below the anchor, where the weight is 0 in float32. Every finite input and accepted
-//! scale is right so, as long as each `q · k` fits float32.
+//! the shift could mend it: floats near `2^28` are 32 apart. So a row whose shift is larger is
+//! *far*, and needs exponents `(s - A) c - H`, the difference taken first
+//! ([`OnlineSoftmax::take_apart`]). For `s` between `A / 2` and `2 A` that difference is exact
+//! (Sterbenz's lemma); all other keys are more than `2^12` below the anchor, where the weight is 0
+//! in float32. Every finite input and accepted scale is right so, as long as each `q · k` fits
+//! float32.
 //!
 //! Kernels of `SoftmaxKind::Apart`, and every second pass, take all differences first. In the
 //! others a far row is lost. That is asked where a row gets its first keys (the first tile, and
@@ -160,8 +161,8 @@ impl OnlineSoftmax {
         unsafe { warp::any(above[0] || above[1]) }
     }
 
-    /// Whether this thread's part of a tile outweighs its part of all before it, or could soon leave
-    /// the range of its type.
+    /// Whether this thread's part of a tile outweighs its part of all before it, or could soon
+    /// leave the range of its type.
     #[inline(always)]
     fn above<T: Element>(&self, sum: [f32; 2]) -> [bool; 2] {
         let most = const { power_of_two(GROWTH - T::HEADROOM) };
