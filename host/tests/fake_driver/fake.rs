@@ -1,0 +1,56 @@
+//! Builds the fake driver, and runs this very test program again with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use crate::SOURCE;
+
+/// A folder with the fake driver under both names that are looked for.
+pub fn driver() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(concat!("fake-driver-", env!("CARGO_PKG_NAME")));
+        std::fs::create_dir_all(&folder).unwrap();
+        // Under a name of this process first: another run may have the library in use.
+        let built = folder.join(std::process::id().to_string());
+        let output = Command::new("rustc")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--edition", "2024", "--crate-type", "cdylib", "--crate-name", "cuda", "-o"])
+            .args([&built, &Path::new(env!("CARGO_MANIFEST_DIR")).join(SOURCE)])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        place(&built, &folder.join("libcuda.so"));
+        place(&built, &folder.join("libcuda.so.1"));
+        std::fs::remove_file(&built).unwrap();
+        folder
+    })
+}
+
+/// Puts a library where another may be in use.
+pub fn place(library: &Path, at: &Path) {
+    let beside = at.with_extension(std::process::id().to_string());
+    std::fs::copy(library, &beside).unwrap();
+    std::fs::rename(&beside, at).unwrap();
+}
+
+/// Runs test `name` of this program in a process of its own that finds the fake driver.
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env("LD_LIBRARY_PATH", driver());
+    command
+}
+
+/// What a program printed, once it ended well.
+#[track_caller]
+pub fn said(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    // What a test prints first stands behind its name.
+    let text = String::from_utf8_lossy(&stdout).replace(" ... ", " ...\n");
+    assert!(status.success(), "{status}\n{text}\n{}", String::from_utf8_lossy(&stderr));
+    text
+}
