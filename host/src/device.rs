@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::{Error, driver};
+use crate::check::check_device;
+use crate::{Error, Variant, driver};
 
 /// The driver that this process uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,14 @@ pub struct DeviceFacts {
 }
 
 impl DeviceFacts {
+    /// Whether the device can run a kernel.
+    ///
+    /// # Errors
+    /// [`Error::Architecture`], [`Error::SharedMemory`].
+    pub fn check(&self, variant: &Variant) -> Result<(), Error> {
+        check_device(variant, self)
+    }
+
     /// An H200 (SXM): to plan and test without a GPU.
     pub fn h200() -> Self {
         DeviceFacts {

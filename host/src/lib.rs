@@ -122,7 +122,7 @@ impl FlashAttention {
         let facts = driver::facts(context.ordinal())?;
         check::check_any_variant(&facts)?;
         module::check_built()?;
-        let kernels = Kernels::of(context)?;
+        let kernels = Kernels::of(context);
         Ok(FlashAttention { context: context.clone(), facts: Arc::new(facts), kernels })
     }
 

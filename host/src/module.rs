@@ -91,23 +91,19 @@ pub(crate) struct Kernels {
 
 impl Kernels {
     /// The kernels of a context: the same ones for every call with that context.
-    ///
-    /// # Errors
-    /// [`Error::Forked`].
-    pub(crate) fn of(context: &Arc<CudaContext>) -> Result<&'static Kernels, Error> {
+    pub(crate) fn of(context: &Arc<CudaContext>) -> &'static Kernels {
         static ALL: Mutex<Vec<&'static Kernels>> = Mutex::new(Vec::new());
-        fork::check_fork()?;
         // A panic cannot leave the list half written: it is only pushed to.
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernels) = all.iter().find(|kernels| kernels.context == *context) {
-            return Ok(kernels);
+            return kernels;
         }
         let kernels = Box::leak(Box::new(Kernels {
             context: context.clone(),
             slots: std::array::from_fn(|_| Slot::default()),
         }));
         all.push(kernels);
-        Ok(kernels)
+        kernels
     }
 
     /// The kernel of a row of [`VARIANTS`], loaded if it is not yet.

@@ -1,8 +1,10 @@
 //! Builds the fake driver, and runs this very test program again with it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::SOURCE;
 
@@ -12,7 +14,7 @@ pub fn driver() -> &'static Path {
     FOLDER.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(concat!("fake-driver-", env!("CARGO_PKG_NAME")));
-        std::fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         // Under a name of this process first: another run may have the library in use.
         let built = folder.join(std::process::id().to_string());
         let output = Command::new("rustc")
@@ -24,7 +26,7 @@ pub fn driver() -> &'static Path {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         place(&built, &folder.join("libcuda.so"));
         place(&built, &folder.join("libcuda.so.1"));
-        std::fs::remove_file(&built).unwrap();
+        fs::remove_file(&built).unwrap();
         folder
     })
 }
@@ -32,8 +34,8 @@ pub fn driver() -> &'static Path {
 /// Puts a library where another may be in use.
 pub fn place(library: &Path, at: &Path) {
     let beside = at.with_extension(std::process::id().to_string());
-    std::fs::copy(library, &beside).unwrap();
-    std::fs::rename(&beside, at).unwrap();
+    fs::copy(library, &beside).unwrap();
+    fs::rename(&beside, at).unwrap();
 }
 
 /// Runs test `name` of this program in a process of its own that finds the fake driver.
@@ -45,10 +47,19 @@ pub fn command(name: &str) -> Command {
     command
 }
 
-/// What a program printed, once it ended well.
+/// What a program printed, once it ended well; one that hangs is ended after a minute.
 #[track_caller]
 pub fn said(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be started");
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     // What a test prints first stands behind its name.
     let text = String::from_utf8_lossy(&stdout).replace(" ... ", " ...\n");
     assert!(status.success(), "{status}\n{text}\n{}", String::from_utf8_lossy(&stderr));

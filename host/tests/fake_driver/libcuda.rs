@@ -7,20 +7,22 @@
 //! * `FAKE_COMPILE_MS=500`: how long a compilation takes.
 //!
 //! It prints what it loads and launches. As of a true driver (H100, driver 580): a reset primary
-//! context keeps its address, answers 709 until it is retained again and has another id then, and
-//! the functions from before are unknown. Their handles are given to others, as may happen.
+//! context keeps its address, answers 709 until it is retained again and has another id then, the
+//! functions from before are unknown, and in a forked process every call answers 3. Handles of
+//! such functions are given to others, as may happen.
 
 #![allow(non_snake_case, clippy::missing_safety_doc)]
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 type Handle = *mut c_void;
 
 const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
+const NOT_INITIALIZED: c_int = 3;
 const INVALID_DEVICE: c_int = 101;
 const INVALID_HANDLE: c_int = 400;
 const NOT_FOUND: c_int = 500;
@@ -35,12 +37,10 @@ struct State {
     compiling: usize,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    lives: [0; 8],
-    last_life: 0,
-    modules: Vec::new(),
-    compiling: 0,
-});
+static STATE: Mutex<State> =
+    Mutex::new(State { lives: [0; 8], last_life: 0, modules: Vec::new(), compiling: 0 });
+/// The process that initialised the driver.
+static PROCESS: OnceLock<u32> = OnceLock::new();
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
@@ -52,8 +52,11 @@ fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// The code that a call shall fail with.
+/// The code that a call shall fail with: the one it was told, or 3 in a forked process.
 fn told(call: &str) -> c_int {
+    if PROCESS.get().is_some_and(|process| *process != std::process::id()) {
+        return NOT_INITIALIZED;
+    }
     let told = std::env::var("FAKE_FAIL").unwrap_or_default();
     let code = told.split(',').filter_map(|rule| rule.split_once('='));
     code.filter(|(name, _)| *name == call)
@@ -82,7 +85,10 @@ fn give<T>(place: *mut T, value: T) -> c_int {
     SUCCESS
 }
 
-call!(cuInit(_flags: c_uint) { SUCCESS });
+call!(cuInit(_flags: c_uint) {
+    PROCESS.get_or_init(std::process::id);
+    SUCCESS
+});
 call!(cuDriverGetVersion(version: *mut c_int) { give(version, 12040) });
 call!(cuDeviceGetCount(count: *mut c_int) { give(count, number("FAKE_DEVICES", 1) as c_int) });
 call!(cuDeviceGet(device: *mut c_int, ordinal: c_int) {
