@@ -8,11 +8,13 @@ mod fake;
 
 use std::ffi::CStr;
 use std::ptr::{null_mut, without_provenance, without_provenance_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fulgurite::VARIANTS;
 use fulgurite::cudarc::driver::sys;
 use fulgurite_c::{
     Plan, Request, Status, Strides, fulgurite_last_error, fulgurite_launch, fulgurite_plan_create,
+    fulgurite_plan_destroy,
 };
 
 /// The source of the fake driver.
@@ -95,18 +97,58 @@ fn a_forked_process_gets_a_status() {
 fn scene_of_a_fork() {
     let (status, plan) = create();
     assert_eq!(status, Status::Ok);
+    in_child(|| {
+        assert_eq!((launch(plan), create().0), (Status::Driver, Status::Driver));
+        says("was forked from one that had used the CUDA driver");
+    });
+    assert_eq!(launch(plan), Status::Ok);
+}
+
+/// Runs `child` in a forked process, which is ended after 5 seconds.
+fn in_child(child: impl FnOnce()) {
     // SAFETY: the child ends without returning into the test.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let refused = std::panic::catch_unwind(|| {
-            assert_eq!((launch(plan), create().0), (Status::Driver, Status::Driver));
-            says("was forked from one that had used the CUDA driver");
-        });
+        // SAFETY: ends this process later.
+        unsafe { libc::alarm(5) };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
         // SAFETY: ends the child at once.
-        unsafe { libc::_exit(i32::from(refused.is_err())) };
+        unsafe { libc::_exit(i32::from(ended.is_err())) };
     }
     let mut status = 0;
     // SAFETY: `status` is writable; the process is a child of this one.
     unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    assert_eq!((status, launch(plan)), (0, Status::Ok));
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn locks_that_others_held_at_a_fork_are_not_waited_for() {
+    play("scene_of_forks_amid_calls");
+}
+
+/// Of so many forks some come while another thread has a lock of the library.
+#[test]
+#[ignore = "a scene"]
+fn scene_of_forks_amid_calls() {
+    assert_eq!(create().0, Status::Ok);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let (status, plan) = create();
+                    assert_eq!(status, Status::Ok);
+                    // SAFETY: just made, and used by nobody.
+                    assert_eq!(unsafe { fulgurite_plan_destroy(plan) }, Status::Ok);
+                }
+            });
+        }
+        let forks = std::panic::catch_unwind(|| {
+            for _ in 0..300 {
+                in_child(|| assert_eq!(create().0, Status::Driver));
+            }
+        });
+        done.store(true, Ordering::Relaxed);
+        forks.expect("every child ends well");
+    });
 }
