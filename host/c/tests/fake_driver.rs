@@ -7,6 +7,7 @@
 mod fake;
 
 use std::ffi::CStr;
+use std::process::Command;
 use std::ptr::{null_mut, without_provenance, without_provenance_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -60,10 +61,17 @@ fn says(part: &str) {
     assert!(text.contains(part), "{part:?} is missing in: {text}");
 }
 
+/// Runs test `name` of this program in a process of its own that finds the fake driver.
+fn scene(name: &str) -> Command {
+    let mut command = fake::command(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    command
+}
+
 /// Runs a scene, if there are kernels to load.
-fn play(scene: &str) {
+fn play(name: &str) {
     if fulgurite::ptx(&VARIANTS[0]).is_some() {
-        println!("{}", fake::said(&mut fake::command(scene)));
+        println!("{}", fake::said(&mut scene(name)));
     } else {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
     }

@@ -1,5 +1,6 @@
-//! Builds the fake driver, and runs this very test program again with it.
+//! Builds the fake driver, and runs programs with it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -38,12 +39,10 @@ pub fn place(library: &Path, at: &Path) {
     fs::rename(&beside, at).unwrap();
 }
 
-/// Runs test `name` of this program in a process of its own that finds the fake driver.
-pub fn command(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
-        .env("LD_LIBRARY_PATH", driver());
+/// A program that finds the fake driver.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("LD_LIBRARY_PATH", driver());
     command
 }
 

@@ -7,6 +7,8 @@
 mod fake;
 mod scenes;
 
+use std::process::Command;
+
 use fulgurite::VARIANTS;
 
 /// The source of the fake driver.
@@ -21,10 +23,17 @@ fn built() -> bool {
     built
 }
 
+/// Runs test `name` of this program in a process of its own that finds the fake driver.
+fn scene(name: &str) -> Command {
+    let mut command = fake::command(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    command
+}
+
 /// Runs a scene with calls told to fail.
 #[track_caller]
-fn play(scene: &str, fail: &str) -> String {
-    fake::said(fake::command(&format!("scenes::{scene}")).env("FAKE_FAIL", fail))
+fn play(name: &str, fail: &str) -> String {
+    fake::said(scene(&format!("scenes::{name}")).env("FAKE_FAIL", fail))
 }
 
 #[track_caller]
@@ -106,7 +115,7 @@ fn a_stub_is_named() {
         fake::place(&driver.join("libcuda.so.1"), &folder.join(name));
     }
     let path = std::env::join_paths([&stubs, &real]).unwrap();
-    let mut command = fake::command("scenes::all_calls");
+    let mut command = scene("scenes::all_calls");
     let text = fake::said(command.env("LD_LIBRARY_PATH", path).env("FAKE_FAIL", "cuInit=34"));
     let stub = stubs.join("libcuda.so");
     has(&text, &[&format!("error: {} is a CUDA toolkit's stub", stub.display())]);
@@ -144,7 +153,7 @@ fn a_reset_context() {
 #[test]
 fn two_threads_that_want_different_kernels() {
     if built() {
-        let mut command = fake::command("scenes::different_kernels");
+        let mut command = scene("scenes::different_kernels");
         let text = fake::said(command.env("FAKE_MEET", "2"));
         has(&text, &["met fwd_sm90_bf16_d64_full\n", "met fwd_sm90_bf16_d64_causal\n"]);
     }
@@ -153,7 +162,7 @@ fn two_threads_that_want_different_kernels() {
 #[test]
 fn threads_that_want_the_same_kernel() {
     if built() {
-        let mut command = fake::command("scenes::one_kernel");
+        let mut command = scene("scenes::one_kernel");
         let text = fake::said(command.env("FAKE_COMPILE_MS", "100"));
         assert_eq!(text.matches("compile ").count(), 1, "{text}");
     }
@@ -163,7 +172,7 @@ fn threads_that_want_the_same_kernel() {
 #[test]
 fn a_forked_process() {
     if built() {
-        let mut command = fake::command("scenes::forked");
+        let mut command = scene("scenes::forked");
         let text = fake::said(command.env("FAKE_COMPILE_MS", "2000"));
         assert_eq!(text.matches("child: process ").count(), 5, "{text}");
         has(&text, &["was forked from one that had used the CUDA driver", "child ended well"]);
