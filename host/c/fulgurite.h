@@ -7,7 +7,11 @@
  * head_dim). The library needs an NVIDIA driver (CUDA 12.0 or later) and no CUDA toolkit. It
  * works in the primary context of a device, the one that CUDA's runtime, and so PyTorch, uses.
  *
- * Status. Every function but fulgurite_last_error returns a status. If it is not FULGURITE_OK,
+ * Version. The shared library's name for the linker (SONAME) is libfulgurite_c.so.0; another number
+ * means that programs must be compiled again. Programs that load the library themselves compare
+ * FULGURITE_VERSION, of the header, with fulgurite_version(), of the library.
+ *
+ * Status. Every function but fulgurite_version and fulgurite_last_error returns a status. If it is not FULGURITE_OK,
  * nothing was launched and nothing written through the caller's pointers, and
  * fulgurite_last_error says what was got, what is allowed and what to do. Errors of a kernel
  * itself come with a later synchronisation of the stream, as always with CUDA.
@@ -18,15 +22,25 @@
  * Lifetimes. A plan holds no addresses and serves any number of launches. It may be destroyed
  * while kernels that it launched still run, and before graphs that captured them: kernels and
  * the device's context stay for the rest of the process, so the library must not be unloaded.
+ *
+ * Resets and forks. After cudaDeviceReset a plan from before returns FULGURITE_ERROR_DRIVER; create
+ * it again. In a process that was forked after the first use of CUDA every call that needs a
+ * device returns FULGURITE_ERROR_DRIVER: start such processes another way.
  */
 #ifndef FULGURITE_H
 #define FULGURITE_H
 
 #include <stdint.h>
 
+/* The version that this header belongs to. */
+#define FULGURITE_VERSION "0.1.0"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* The version of the library, as FULGURITE_VERSION; never null, never freed. */
+const char *fulgurite_version(void);
 
 /* What a function returns. */
 typedef int32_t fulgurite_status;
@@ -38,9 +52,9 @@ enum {
     FULGURITE_ERROR_REQUEST = 2,
     /* A device address is null, misaligned, missing or too many. */
     FULGURITE_ERROR_ADDRESS = 3,
-    /* No driver, a driver too old, no such device, or one that is no Hopper GPU. */
+    /* No driver, a stub or one too old, no such device, or one that is no Hopper GPU. */
     FULGURITE_ERROR_DEVICE = 4,
-    /* A driver call failed. */
+    /* A driver call failed, the context was reset, or the process forked. */
     FULGURITE_ERROR_DRIVER = 5,
     /* An error of this library: its build lacks a kernel, or it broke a rule of its own. */
     FULGURITE_ERROR_INTERNAL = 6
@@ -77,7 +91,7 @@ typedef struct fulgurite_request {
     uint32_t mask;
     /* 1: launches write the log-sum-exp; 0: they do not. */
     uint32_t lse;
-    /* Factor of the scores, positive; 0: 1 / sqrt(head_dim). */
+    /* Factor of the scores, positive; +0: 1 / sqrt(head_dim). */
     float scale;
     /* Ordinal of the GPU, as the CUDA driver counts. */
     uint32_t device;

@@ -1,4 +1,28 @@
-//! What a plan needs to know of a device.
+//! What is known of a device, and of the driver.
+
+use std::path::PathBuf;
+
+use crate::check::check_device;
+use crate::{Error, Variant, driver};
+
+/// The driver that this process uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DriverInfo {
+    /// The file that was loaded as the driver's library.
+    pub library: PathBuf,
+    /// The newest version of CUDA that the driver supports: major, minor.
+    pub cuda_version: (u32, u32),
+}
+
+/// What the driver says about each device, by ordinal. Makes no context; empty without a GPU.
+///
+/// # Errors
+/// [`Error::NoDriver`], [`Error::DriverTooOld`], [`Error::StubDriver`], [`Error::Forked`],
+/// [`Error::Driver`].
+pub fn devices() -> Result<Vec<DeviceFacts>, Error> {
+    (0..driver::device_count()?).map(driver::facts).collect()
+}
 
 /// The properties of a GPU that decide how a call is laid out on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +38,14 @@ pub struct DeviceFacts {
 }
 
 impl DeviceFacts {
+    /// Whether the device can run a kernel.
+    ///
+    /// # Errors
+    /// [`Error::Architecture`], [`Error::SharedMemory`].
+    pub fn check(&self, variant: &Variant) -> Result<(), Error> {
+        check_device(variant, self)
+    }
+
     /// An H200 (SXM): to plan and test without a GPU.
     pub fn h200() -> Self {
         DeviceFacts {

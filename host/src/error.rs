@@ -1,9 +1,13 @@
 //! Everything that can go wrong, with what was got, what is allowed and what to do.
 
+use std::fmt;
+
 use crate::{Dtype, Mask};
 
 /// Why a call was refused or failed. Nothing has been launched or written when one is returned.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+///
+/// `Debug` prints the same text as `Display`: it is what a `main` that returns an error shows.
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Two of the four tensors have different element types.
@@ -312,7 +316,8 @@ pub enum Error {
     /// No NVIDIA driver on this machine, or none that can be loaded.
     #[error(
         "no NVIDIA driver: {reason}; install the driver (no CUDA toolkit is needed) or run \
-             where one is; `Plan::new` works without"
+             where one is; start a container with `--gpus all` (Docker) and \
+             NVIDIA_DRIVER_CAPABILITIES=compute,utility; `Plan::new` works without"
     )]
     NoDriver {
         /// What was tried and what the system said.
@@ -327,11 +332,19 @@ pub enum Error {
         /// The missing function.
         symbol: &'static str,
     },
-    /// There is no device of this ordinal.
+    /// What was loaded as the driver is the library of a CUDA toolkit that programs are linked
+    /// with; it cannot do anything.
     #[error(
-        "no device {ordinal}: this machine shows {count} (see CUDA_VISIBLE_DEVICES); ordinals \
-             start at 0"
+        "{path} is a CUDA toolkit's stub and no driver: take its folder out of LD_LIBRARY_PATH \
+             (the toolkit's `stubs` folder is meant for linking only), so that the driver's own \
+             library is found"
     )]
+    StubDriver {
+        /// The library that was loaded.
+        path: String,
+    },
+    /// There is no device of this ordinal.
+    #[error("no device {ordinal}: {}", devices_shown(*.count))]
     NoDevice {
         /// The ordinal asked for.
         ordinal: usize,
@@ -339,7 +352,7 @@ pub enum Error {
         count: usize,
     },
     /// A driver call failed.
-    #[error("{call} failed with {name} ({code}): {detail}")]
+    #[error("{call} failed with {name} ({code}): {detail}; {advice}")]
     Driver {
         /// The driver function.
         call: &'static str,
@@ -347,8 +360,31 @@ pub enum Error {
         code: u32,
         /// The name of that code.
         name: String,
-        /// The driver's explanation, and the kernel concerned.
+        /// What the code means, and the kernel concerned.
         detail: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// The CUDA context was reset or destroyed, and with it kernels, streams and buffers.
+    #[error(
+        "the CUDA context of device {ordinal} was reset or destroyed (cudaDeviceReset, \
+             cuDevicePrimaryCtxReset, cuCtxDestroy) after this plan was made or this device was \
+             opened: make the plan again, with new streams and buffers; if that is refused as \
+             well, open the device again first"
+    )]
+    ContextGone {
+        /// Ordinal of the context's device.
+        ordinal: usize,
+    },
+    /// The process was forked from one that had used the driver, which does not survive that.
+    #[error(
+        "process {pid} was forked from one that had used the CUDA driver, and the driver does not \
+             work in a forked process: start it another way (Python: multiprocessing's \"spawn\" \
+             or \"forkserver\"), or fork before the first use of CUDA"
+    )]
+    Forked {
+        /// This process.
+        pid: u32,
     },
     /// The crate was built without this kernel.
     #[error("the kernel {entry} is not in this build: run `cargo xtask build`, then build again")]
@@ -362,4 +398,24 @@ pub enum Error {
         /// The rule, where it was broken and by whom.
         fault: String,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What to say about an ordinal beyond the devices there are.
+fn devices_shown(count: usize) -> String {
+    match count {
+        0 => "the driver is there, but shows no GPU: see that `nvidia-smi` lists one, that \
+              CUDA_VISIBLE_DEVICES names it, and that a container was started with `--gpus all` \
+              (Docker) and may open /dev/nvidia*"
+            .to_owned(),
+        _ => format!(
+            "this machine shows {count} (see CUDA_VISIBLE_DEVICES); ordinals start at 0, so use \
+             one below {count}"
+        ),
+    }
 }

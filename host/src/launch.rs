@@ -9,7 +9,7 @@ use fulgurite_spec::FwdParams;
 use crate::driver::{self, CurrentContext};
 use crate::module::Kernel;
 use crate::plan::BufferLengths;
-use crate::{Dtype, Error, Plan};
+use crate::{Dtype, Error, Plan, fork};
 
 mod sealed {
     pub trait Sealed {}
@@ -95,9 +95,9 @@ impl Prepared {
     /// # Errors
     /// [`Error::WrongDevice`], [`Error::BufferDtype`], [`Error::BufferTooShort`],
     /// [`Error::LseMissing`], [`Error::LseUnexpected`], [`Error::Misaligned`],
-    /// [`Error::NullPointer`], [`Error::CaptureWithEvents`], [`Error::Driver`]. Nothing is
-    /// launched then. Errors of the kernel itself come with a later synchronisation, as always
-    /// with CUDA.
+    /// [`Error::NullPointer`], [`Error::CaptureWithEvents`], [`Error::ContextGone`],
+    /// [`Error::Forked`], [`Error::Driver`]. Nothing is launched then. Errors of the kernel itself
+    /// come with a later synchronisation, as always with CUDA.
     pub fn launch<T: Element>(
         &self,
         stream: &Arc<CudaStream>,
@@ -128,6 +128,7 @@ impl Prepared {
         if self.plan.is_noop() {
             return Ok(());
         }
+        self.check_alive()?;
         check_capture(&streams)?;
 
         let context = stream.context();
@@ -143,7 +144,7 @@ impl Prepared {
         // SAFETY: all buffers belong to this context and are long enough for their layouts; `out`
         // and `lse` are borrowed mutably; the guards above order the streams and are dropped,
         // recording the uses, after the launch.
-        unsafe { self.launch_raw(stream.cu_stream(), &pointers) }
+        unsafe { self.launch_alive(stream.cu_stream(), &pointers) }
     }
 
     /// Enqueues the kernel for bare addresses on a bare stream: the door for other frameworks
@@ -165,12 +166,33 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::LseMissing`],
-    /// [`Error::LseUnexpected`], [`Error::Driver`]. Nothing is launched then.
+    /// [`Error::LseUnexpected`], [`Error::ContextGone`], [`Error::Forked`], [`Error::Driver`].
+    /// Nothing is launched then.
     pub unsafe fn launch_raw(
         &self,
         stream: sys::CUstream,
         pointers: &Pointers,
     ) -> Result<(), Error> {
+        self.check_alive()?;
+        // SAFETY: this function's own contract.
+        unsafe { self.launch_alive(stream, pointers) }
+    }
+
+    /// Refuses launches where the kernel's handle means nothing: in a forked process, and after
+    /// the context was reset.
+    fn check_alive(&self) -> Result<(), Error> {
+        let Some(kernel) = self.kernel else {
+            return Ok(());
+        };
+        fork::check_fork()?;
+        kernel.check_alive(&self.context)
+    }
+
+    /// [`launch_raw`](Self::launch_raw) once the kernel is known to be there.
+    ///
+    /// # Safety
+    /// As for [`launch_raw`](Self::launch_raw).
+    unsafe fn launch_alive(&self, stream: sys::CUstream, pointers: &Pointers) -> Result<(), Error> {
         let Some(kernel) = self.kernel else {
             return Ok(());
         };

@@ -55,17 +55,21 @@
 //! sections 3.1 and 3.2: warp specialisation, ping-pong scheduling of softmax and products).
 
 mod check;
+mod codes;
 mod device;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod error;
+mod fork;
 mod forward;
 mod jobs;
 mod launch;
 mod layout;
+mod library;
 mod module;
 mod plan;
+mod slot;
 mod tensor_map;
 
 use std::sync::Arc;
@@ -78,13 +82,15 @@ pub use fulgurite_spec::{
     Variant, variants::Dtype,
 };
 
-pub use crate::device::DeviceFacts;
+pub use crate::device::{DeviceFacts, DriverInfo, devices};
 #[cfg(feature = "emulator")]
 pub use crate::emulator::Emulator;
 pub use crate::error::Error;
+pub use crate::fork::check_fork;
 pub use crate::forward::{Forward, Mask};
 pub use crate::launch::{Element, Pointers, Prepared};
 pub use crate::layout::Layout;
+pub use crate::library::driver_info;
 pub use crate::module::ptx;
 pub use crate::plan::{BufferLengths, Plan};
 pub use crate::tensor_map::TensorMapSpec;
@@ -94,7 +100,9 @@ use crate::module::Kernels;
 /// Attention on one device. Cheap to clone; may be shared and used by any thread.
 ///
 /// Kernels are compiled by the driver on first use (about a second each, kept in the driver's
-/// cache on disk) and stay loaded for the rest of the process, together with their context.
+/// cache on disk) and stay loaded for the rest of the process, together with their context. Where
+/// the context was reset (`cudaDeviceReset`) and is in use again, plans load them again; plans
+/// from before are refused ([`Error::ContextGone`]).
 #[derive(Clone, Debug)]
 pub struct FlashAttention {
     context: Arc<CudaContext>,
@@ -108,10 +116,10 @@ impl FlashAttention {
     /// # Errors
     /// [`Error::Architecture`] if no kernel runs on this device, [`Error::SharedMemory`] if it
     /// offers too little, [`Error::NotBuilt`] if the crate was built without kernels,
-    /// [`Error::DriverTooOld`], [`Error::Driver`].
+    /// [`Error::DriverTooOld`], [`Error::StubDriver`], [`Error::Forked`], [`Error::Driver`].
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, Error> {
-        driver::probe()?;
-        let facts = driver::facts(context)?;
+        driver::init()?;
+        let facts = driver::facts(context.ordinal())?;
         check::check_any_variant(&facts)?;
         module::check_built()?;
         let kernels = Kernels::of(context);

@@ -1,12 +1,13 @@
 //! The kernels of one device: each variant's embedded PTX, compiled by the driver on first use.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, sys};
 use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
 
-use crate::Error;
 use crate::driver::{self, CurrentContext};
+use crate::slot::Slot;
+use crate::{Error, fork};
 
 /// PTX of each row of [`VARIANTS`], as far as it was there when the crate was built.
 static PTX: [Option<&str>; VARIANTS.len()] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
@@ -36,9 +37,14 @@ pub(crate) fn check_built() -> Result<(), Error> {
     }
 }
 
-/// A loaded kernel, for the rest of the process.
+/// A loaded kernel, for the rest of its context's life.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kernel(sys::CUfunction);
+pub(crate) struct Kernel {
+    function: sys::CUfunction,
+    /// The life of the context that it was loaded in: a reset context forgets its kernels, and
+    /// may give their handles to others.
+    life: u64,
+}
 
 // SAFETY: a handle that the driver synchronises, valid in any thread that has made the context
 // current.
@@ -47,7 +53,7 @@ unsafe impl Send for Kernel {}
 unsafe impl Sync for Kernel {}
 
 impl Kernel {
-    fn load(context: &CudaContext, index: usize) -> Result<Kernel, Error> {
+    fn load(context: &CudaContext, index: usize, life: u64) -> Result<Kernel, Error> {
         let variant = &VARIANTS[index];
         let entry = variant.entry;
         let text = PTX[index].ok_or(Error::NotBuilt { entry })?;
@@ -55,25 +61,32 @@ impl Kernel {
         let module = driver::load_module(entry, text)?;
         // SAFETY: the module was just loaded in the context that is current.
         unsafe { driver::function(module, entry, LaunchSpec::of(variant).smem_bytes) }
-            .map(Kernel)
+            .map(|function| Kernel { function, life })
             .inspect_err(|_| driver::unload_module(module))
     }
 
     /// The driver's handle.
     pub(crate) fn function(self) -> sys::CUfunction {
-        self.0
+        self.function
+    }
+
+    /// # Errors
+    /// [`Error::ContextGone`] if the context was reset since the kernel was loaded in it.
+    pub(crate) fn check_alive(self, context: &CudaContext) -> Result<(), Error> {
+        if driver::context_life(context)? == self.life {
+            return Ok(());
+        }
+        Err(Error::ContextGone { ordinal: context.ordinal() })
     }
 }
 
-/// The kernels of one context, each loaded at most once and never unloaded: a captured graph may
-/// outlive everything else that refers to them.
+/// The kernels of one context, each loaded at most once in a life of the context, and never
+/// unloaded: a captured graph may outlive everything else that refers to them.
 #[derive(Debug)]
 pub(crate) struct Kernels {
     /// Keeps the context, and with it the modules, alive.
     context: Arc<CudaContext>,
-    slots: [OnceLock<Kernel>; VARIANTS.len()],
-    /// Held while a kernel is loaded, so that two threads do not compile the same one.
-    loading: Mutex<()>,
+    slots: [Slot<Kernel>; VARIANTS.len()],
 }
 
 impl Kernels {
@@ -87,8 +100,7 @@ impl Kernels {
         }
         let kernels = Box::leak(Box::new(Kernels {
             context: context.clone(),
-            slots: [const { OnceLock::new() }; VARIANTS.len()],
-            loading: Mutex::new(()),
+            slots: std::array::from_fn(|_| Slot::default()),
         }));
         all.push(kernels);
         kernels
@@ -97,19 +109,13 @@ impl Kernels {
     /// The kernel of a row of [`VARIANTS`], loaded if it is not yet.
     ///
     /// # Errors
-    /// [`Error::NotBuilt`], [`Error::Driver`]; a later call tries again.
+    /// [`Error::NotBuilt`], [`Error::Forked`], [`Error::ContextGone`], [`Error::Driver`]; a later
+    /// call tries again.
     pub(crate) fn get(&self, index: usize) -> Result<Kernel, Error> {
-        let slot = &self.slots[index];
-        if let Some(kernel) = slot.get() {
-            return Ok(*kernel);
-        }
-        // The lock guards no data that a panic could leave half written.
-        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = slot.get() {
-            return Ok(*kernel);
-        }
-        let kernel = Kernel::load(&self.context, index)?;
-        Ok(*slot.get_or_init(|| kernel))
+        fork::check_fork()?;
+        let life = driver::context_life(&self.context)?;
+        self.slots[index]
+            .get(|kernel| kernel.life == life, || Kernel::load(&self.context, index, life))
     }
 }
 

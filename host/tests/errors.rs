@@ -274,6 +274,21 @@ fn messages_of_errors_that_need_a_gpu() {
         code: 1,
         name: "CUDA_ERROR_INVALID_VALUE".to_owned(),
         detail: format!("kernel {}", VARIANTS[0].entry),
+        advice: "do this",
     };
     says(&error, &["cuLaunchKernel failed with CUDA_ERROR_INVALID_VALUE (1)", VARIANTS[0].entry]);
+    says(&error, &["; do this"]);
+    says(&Error::NoDevice { ordinal: 0, count: 0 }, &["no device 0", "shows no GPU", "--gpus all"]);
+    says(&Error::ContextGone { ordinal: 1 }, &["of device 1 was reset", "make the plan again"]);
+    says(&Error::Forked { pid: 7 }, &["process 7 was forked", "\"spawn\""]);
+    let error = Error::StubDriver { path: "/stubs/libcuda.so".to_owned() };
+    says(&error, &["/stubs/libcuda.so is a CUDA toolkit's stub", "LD_LIBRARY_PATH"]);
+}
+
+/// A `main` that returns an error prints its `Debug`: it must say no less than `Display`.
+#[test]
+fn debug_is_the_message() {
+    let error = Error::HeadDim { got: 12, largest: 256 };
+    assert_eq!(format!("{error:?}"), error.to_string());
+    assert_eq!(format!("{:?}", Err::<(), _>(&error)), format!("Err({error})"));
 }

@@ -7,6 +7,7 @@
 //! * [`check`] runs a case on a backend, [`compare`] judges the answer.
 //! * [`probes`]: single primitives, on a GPU and on the emulator.
 //! * [`verify`] and [`bench`]: the two commands; [`csv_file`]: what they write.
+//! * [`info`]: what a report of an error should say about the machine.
 
 pub mod backend;
 pub mod bench;
@@ -17,6 +18,7 @@ pub mod compare;
 pub mod csv_file;
 pub mod emulator;
 pub mod gpu;
+pub mod info;
 pub mod lowprec;
 pub mod memory;
 pub mod mutants;

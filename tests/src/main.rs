@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tests::{bench, probes, verify};
+use tests::{bench, info, probes, verify};
 
 /// Checks Fulgurite's kernels against a float64 reference, and measures them.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Plot(bench::PlotOptions),
     /// Put the text of a record between the marks of the README; needs no GPU
     Readme(bench::section::ReadmeOptions),
+    /// Print what a report of an error should say about this machine, its driver and this build
+    Info(info::Options),
     /// Run the probes whose names come from the input, for `verify`
     #[command(hide = true)]
     Probes(probes::process::Options),
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
         Command::FirstUse(options) => bench::first_use::run(&options),
         Command::Plot(options) => bench::run_plot(&options),
         Command::Readme(options) => bench::section::run(&options),
+        // Of this file alone, which is compiled again for every commit.
+        Command::Info(options) => info::run(&options, option_env!("FULGURITE_COMMIT")),
         Command::Probes(options) => probes::process::serve(&options),
     };
     match result {

@@ -16,6 +16,8 @@ pub const PROGRAM: &str = "fulgurite-check";
 /// The package of the C interface, its library, and its header in the checkout.
 const C_PACKAGE: &str = "fulgurite-c";
 const C_LIBRARY: &str = "libfulgurite_c.so";
+/// The name by which programs that are linked with the library look for it.
+const C_SONAME: &str = "libfulgurite_c.so.0";
 const C_HEADER: &str = "host/c/fulgurite.h";
 
 /// What stands beside the program in `dist`.
@@ -29,6 +31,7 @@ The kernels are inside the program; the driver compiles each one on first use.
     ./fulgurite-check bench                   measure the kernels
     ./fulgurite-check bench --peers-dir DIR   measure peers beside them (Python with PyTorch)
     ./fulgurite-check first-use               time from process start to first result
+    ./fulgurite-check info                    what a report of an error should say
     ./fulgurite-check help                    all options
 
 libfulgurite_c.so and fulgurite.h are the C interface; `bench --peers-dir` uses the library.
@@ -56,6 +59,7 @@ pub fn dist(workspace: &Workspace, build: &BuildArgs) -> Result<()> {
     for (from, to) in [
         (program.clone(), copy.clone()),
         (program.with_file_name(C_LIBRARY), directory.join(C_LIBRARY)),
+        (program.with_file_name(C_LIBRARY), directory.join(C_SONAME)),
         (workspace.root().join(C_HEADER), directory.join("fulgurite.h")),
     ] {
         fs::copy(&from, &to).map_err(Error::file("write", &to))?;
@@ -72,7 +76,18 @@ fn program(workspace: &Workspace, build: &BuildArgs) -> Result<PathBuf> {
     for arguments in [&["--package", C_PACKAGE][..], &["--package", "tests", "--bin", PROGRAM]] {
         let mut command = cargo(workspace.root());
         command.args(["build", "--release"]).args(arguments);
+        if let Some(commit) = commit(workspace) {
+            command.env("FULGURITE_COMMIT", commit);
+        }
         run(&format!("building {}", arguments[1]), &mut command)?;
     }
     Ok(workspace.target().join("release").join(PROGRAM))
+}
+
+/// The commit of the checkout, for `info`; none outside of git.
+fn commit(workspace: &Workspace) -> Option<String> {
+    let mut git = Command::new("git");
+    git.current_dir(workspace.root()).args(["describe", "--always", "--dirty", "--abbrev=12"]);
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

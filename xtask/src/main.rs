@@ -44,6 +44,8 @@ enum Command {
     Verify(Passed),
     /// Build, then measure the kernels; arguments go to the program
     Bench(Passed),
+    /// Build, then print what a report of an error should say; arguments go to the program
+    Info(Passed),
     /// Build a program that verifies and measures on a machine without Rust (target/dist)
     Dist(BuildArgs),
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Verify(passed) => check("verify", passed),
         Command::Bench(passed) => check("bench", passed),
+        Command::Info(passed) => check("info", passed),
         Command::Dist(arguments) => harness::dist(&workspace, &arguments),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),

@@ -24,6 +24,13 @@ pub struct Plan {
     variant: CString,
 }
 
+/// `fulgurite_version` of the header.
+#[unsafe(no_mangle)]
+pub extern "C" fn fulgurite_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
 /// `fulgurite_plan_create` of the header.
 ///
 /// # Safety
@@ -41,7 +48,7 @@ pub unsafe extern "C" fn fulgurite_plan_create(
         let request = unsafe { Request::read(request) }?;
         let forward = request.forward()?;
         request::check(&forward)?;
-        let prepared = device::open(request.device)?.plan(&forward)?;
+        let prepared = device::plan(request.device, &forward)?;
         let variant = CString::new(prepared.plan().variant().entry)
             .map_err(|_| Failure::internal("the kernel's name contains a zero byte"))?;
         let made = Box::into_raw(Box::new(Plan { prepared, variant }));

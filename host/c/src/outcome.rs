@@ -21,7 +21,7 @@ pub enum Status {
     Address = 3,
     /// No driver, or no device that can run the kernels.
     Device = 4,
-    /// A driver call failed.
+    /// A driver call failed, or would: the context was reset, or the process forked.
     Driver = 5,
     /// An error of this library.
     Internal = 6,
@@ -70,10 +70,13 @@ impl From<Error> for Failure {
             | Error::LseUnexpected => Status::Address,
             Error::NoDriver { .. }
             | Error::DriverTooOld { .. }
+            | Error::StubDriver { .. }
             | Error::NoDevice { .. }
             | Error::Architecture { .. }
             | Error::SharedMemory { .. } => Status::Device,
-            Error::Driver { .. } => Status::Driver,
+            Error::Driver { .. } | Error::ContextGone { .. } | Error::Forked { .. } => {
+                Status::Driver
+            }
             Error::NotBuilt { .. } | Error::Emulated { .. } => Status::Internal,
             _ => Status::Request,
         };
@@ -142,6 +145,9 @@ mod tests {
             (Error::NullPointer { tensor: "q" }, Status::Address),
             (Error::LseUnexpected, Status::Address),
             (Error::NoDevice { ordinal: 3, count: 1 }, Status::Device),
+            (Error::StubDriver { path: "libcuda.so".to_owned() }, Status::Device),
+            (Error::ContextGone { ordinal: 0 }, Status::Driver),
+            (Error::Forked { pid: 7 }, Status::Driver),
             (Error::NotBuilt { entry: "fwd" }, Status::Internal),
             (Error::HeadDim { got: 12, largest: 256 }, Status::Request),
             (Error::Scale { got: -1.0 }, Status::Request),

@@ -78,9 +78,17 @@ impl Request {
 
     /// The request in the words of the host crate.
     pub(crate) fn forward(&self) -> Result<Forward, Failure> {
-        let dtype = choose("dtype", self.dtype, &[Dtype::Bf16, Dtype::F16])?;
-        let mask = choose("mask", self.mask, &[Mask::Full, Mask::Causal])?;
-        let lse = choose("lse", self.lse, &[false, true])?;
+        let dtype = choose(
+            "dtype",
+            self.dtype,
+            &[("FULGURITE_BF16", Dtype::Bf16), ("FULGURITE_F16", Dtype::F16)],
+        )?;
+        let mask = choose(
+            "mask",
+            self.mask,
+            &[("FULGURITE_MASK_FULL", Mask::Full), ("FULGURITE_MASK_CAUSAL", Mask::Causal)],
+        )?;
+        let lse = choose("lse", self.lse, &[("without", false), ("with log-sum-exp", true)])?;
         let rows_of_q = [self.batch, self.heads, self.q_len, self.head_dim];
         let rows_of_kv = [self.batch, self.heads_kv, self.kv_len, self.head_dim];
         let layout = |shape, strides: &Strides| {
@@ -93,7 +101,8 @@ impl Request {
             v: layout(rows_of_kv, &self.v)?,
             out: layout(rows_of_q, &self.out)?,
             mask,
-            scale: (self.scale != 0.0).then_some(self.scale),
+            // Only +0 stands for the default: -0 is no scale, as in Rust.
+            scale: (self.scale.to_bits() != 0).then_some(self.scale),
             lse,
         })
     }
@@ -105,11 +114,16 @@ pub(crate) fn check(forward: &Forward) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a number of the header stands for: its place in `meanings`.
-fn choose<T: Copy>(field: &str, got: u32, meanings: &[T]) -> Result<T, Failure> {
-    meanings.get(got as usize).copied().ok_or_else(|| {
-        let last = meanings.len() - 1;
-        Failure::argument(format!("request.{field} is {got}: it must be one of 0 to {last}"))
+/// What a number of the header stands for: its place in `meanings`, which have names.
+fn choose<T: Copy>(field: &str, got: u32, meanings: &[(&str, T)]) -> Result<T, Failure> {
+    meanings.get(got as usize).map(|meaning| meaning.1).ok_or_else(|| {
+        let named: Vec<String> = meanings
+            .iter()
+            .enumerate()
+            .map(|(number, (name, _))| format!("{number} ({name})"))
+            .collect();
+        let allowed = named.join(" or ");
+        Failure::argument(format!("request.{field} is {got}: it must be {allowed}"))
     })
 }
 

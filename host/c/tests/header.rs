@@ -61,9 +61,17 @@ fn a_c_program_agrees_with_the_library() {
         .args(["-lfulgurite_c", "-o"])
         .arg(&program);
     run(&mut compile);
-    let output = run(Command::new(&program).env("LD_LIBRARY_PATH", &libraries));
+    // The program asks for the library by the name of its interface's version.
+    let named = std::env::temp_dir().join(format!("fulgurite-soname-{}", std::process::id()));
+    std::fs::create_dir_all(&named).expect("it can be created");
+    std::fs::copy(libraries.join("libfulgurite_c.so"), named.join("libfulgurite_c.so.0"))
+        .expect("it can be copied");
+    let output = run(Command::new(&program).env("LD_LIBRARY_PATH", &named));
     std::fs::remove_file(&program).expect("it can be removed");
+    std::fs::remove_dir_all(&named).expect("it can be removed");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.starts_with(&wanted()), "C says:\n{said}\nRust says:\n{}", wanted());
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(said.contains(&format!("version {version} {version}\n")), "{said}");
     assert!(said.contains("create 1: request.dtype is 2"), "{said}");
 }

@@ -79,9 +79,12 @@ fn numbers_that_stand_for_nothing() {
     let argument = Status::Argument;
     let other_size = Request { size_bytes: 8, ..request() };
     refuses(&other_size, argument, &["size_bytes is 8", "sizeof(fulgurite_request)"]);
-    refuses(&Request { dtype: 2, ..request() }, argument, &["request.dtype is 2", "0 to 1"]);
-    refuses(&Request { mask: 99, ..request() }, argument, &["request.mask is 99", "0 to 1"]);
-    refuses(&Request { lse: 2, ..request() }, argument, &["request.lse is 2", "0 to 1"]);
+    let dtypes = "must be 0 (FULGURITE_BF16) or 1 (FULGURITE_F16)";
+    refuses(&Request { dtype: 2, ..request() }, argument, &["request.dtype is 2", dtypes]);
+    let masks = "must be 0 (FULGURITE_MASK_FULL) or 1 (FULGURITE_MASK_CAUSAL)";
+    refuses(&Request { mask: 99, ..request() }, argument, &["request.mask is 99", masks]);
+    let lses = "must be 0 (without) or 1 (with log-sum-exp)";
+    refuses(&Request { lse: 2, ..request() }, argument, &["request.lse is 2", lses]);
 }
 
 #[test]
@@ -91,6 +94,7 @@ fn requests_that_make_no_sense() {
     refuses(&Request { heads: 7, ..request() }, wrong, &["q has 7 heads"]);
     refuses(&Request { kv_len: 0, ..request() }, wrong, &["k has rows 0"]);
     refuses(&Request { scale: -1.0, ..request() }, wrong, &["softmax scale -1"]);
+    refuses(&Request { scale: -0.0, ..request() }, wrong, &["softmax scale -0"]);
     refuses(&Request { scale: f32::NAN, ..request() }, wrong, &["softmax scale NaN"]);
     let narrow = Strides { row: 8, ..request().out };
     refuses(&Request { out: narrow, ..request() }, wrong, &["of out is 8", "overlap"]);

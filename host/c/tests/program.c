@@ -40,6 +40,7 @@ int main(void) {
     fulgurite_status status;
 
     print_layout();
+    printf("version %s %s\n", FULGURITE_VERSION, fulgurite_version());
     memset(&request, 0, sizeof request);
     request.size_bytes = sizeof request;
     request.dtype = FULGURITE_F16 + 1;

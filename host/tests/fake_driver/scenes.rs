@@ -1,0 +1,168 @@
+//! What is done in a process of its own, with the fake driver; run by the tests only.
+
+use std::thread;
+use std::time::Duration;
+
+use fulgurite::cudarc::driver::sys;
+use fulgurite::{
+    Dtype, Error, FlashAttention, Forward, Layout, Mask, Pointers, Prepared, TensorMapSpec,
+};
+
+/// 1 batch entry, 4096 rows, 16 heads, head dim 64: the first kernel for the mask.
+fn request(mask: Mask) -> Forward {
+    let layout = Layout::bshd(Dtype::Bf16, 1, 4096, 16, 64);
+    Forward { q: layout, k: layout, v: layout, out: layout, mask, scale: None, lse: false }
+}
+
+fn launch(prepared: &Prepared) -> Result<(), Error> {
+    let pointers = Pointers { q: 0x1000, k: 0x2000, v: 0x3000, out: 0x4000, lse: None };
+    // SAFETY: the fake driver follows no address and runs no kernel.
+    unsafe { prepared.launch_raw(std::ptr::null_mut(), &pointers) }
+}
+
+fn open_and_launch() -> Result<(), Error> {
+    let attention = FlashAttention::open(0)?;
+    let prepared = attention.plan(&request(Mask::Full))?;
+    launch(&prepared)?;
+    // A thread without a context.
+    thread::scope(|scope| scope.spawn(|| launch(&prepared)).join()).expect("no panic")
+}
+
+/// Frees the process from its context, as `cudaDeviceReset` does.
+fn reset() {
+    // SAFETY: the fake driver's; what is lost by it is what the scene is about.
+    assert_eq!(unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }, sys::CUresult::CUDA_SUCCESS);
+}
+
+#[test]
+#[ignore = "a scene"]
+fn all_calls() {
+    match open_and_launch() {
+        Ok(()) => println!("done"),
+        Err(error) => println!("error: {error}"),
+    }
+}
+
+#[test]
+#[ignore = "a scene"]
+fn information() {
+    let driver = fulgurite::driver_info().unwrap();
+    println!("{} CUDA {:?}", driver.library.display(), driver.cuda_version);
+    let devices = fulgurite::devices().unwrap();
+    let names: Vec<_> = devices.iter().map(|device| device.name.as_str()).collect();
+    println!("devices {} {}", devices.len(), names.join(", "));
+}
+
+#[test]
+#[ignore = "a scene"]
+fn reset_scene() {
+    let gone = Err(Error::ContextGone { ordinal: 0 });
+    let attention = FlashAttention::open(0).unwrap();
+    let old = attention.plan(&request(Mask::Full)).unwrap();
+    launch(&old).unwrap();
+
+    reset();
+    assert_eq!(launch(&old), gone);
+    assert_eq!(attention.plan(&request(Mask::Full)).map(|_| ()), gone);
+
+    // CUDA's runtime does this in its next call.
+    let mut context = std::ptr::null_mut();
+    // SAFETY: `context` is writable.
+    let code = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, 0) };
+    assert_eq!((code, context), (sys::CUresult::CUDA_SUCCESS, attention.context().cu_ctx()));
+    launch(&attention.plan(&request(Mask::Causal)).unwrap()).unwrap();
+    assert_eq!(launch(&old), gone);
+    launch(&attention.plan(&request(Mask::Full)).unwrap()).unwrap();
+
+    reset();
+    let again = FlashAttention::open(0).unwrap();
+    launch(&again.plan(&request(Mask::Full)).unwrap()).unwrap();
+    assert_eq!(launch(&old), gone);
+}
+
+#[test]
+#[ignore = "a scene"]
+fn different_kernels() {
+    let attention = FlashAttention::open(0).unwrap();
+    thread::scope(|scope| {
+        for mask in [Mask::Full, Mask::Causal] {
+            let attention = &attention;
+            scope.spawn(move || launch(&attention.plan(&request(mask)).unwrap()).unwrap());
+        }
+    });
+}
+
+#[test]
+#[ignore = "a scene"]
+fn one_kernel() {
+    let attention = FlashAttention::open(0).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| launch(&attention.plan(&request(Mask::Full)).unwrap()).unwrap());
+        }
+    });
+}
+
+/// Runs `child` in a forked process, and waits for it at most 10 seconds.
+fn in_child(child: impl FnOnce()) {
+    // SAFETY: the child runs `child` and ends, without unwinding into what this thread was in.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(ended.is_err())) };
+    }
+    for _ in 0..1000 {
+        let mut status = 0;
+        // SAFETY: `status` is writable; the process is a child of this one.
+        match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+            0 => thread::sleep(Duration::from_millis(10)),
+            _ => {
+                assert_eq!(status, 0);
+                println!("child ended well");
+                return;
+            }
+        }
+    }
+    // SAFETY: a child of this process that has not ended.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    panic!("the child hangs");
+}
+
+#[test]
+#[ignore = "a scene"]
+fn forked() {
+    let attention = FlashAttention::open(0).unwrap();
+    let prepared = attention.plan(&request(Mask::Full)).unwrap();
+    let layout = Layout::bshd(Dtype::Bf16, 1, 4096, 16, 64);
+    thread::scope(|scope| {
+        // Still loading while the process forks.
+        scope.spawn(|| attention.plan(&request(Mask::Causal)).unwrap());
+        thread::sleep(Duration::from_millis(500));
+        in_child(|| {
+            for result in [
+                launch(&prepared),
+                attention.plan(&request(Mask::Causal)).map(|_| ()),
+                FlashAttention::load(attention.context()).map(|_| ()),
+                FlashAttention::open(0).map(|_| ()),
+                TensorMapSpec::q(&layout).encode(0x1000).map(|_| ()),
+            ] {
+                assert!(matches!(result, Err(Error::Forked { .. })));
+                println!("child: {}", result.unwrap_err());
+            }
+        });
+    });
+}
+
+#[test]
+#[ignore = "a scene"]
+fn forked_before() {
+    if std::env::var_os("FAKE_FAIL").is_some_and(|fail| !fail.is_empty()) {
+        println!("parent: {}", open_and_launch().unwrap_err());
+    }
+    in_child(|| {
+        if let Err(error) = open_and_launch() {
+            println!("child: {error}");
+        }
+    });
+}
