@@ -11,6 +11,10 @@ const JOB_LIMIT: u32 = i32::MAX as u32;
 /// L2 cache that the K and V of one section of heads may fill.
 const SECTION_BYTES: u128 = 34 << 20;
 
+/// Blocks of a grid at most. No GPU has as many multiprocessors, and finding an order takes time and
+/// memory in proportion.
+const CTA_LIMIT: u32 = 1024;
+
 /// Jobs of a section beyond which larger ones are not tried: they share the work no better.
 const SECTION_JOBS: u32 = 1200;
 
@@ -40,7 +44,7 @@ pub(crate) fn job_order(
     let q_tile_count = q_tile_count as u32 - keyless_q_tiles;
     let batch_head_count = batch_head_count as u32;
     // Blocks without a job have query tiles without keys to store.
-    let cta_count = (got as u32).min(device.sm_count.max(1));
+    let cta_count = (got as u32).min(device.sm_count.clamp(1, CTA_LIMIT));
     if cta_count == 0 {
         return Ok((0, JobOrder::even(0, 0, 1)));
     }
@@ -152,7 +156,7 @@ impl Jobs<'_> {
         };
         let loads = (0..section.len()).map(load);
         let total: u64 = loads.clone().sum();
-        total as f64 / (section.len() as u64 * loads.max().unwrap_or(1)) as f64
+        total as f64 / (section.len() as f64 * loads.max().unwrap_or(1) as f64)
     }
 
     /// What each block gets of a section whose first round goes upwards.
