@@ -52,14 +52,14 @@ pub struct Pointers {
 /// encodes three tensor maps and enqueues one kernel.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    plan: Plan,
+    plan: Arc<Plan>,
     context: Arc<CudaContext>,
     /// None for a plan without work.
     kernel: Option<Kernel>,
 }
 
 impl Prepared {
-    pub(crate) fn new(plan: Plan, context: Arc<CudaContext>, kernel: Option<Kernel>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, context: Arc<CudaContext>, kernel: Option<Kernel>) -> Self {
         Prepared { plan, context, kernel }
     }
 

@@ -54,6 +54,7 @@
 //! rescaling at the end, LSE) with the Hopper pipeline of FlashAttention-3 (Shah et al. 2024,
 //! sections 3.1 and 3.2: warp specialisation, ping-pong scheduling of softmax and products).
 
+mod cache;
 mod check;
 mod device;
 mod driver;
@@ -89,6 +90,7 @@ pub use crate::module::ptx;
 pub use crate::plan::{BufferLengths, Plan};
 pub use crate::tensor_map::TensorMapSpec;
 
+use crate::cache::PlanCache;
 use crate::module::Kernels;
 
 /// Attention on one device. Cheap to clone; may be shared and used by any thread.
@@ -100,6 +102,7 @@ pub struct FlashAttention {
     context: Arc<CudaContext>,
     facts: Arc<DeviceFacts>,
     kernels: &'static Kernels,
+    plans: Arc<PlanCache>,
 }
 
 impl FlashAttention {
@@ -115,7 +118,8 @@ impl FlashAttention {
         check::check_any_variant(&facts)?;
         module::check_built()?;
         let kernels = Kernels::of(context);
-        Ok(FlashAttention { context: context.clone(), facts: Arc::new(facts), kernels })
+        let (context, facts) = (context.clone(), Arc::new(facts));
+        Ok(FlashAttention { context, facts, kernels, plans: Arc::default() })
     }
 
     /// Attention on device number `ordinal`, in its primary context (the one that CUDA's runtime,
@@ -139,11 +143,14 @@ impl FlashAttention {
 
     /// Plans a call and loads its kernel, unless that is loaded already (or there is no work).
     ///
+    /// The plans of the last 64 different requests are kept, for this and all its clones: a request
+    /// that comes again costs a lookup and allocates nothing.
+    ///
     /// # Errors
     /// Those of [`Plan::new`]; [`Error::NotBuilt`] if the kernel is not in this build;
     /// [`Error::Driver`] if the driver does not take it.
     pub fn plan(&self, request: &Forward) -> Result<Prepared, Error> {
-        self.prepare(Plan::new(request, &self.facts)?)
+        self.prepare(self.plans.get(request, || Plan::new(request, &self.facts))?)
     }
 
     /// As [`plan`](Self::plan) with a kernel of the caller's choice, to measure or test it.
@@ -151,10 +158,10 @@ impl FlashAttention {
     /// # Errors
     /// Those of [`plan`](Self::plan) and of [`Plan::with_variant`].
     pub fn plan_with(&self, request: &Forward, variant: &Variant) -> Result<Prepared, Error> {
-        self.prepare(Plan::with_variant(request, &self.facts, variant)?)
+        self.prepare(Arc::new(Plan::with_variant(request, &self.facts, variant)?))
     }
 
-    fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
+    fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, Error> {
         let kernel =
             if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
         Ok(Prepared::new(plan, self.context.clone(), kernel))
