@@ -125,10 +125,12 @@ pub enum Error {
         /// Its stride in elements.
         got: usize,
     },
-    /// A stride of zero along an axis that has more than one index.
+    /// A stride of zero along an axis that has more than one index, other than the heads of k and
+    /// v together.
     #[error(
-        "the {axis} stride of {tensor} is 0 along {size} indices: broadcast axes are not \
-             supported (grouped heads need none: give k and v fewer heads); copy the tensor"
+        "the {axis} stride of {tensor} is 0 along {size} indices: only the heads of k and v may be \
+             broadcast, and only both together; give each index memory of its own, or plan one call \
+             for those that share it"
     )]
     StrideZero {
         /// The tensor.

@@ -18,7 +18,8 @@ const STRIDE_LIMIT_BYTES: u128 = 1 << 40;
 /// elements after the first.
 ///
 /// A kernel takes a layout whose head_dim stride is 1 and whose other strides are multiples of 8
-/// elements, not 0 and below 2⁴⁰ bytes. The stride of an axis of size 1 is never looked at.
+/// elements, not 0 and below 2⁴⁰ bytes. The stride of an axis of size 1 is never looked at. The
+/// heads of k and v together may have stride 0: all query heads then read the same one.
 ///
 /// ```
 /// use fulgurite::{Dtype, Layout};

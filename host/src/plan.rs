@@ -76,6 +76,8 @@ impl Plan {
         check_dtypes(request)?;
         check_shapes(request)?;
         check_sizes(request)?;
+        let given = request;
+        let request = &with_shared_heads(given);
         for (tensor, layout) in tensors(request) {
             layout.check(tensor)?;
         }
@@ -91,7 +93,7 @@ impl Plan {
         let lse_elements = lse_elements(&request.q)?;
         let spans = tensors(request).map(|(_, layout)| layout.span_elements().unwrap_or(0));
         Ok(Plan {
-            request: *request,
+            request: *given,
             variant_index,
             cta_count,
             maps: [
@@ -240,6 +242,17 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
         mask: request.mask,
         head_dim: request.q.head_dim(),
     }
+}
+
+/// The same call with one KV head, if all heads of k and v lie at the same place: TMA takes no stride
+/// of 0, and the kernel finds that head by the size of the groups alone.
+fn with_shared_heads(request: &Forward) -> Forward {
+    let mut shared = *request;
+    if request.k.strides[1] == 0 && request.v.strides[1] == 0 {
+        shared.k.shape[1] = 1;
+        shared.v.shape[1] = 1;
+    }
+    shared
 }
 
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {

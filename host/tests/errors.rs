@@ -141,11 +141,26 @@ fn stride_alignment() {
 
 #[test]
 fn stride_zero() {
-    let mut request = valid();
-    request.k.strides[1] = 0;
-    let error = refused(&request);
-    assert_eq!(error, Error::StrideZero { tensor: "k", axis: "heads", size: 2 });
-    says(&error, &["heads stride of k is 0", "2 indices", "copy the tensor"]);
+    // The heads of k alone, of v alone; rows and batch entries, even of both; and q.
+    for (changed, tensor, axis, name, size) in [
+        (&["k"][..], "k", 1, "heads", 2),
+        (&["v"], "v", 1, "heads", 2),
+        (&["k", "v"], "k", 2, "rows", 200),
+        (&["k", "v"], "k", 0, "batch", 2),
+        (&["q"], "q", 1, "heads", 8),
+    ] {
+        let mut request = valid();
+        let Forward { q, k, v, .. } = &mut request;
+        for (tensor, layout) in [("q", q), ("k", k), ("v", v)] {
+            if changed.contains(&tensor) {
+                layout.strides[axis] = 0;
+            }
+        }
+        let error = refused(&request);
+        assert_eq!(error, Error::StrideZero { tensor, axis: name, size });
+        let text = format!("{name} stride of {tensor} is 0 along {size} indices");
+        says(&error, &[&text, "only the heads of k and v", "memory of its own"]);
+    }
 }
 
 #[test]

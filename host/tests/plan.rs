@@ -184,6 +184,29 @@ fn tensor_maps_follow_the_layouts() {
 }
 
 #[test]
+fn heads_that_k_and_v_share_are_one() {
+    let q = Layout::bshd(Dtype::F16, 2, 100, 12, 64);
+    let one = Layout::bshd(Dtype::F16, 2, 300, 1, 64);
+    let expanded = |heads| {
+        let [batch, _, row, column] = one.strides;
+        Layout::strided(Dtype::F16, [2, heads, 300, 64], [batch, 0, row, column])
+    };
+    let plain = plan(&request(q, one, Mask::Causal));
+    for heads in [1, 3, 12] {
+        let request = request(q, expanded(heads), Mask::Causal);
+        let shared = plan(&request);
+        assert_eq!(shared.request(), &request);
+        assert_eq!(shared.tensor_maps(), plain.tensor_maps());
+        assert_eq!(shared.buffer_elements(), plain.buffer_elements());
+        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
+        let params = |plan: &Plan| plan.params(&pointers, [TensorMap([0; 16]); 3]);
+        assert_eq!(params(&shared), params(&plain));
+    }
+    // The heads still have to be a multiple.
+    assert!(Plan::new(&request(q, expanded(5), Mask::Full), &DeviceFacts::h200()).is_err());
+}
+
+#[test]
 fn strides_of_single_indices_do_not_matter() {
     for odd in [0, 1, 3, usize::MAX] {
         let layout = Layout::strided(Dtype::Bf16, [1, 1, 1, 40], [odd, odd, odd, 1]);

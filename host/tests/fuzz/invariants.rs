@@ -78,7 +78,7 @@ fn check_maps(plan: &Plan, spans: &[u128; 4]) {
 }
 
 fn check_scalars(plan: &Plan, request: &Forward) {
-    let Forward { q, k, out, .. } = request;
+    let Forward { q, k, v, out, .. } = request;
     let scalars = params(plan).scalars;
     let sizes = [scalars.q_len, scalars.kv_len, scalars.head_dim].map(|size| size as usize);
     assert_eq!(sizes, [q.rows(), k.rows(), q.head_dim()]);
@@ -93,7 +93,9 @@ fn check_scalars(plan: &Plan, request: &Forward) {
     let batch = scalars.head_count.divide(last);
     let head = last - batch * scalars.head_count.value;
     assert_eq!((batch as usize, head as usize), (q.batch() - 1, q.heads() - 1));
-    assert_eq!(scalars.group_size.divide(head) as usize, k.heads() - 1);
+    let shared = k.strides[1] == 0 && v.strides[1] == 0;
+    let kv_heads = if shared { 1 } else { k.heads() };
+    assert_eq!(scalars.group_size.divide(head) as usize, kv_heads - 1);
 }
 
 fn check_order(order: &JobOrder, plan: &Plan, request: &Forward) {

@@ -100,6 +100,11 @@ pub fn request(rng: &mut ChaCha8Rng) -> Forward {
         scale: scale(rng),
         lse: rng.random(),
     };
+    if rng.random_range(0..16) == 0 {
+        let axis = rng.random_range(0..3);
+        request.k.strides[axis] = 0;
+        request.v.strides[axis] = 0;
+    }
     for _ in 0..rng.random_range(0..3_u32).saturating_sub(1) {
         spoil(rng, &mut request);
     }
