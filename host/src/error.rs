@@ -129,8 +129,8 @@ pub enum Error {
     /// v together.
     #[error(
         "the {axis} stride of {tensor} is 0 along {size} indices: only the heads of k and v may be \
-             broadcast, and only both together; give each index memory of its own, or plan one call \
-             for those that share it"
+             broadcast, and only both together; give each index memory of its own, or plan one \
+             call for those that share it"
     )]
     StrideZero {
         /// The tensor.

@@ -11,8 +11,8 @@ const JOB_LIMIT: u32 = i32::MAX as u32;
 /// L2 cache that the K and V of one section of heads may fill.
 const SECTION_BYTES: u128 = 34 << 20;
 
-/// Blocks of a grid at most. No GPU has as many multiprocessors, and finding an order takes time and
-/// memory in proportion.
+/// Blocks of a grid at most. No GPU has as many multiprocessors, and finding an order takes time
+/// and memory in proportion.
 const CTA_LIMIT: u32 = 1024;
 
 /// Jobs of a section beyond which larger ones are not tried: they share the work no better.

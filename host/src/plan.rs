@@ -244,8 +244,8 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
     }
 }
 
-/// The same call with one KV head, if all heads of k and v lie at the same place: TMA takes no stride
-/// of 0, and the kernel finds that head by the size of the groups alone.
+/// The same call with one KV head, if all heads of k and v lie at the same place: TMA takes no
+/// stride of 0, and the kernel finds that head by the size of the groups alone.
 fn with_shared_heads(request: &Forward) -> Forward {
     let mut shared = *request;
     if request.k.strides[1] == 0 && request.v.strides[1] == 0 {

@@ -52,7 +52,7 @@ impl JobOrder {
             keyless_q_tiles: 0,
             batch_head_count,
             section_heads: batch_head_count,
-            // A cursor leaves a section after its last round, so that one without jobs needs one too.
+            // A cursor leaves a section after its last round: one without jobs needs one too.
             section_rounds: if rounds == 0 { 1 } else { rounds },
             longest_first: 0,
             run,
