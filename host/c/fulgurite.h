@@ -90,7 +90,7 @@ typedef struct fulgurite_request {
     uint64_t heads_kv;
     /* Rows of q and out; 0 is a call without work. */
     uint64_t q_len;
-    /* Rows of k and v, at least 1. */
+    /* Rows of k and v; without any, every row of out is 0 and its LSE -inf. */
     uint64_t kv_len;
     /* Columns of a head: a multiple of 8, at most 256. */
     uint64_t head_dim;
@@ -125,8 +125,8 @@ fulgurite_status fulgurite_plan_is_noop(const fulgurite_plan *plan, int32_t *is_
  * q, k, v, out: device addresses of the tensors' first elements, multiples of 16 bytes. lse: a
  * device address of float[batch][heads][q_len] if the request asked for it, else null. All five
  * must stay allocated until the kernel has run; no other work may write q, k, v or touch out and
- * lse meanwhile; out and lse may share no memory with anything else. A plan without work returns
- * at once and looks at none of them.
+ * lse meanwhile; out and lse may share no memory with anything else. Of tensors without elements
+ * the address is not looked at. A plan without work returns at once and looks at none of them.
  */
 fulgurite_status fulgurite_launch(const fulgurite_plan *plan, struct CUstream_st *stream,
                                   const void *q, const void *k, const void *v, void *out,

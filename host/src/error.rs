@@ -33,8 +33,8 @@ pub enum Error {
     },
     /// A size that must not be zero is zero.
     #[error(
-        "{tensor} has {axis} 0: it must be at least 1 (only batch 0 and 0 query rows are \
-             calls without work); skip the call"
+        "{tensor} has {axis} 0: it must be at least 1 (batch, query rows and keys may be 0); skip \
+             the call"
     )]
     Empty {
         /// The empty tensor.
@@ -87,8 +87,8 @@ pub enum Error {
     /// A kernel was chosen by hand that cannot compute the request.
     #[error(
         "the kernel {entry} does not compute {} with a {mask:?} mask at head_dim {head_dim}: \
-         choose a row of VARIANTS with the same element type and mask and at least this head_dim, \
-         or let the plan choose",
+         choose a row of VARIANTS with the same element type and mask and at least this head_dim \
+         (without keys: a causal one that stores keyless query tiles), or let the plan choose",
         dtype.name()
     )]
     WrongVariant {

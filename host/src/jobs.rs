@@ -50,6 +50,7 @@ pub(crate) fn job_order(
     }
     let order = match mask {
         Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
+        Mask::Causal if q_tile_count == 0 => JobOrder::even(0, batch_head_count, cta_count),
         Mask::Causal => {
             let jobs =
                 Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count };
@@ -65,11 +66,13 @@ pub(crate) fn job_order(
 
 /// Query tiles of a head in front of the first one with a row that sees a key.
 pub(crate) fn keyless_q_tiles(request: &Forward, tile: &Tile) -> u32 {
-    let keyless_rows = match request.mask {
+    let (q_len, kv_len) = (request.q.rows() as u32, request.k.rows() as u32);
+    match request.mask {
+        // Not even the last row, so that the last tile may be a partial one.
+        Mask::Causal if kv_len == 0 => q_len.div_ceil(tile.q_rows()),
+        Mask::Causal => q_len.saturating_sub(kv_len) / tile.q_rows(),
         Mask::Full => 0,
-        Mask::Causal => request.q.rows().saturating_sub(request.k.rows()),
-    };
-    keyless_rows as u32 / tile.q_rows()
+    }
 }
 
 /// The jobs of a causal call.

@@ -36,12 +36,12 @@
 //!
 //! * **Types**: q, k, v and out are bf16 or f16; products accumulate in f32, softmax is f32,
 //!   probabilities are rounded to the type of v for the second product; lse is f32.
-//! * **Sizes**: any number of queries, keys (at least one), batch entries and heads; head_dim any
-//!   multiple of 8 up to 256. Batch 0 and no queries are calls without work: nothing is launched
-//!   or written.
+//! * **Sizes**: any number of queries, keys, batch entries and heads; head_dim any multiple of 8 up
+//!   to 256. Batch 0 and no queries are calls without work: nothing is launched or written.
 //! * **Causal** masks are aligned bottom right: the last query sees every key, row `row` sees
 //!   `col <= row + kv_len - q_len`.
-//! * **A row that sees no key** (causal, more queries than keys) gives output 0 and lse −∞.
+//! * **A row that sees no key** (causal, more queries than keys; any mask, no keys) gives output 0
+//!   and lse −∞. Empty tensors need no memory: their addresses are not looked at.
 //! * **Inputs that are not finite**: a NaN or infinity in a row of q stays in that row of the
 //!   output; in a row of k it reaches the query rows that see this key; in v it can reach every
 //!   query row that works on the tile of keys it lies in, because the probability 0 times

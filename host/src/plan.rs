@@ -11,7 +11,7 @@ use crate::check::{
 };
 use crate::jobs::job_order;
 use crate::module::index;
-use crate::{DeviceFacts, Dtype, Error, Forward, Pointers, TensorMapSpec};
+use crate::{DeviceFacts, Dtype, Error, Forward, Mask, Pointers, TensorMapSpec};
 
 /// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
 const TENSOR_ALIGNMENT_BYTES: u64 = 16;
@@ -51,7 +51,7 @@ impl Plan {
     /// Every [`Error`] about types, shapes, strides, sizes and scale, and
     /// [`Error::Architecture`] or [`Error::SharedMemory`] if the device cannot run the kernel.
     pub fn new(request: &Forward, device: &DeviceFacts) -> Result<Plan, Error> {
-        Plan::checked(request, device, || select(request))
+        Plan::checked(request, device, select)
     }
 
     /// As [`Plan::new`] with a kernel of the caller's choice, to measure or test it.
@@ -63,27 +63,27 @@ impl Plan {
         device: &DeviceFacts,
         variant: &Variant,
     ) -> Result<Plan, Error> {
-        Plan::checked(request, device, || {
-            if accepts(variant, request) { index(variant) } else { Err(wrong(variant, request)) }
+        Plan::checked(request, device, |reduced| {
+            if accepts(variant, reduced) { index(variant) } else { Err(wrong(variant, request)) }
         })
     }
 
     fn checked(
         request: &Forward,
         device: &DeviceFacts,
-        select: impl FnOnce() -> Result<usize, Error>,
+        select: impl FnOnce(&Forward) -> Result<usize, Error>,
     ) -> Result<Plan, Error> {
         check_dtypes(request)?;
         check_shapes(request)?;
         check_sizes(request)?;
         let given = request;
-        let request = &with_shared_heads(given);
+        let request = &reduced(given);
         for (tensor, layout) in tensors(request) {
             layout.check(tensor)?;
         }
         request.out.check_no_overlap()?;
         let scale_log2 = scale_log2(request)?;
-        let variant_index = select()?;
+        let variant_index = select(request)?;
         let variant = &VARIANTS[variant_index];
         check_device(variant, device)?;
 
@@ -148,6 +148,15 @@ impl Plan {
         &self.maps
     }
 
+    /// The addresses that the maps of q, k and v are encoded for, with tensors at `pointers`: the
+    /// output's for an empty tensor, whose own may be null.
+    pub fn map_addresses(&self, pointers: &Pointers) -> [u64; 3] {
+        let Pointers { q, k, v, out, .. } = *pointers;
+        let address = |(address, span)| if span == 0 { out } else { address };
+        let [q_span, k_span, v_span, _] = self.spans;
+        [(q, q_span), (k, k_span), (v, v_span)].map(address)
+    }
+
     /// Elements that the buffers of q, k, v and out must have at least, from the tensor's first
     /// element on.
     pub fn buffer_elements(&self) -> [usize; 4] {
@@ -160,14 +169,15 @@ impl Plan {
     }
 
     /// The kernel's parameter for tensors at `pointers`, with the maps of q, k and v encoded for
-    /// these addresses (by [`TensorMapSpec::encode`] or by an emulator).
+    /// [`map_addresses`](Self::map_addresses) (by [`TensorMapSpec::encode`] or by an emulator).
     pub fn params(&self, pointers: &Pointers, maps: [TensorMap; 3]) -> FwdParams {
         let [q, k, v] = maps;
         let lse = pointers.lse.unwrap_or(0);
         FwdParams { q, k, v, scalars: FwdScalars { out: pointers.out, lse, ..self.scalars } }
     }
 
-    /// Checks the addresses of a launch: none null, all aligned, `lse` given exactly if planned.
+    /// Checks the addresses of a launch: none null, all aligned, but those of empty tensors, which
+    /// are not looked at; `lse` given exactly if planned.
     ///
     /// # Errors
     /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::LseMissing`],
@@ -175,8 +185,11 @@ impl Plan {
     pub fn check_pointers(&self, pointers: &Pointers) -> Result<(), Error> {
         self.check_lse(pointers.lse.is_some())?;
         let Pointers { q, k, v, out, lse } = *pointers;
-        for (tensor, address) in [("q", q), ("k", k), ("v", v), ("out", out)] {
-            check_address(tensor, address, TENSOR_ALIGNMENT_BYTES)?;
+        let addresses = [("q", q), ("k", k), ("v", v), ("out", out)];
+        for ((tensor, address), span) in addresses.into_iter().zip(self.spans) {
+            if span > 0 {
+                check_address(tensor, address, TENSOR_ALIGNMENT_BYTES)?;
+            }
         }
         lse.map_or(Ok(()), |address| check_address("lse", address, size_of::<f32>() as u64))
     }
@@ -244,15 +257,21 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
     }
 }
 
-/// The same call with one KV head, if all heads of k and v lie at the same place: TMA takes no
-/// stride of 0, and the kernel finds that head by the size of the groups alone.
-fn with_shared_heads(request: &Forward) -> Forward {
-    let mut shared = *request;
+/// The same call in the words of the kernels.
+///
+/// If all heads of k and v lie at the same place, they are one: TMA takes no stride of 0, and the
+/// kernel finds that head by the size of the groups alone. Without keys no row sees one under any
+/// mask, and the causal kernels store such rows.
+fn reduced(request: &Forward) -> Forward {
+    let mut reduced = *request;
     if request.k.strides[1] == 0 && request.v.strides[1] == 0 {
-        shared.k.shape[1] = 1;
-        shared.v.shape[1] = 1;
+        reduced.k.shape[1] = 1;
+        reduced.v.shape[1] = 1;
     }
-    shared
+    if request.k.rows() == 0 {
+        reduced.mask = Mask::Causal;
+    }
+    reduced
 }
 
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {

@@ -36,7 +36,8 @@ impl TensorMapSpec {
     }
 
     fn with_rows(layout: &Layout, box_rows: u32) -> Self {
-        let [batch, heads, rows, head_dim] = layout.shape.map(|size| size as u64);
+        // The driver takes no size of 0. Nobody loads from the map of an empty tensor.
+        let [batch, heads, rows, head_dim] = layout.shape.map(|size| size.max(1) as u64);
         let element_bytes = u64::from(layout.dtype.bytes());
         // What overflows is no layout of a plan, and too large for every encoder.
         let [batch_stride, head_stride, row_stride, _] =

@@ -96,6 +96,38 @@ fn query_tiles_without_keys_are_no_jobs() {
     }
 }
 
+/// Zeros and -inf, under any mask, by a kernel that stores query tiles without keys.
+#[test]
+fn without_keys_all_query_tiles_are_keyless() {
+    for (head_dim, q_len) in [8, 64, 96, 128, 200, 256]
+        .into_iter()
+        .flat_map(|d| [1, 63, 64, 192, 700].map(|q_len| (d, q_len)))
+    {
+        let q = Layout::bshd(Dtype::F16, 3, q_len, 4, head_dim);
+        // As an empty tensor of another framework may come: its strides say nothing.
+        let kv = Layout::strided(Dtype::F16, [3, 2, 0, head_dim], [0, 1, usize::MAX, 7]);
+        for mask in [Mask::Full, Mask::Causal] {
+            let request = Forward { lse: true, ..request(q, kv, mask) };
+            let plan = plan(&request);
+            assert!(plan.variant().stores_keyless() && !plan.is_noop());
+            assert_eq!(plan.request(), &request);
+            assert_eq!(plan.buffer_elements()[1..3], [0, 0]);
+            // Addresses of empty tensors are not looked at, and their maps point to the output.
+            let pointers = Pointers { q: 16, k: 0, v: 7, out: 32, lse: Some(4) };
+            plan.check_pointers(&pointers).unwrap();
+            assert_eq!(plan.map_addresses(&pointers), [16, 32, 32]);
+            let order = plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order;
+            assert_eq!(order.q_tile_count, 0);
+            let tiles = (q_len as u32).div_ceil(plan.tile().q_rows());
+            assert_eq!((order.keyless_q_tiles, order.section_rounds), (tiles, 1));
+        }
+        let causal = request(q, kv, Mask::Causal);
+        for variant in VARIANTS.iter().filter(|variant| !variant.stores_keyless()) {
+            assert!(Plan::with_variant(&causal, &DeviceFacts::h200(), variant).is_err());
+        }
+    }
+}
+
 fn layout_like(layout: Layout, rows: usize) -> Layout {
     Layout::bshd(layout.dtype, layout.batch(), rows, layout.heads(), layout.head_dim())
 }

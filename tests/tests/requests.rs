@@ -1,7 +1,9 @@
-//! Requests whose tensors share memory, run on the emulator: the same bits as without.
+//! Requests of odd shapes on the emulator: tensors that share memory give the bits of copies, and
+//! calls without keys zeros and -inf.
 
+use fulgurite::emulator::Options;
 use fulgurite::{Dtype, Emulator, Forward, Layout, Mask};
-use half::bf16;
+use half::{bf16, f16};
 use tests::values::normal_bits;
 
 /// Batch, query rows, keys, query heads, columns.
@@ -75,6 +77,45 @@ fn broadcast_tensors_give_the_bits_of_their_copies() {
             );
             assert_eq!(shared, copied, "{mask:?}, {kv_heads} KV heads, stride 0 along {axes:?}");
             assert!(!shared.1.contains(&f32::NAN.to_bits()));
+        }
+    }
+}
+
+#[test]
+fn without_keys_there_are_zeros() {
+    for (head_dim, q_len, seed) in [(64, 1, 0), (64, 450, 1), (96, 63, 2), (128, 64, 0)]
+        .into_iter()
+        .chain([(120, 129, 1), (192, 65, 2), (256, 191, 1), (248, 500, 2)])
+    {
+        let emulator = Emulator::new().with_options(Options { seed, ..Options::default() });
+        let q = Layout::bshd(Dtype::F16, 2, q_len, 3, head_dim);
+        // Rows of the output are further apart than they are long.
+        let wide = head_dim + 16;
+        let strides = [q_len * 3 * wide, wide, 3 * wide, 1];
+        let out_layout = Layout::strided(Dtype::F16, q.shape, strides);
+        let none = Layout::bshd(Dtype::F16, 2, 0, 1, head_dim);
+        for (mask, lse) in
+            [Mask::Full, Mask::Causal].map(|mask| [(mask, true), (mask, false)]).concat()
+        {
+            let (k, v) = (none, none);
+            let request = Forward { q, k, v, out: out_layout, mask, scale: None, lse };
+            let plan = emulator.plan(&request).expect("a valid request");
+            // Not even a NaN in q is seen. Behind the tensors nothing may be written.
+            let queries = vec![f16::NAN; plan.buffer_elements()[0]];
+            let mut out = vec![f16::ONE; plan.buffer_elements()[3] + 64 * 3 * wide];
+            let mut sums = vec![1.0; plan.lse_elements() + 64];
+            let place = lse.then_some(&mut sums[..]);
+            emulator
+                .launch(&plan, &queries, &[], &[], &mut out, place)
+                .unwrap_or_else(|error| panic!("{head_dim}, {q_len}: {error}"));
+            for (index, x) in out.iter().enumerate() {
+                let inside = index < 2 * 3 * q_len * wide && index % wide < head_dim;
+                let want = if inside { f16::ZERO } else { f16::ONE };
+                assert_eq!(*x, want, "{head_dim}, {q_len}: {index}");
+            }
+            let (sums, rest) = sums.split_at(plan.lse_elements());
+            let want = if lse { f32::NEG_INFINITY } else { 1.0 };
+            assert!(sums.iter().all(|sum| *sum == want) && rest.iter().all(|x| *x == 1.0));
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct FwdScalars {
     pub lse: u64,
     /// Query rows.
     pub q_len: u32,
-    /// Key rows, at least 1.
+    /// Key rows; 0: no query tile has keys, so that there are no jobs.
     pub kv_len: u32,
     /// Columns of the tensors; the rest of the tile's head dim is padding.
     pub head_dim: u32,
