@@ -60,7 +60,8 @@ enum {
 /*
  * Strides of one tensor in elements: multiples of 8, not 0, below 2^40 bytes. head_dim is
  * contiguous. Strides of axes of size 1 are not looked at. Elements of out may not overlap. The
- * head strides of k and v may both be 0: all query heads then read the same one.
+ * batch strides of k and v may be 0, and so may both head strides: all entries, or all query
+ * heads, then read the same one.
  */
 typedef struct fulgurite_strides {
     uint64_t batch;

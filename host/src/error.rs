@@ -125,12 +125,12 @@ pub enum Error {
         /// Its stride in elements.
         got: usize,
     },
-    /// A stride of zero along an axis that has more than one index, other than the heads of k and
-    /// v together.
+    /// A stride of zero along an axis that has more than one index, other than the batch of k or v
+    /// and the heads of k and v together.
     #[error(
-        "the {axis} stride of {tensor} is 0 along {size} indices: only the heads of k and v may be \
-             broadcast, and only both together; give each index memory of its own, or plan one \
-             call for those that share it"
+        "the {axis} stride of {tensor} is 0 along {size} indices: only batch entries of k and v \
+             may be broadcast, and their heads if it is those of both; give each index memory of \
+             its own"
     )]
     StrideZero {
         /// The tensor.

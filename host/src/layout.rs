@@ -19,7 +19,8 @@ const STRIDE_LIMIT_BYTES: u128 = 1 << 40;
 ///
 /// A kernel takes a layout whose head_dim stride is 1 and whose other strides are multiples of 8
 /// elements, not 0 and below 2⁴⁰ bytes. The stride of an axis of size 1 is never looked at. The
-/// heads of k and v together may have stride 0: all query heads then read the same one.
+/// batch of k and of v may have stride 0, so that all entries of q read the same keys or values,
+/// and so may the heads of k and v together.
 ///
 /// ```
 /// use fulgurite::{Dtype, Layout};

@@ -11,7 +11,7 @@ use crate::check::{
 };
 use crate::jobs::job_order;
 use crate::module::index;
-use crate::{DeviceFacts, Dtype, Error, Forward, Mask, Pointers, TensorMapSpec};
+use crate::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, Pointers, TensorMapSpec};
 
 /// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
 const TENSOR_ALIGNMENT_BYTES: u64 = 16;
@@ -259,14 +259,21 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
 
 /// The same call in the words of the kernels.
 ///
-/// If all heads of k and v lie at the same place, they are one: TMA takes no stride of 0, and the
-/// kernel finds that head by the size of the groups alone. Without keys no row sees one under any
-/// mask, and the causal kernels store such rows.
+/// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
+/// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
+/// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
+/// under any mask, and the causal kernels store such rows.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = *request;
-    if request.k.strides[1] == 0 && request.v.strides[1] == 0 {
-        reduced.k.shape[1] = 1;
-        reduced.v.shape[1] = 1;
+    let Forward { k, v, .. } = &mut reduced;
+    if k.strides[1] == 0 && v.strides[1] == 0 {
+        k.shape[1] = k.shape[1].min(1);
+        v.shape[1] = v.shape[1].min(1);
+    }
+    for layout in [k, v] {
+        if layout.strides[0] == 0 {
+            layout.shape[0] = layout.shape[0].min(1);
+        }
     }
     if request.k.rows() == 0 {
         reduced.mask = Mask::Causal;
@@ -275,7 +282,9 @@ fn reduced(request: &Forward) -> Forward {
 }
 
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
-    let Forward { q, k, out, .. } = request;
+    let Forward { q, k, v, out, .. } = request;
+    // One entry for several of q is the one for all.
+    let batch_mask = |kv: &Layout| if kv.batch() < q.batch() { 0 } else { u32::MAX };
     let [out_batch_stride, out_head_stride, out_row_stride, _] =
         out.effective_strides().map(|stride| stride as u64);
     FwdScalars {
@@ -291,5 +300,6 @@ fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
         group_size: Divisor::new((q.heads() / k.heads()) as u32),
         scale_log2,
         order,
+        kv_batch_masks: [batch_mask(k), batch_mask(v)],
     }
 }

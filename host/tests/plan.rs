@@ -239,6 +239,37 @@ fn heads_that_k_and_v_share_are_one() {
 }
 
 #[test]
+fn batch_entries_that_share_k_or_v_are_one() {
+    let q = Layout::bshd(Dtype::F16, 3, 100, 12, 64);
+    let own = Layout::bshd(Dtype::F16, 3, 300, 4, 64);
+    let mut shared = own;
+    shared.strides[0] = 0;
+    for (k, v, masks) in [
+        (own, own, [u32::MAX; 2]),
+        (shared, own, [0, u32::MAX]),
+        (own, shared, [u32::MAX, 0]),
+        (shared, shared, [0, 0]),
+    ] {
+        let plan = plan(&Forward { k, v, ..request(q, own, Mask::Causal) });
+        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
+        let scalars = plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars;
+        assert_eq!(scalars.kv_batch_masks, masks);
+        assert_eq!(
+            plan.tensor_maps()[1..].iter().map(|map| map.dims[3]).collect::<Vec<_>>(),
+            masks.map(|mask| if mask == 0 { 1 } else { 3 })
+        );
+        assert_eq!(plan.buffer_elements()[1..3], [k, v].map(|kv| kv.span_elements().unwrap()));
+    }
+    // No entry is none, also if it is shared.
+    let (mut none_of_q, mut none_of_kv) = (q, shared);
+    none_of_q.shape[0] = 0;
+    none_of_kv.shape[0] = 0;
+    let none = plan(&request(none_of_q, none_of_kv, Mask::Full));
+    assert!(none.is_noop());
+    assert_eq!(none.buffer_elements(), [0; 4]);
+}
+
+#[test]
 fn strides_of_single_indices_do_not_matter() {
     for odd in [0, 1, 3, usize::MAX] {
         let layout = Layout::strided(Dtype::Bf16, [1, 1, 1, 40], [odd, odd, odd, 1]);

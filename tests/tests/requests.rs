@@ -58,7 +58,13 @@ impl Expanded {
 fn broadcast_tensors_give_the_bits_of_their_copies() {
     let [batch, q_len, kv_len, heads, head_dim] = SIZES;
     let out = Layout::bshd(Dtype::Bf16, batch, q_len, heads, head_dim);
-    let axes: [[&[usize]; 3]; 1] = [[&[], &[1], &[1]]];
+    let axes: [[&[usize]; 3]; 5] = [
+        [&[], &[1], &[1]],
+        [&[], &[0], &[0]],
+        [&[], &[0], &[]],
+        [&[], &[], &[0]],
+        [&[], &[0, 1], &[0, 1]],
+    ];
     for (mask, axes) in [Mask::Full, Mask::Causal].into_iter().flat_map(|m| axes.map(|a| (m, a))) {
         for kv_heads in [2, 4] {
             let kv_shape = [batch, kv_heads, kv_len, head_dim];

@@ -98,6 +98,8 @@ fn check_scalars(plan: &Plan, request: &Forward) {
     let batch = scalars.head_count.divide(last);
     let head = last - batch * scalars.head_count.value;
     assert_eq!((batch as usize, head as usize), (q.batch() - 1, q.heads() - 1));
+    let masks = [k, v].map(|kv| if kv.batch() > 1 && kv.strides[0] == 0 { 0 } else { u32::MAX });
+    assert_eq!(scalars.kv_batch_masks, masks);
     let shared = k.strides[1] == 0 && v.strides[1] == 0;
     let kv_heads = if shared { 1 } else { k.heads() };
     assert_eq!(scalars.group_size.divide(head) as usize, kv_heads - 1);

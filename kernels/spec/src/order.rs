@@ -16,8 +16,8 @@ use crate::divisor::Divisor;
 pub struct JobOrder {
     /// Query tiles of one head that have keys.
     pub q_tile_count: u32,
-    /// Query tiles of one head in front of these, whose rows see no key; they are no jobs. Where all
-    /// are, the last may be a partial one.
+    /// Query tiles of one head in front of these, whose rows see no key; they are no jobs. Where
+    /// all are, the last may be a partial one.
     pub keyless_q_tiles: u32,
     /// Heads of all batch entries together.
     pub batch_head_count: u32,

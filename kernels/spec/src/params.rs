@@ -54,6 +54,9 @@ pub struct FwdScalars {
     pub scale_log2: f32,
     /// The order of the jobs.
     pub order: JobOrder,
+    /// For K and V: ANDed with the batch entry's index to find its coordinate. All bits, or none if
+    /// all batch entries share one.
+    pub kv_batch_masks: [u32; 2],
 }
 
 const _: () = {
@@ -65,6 +68,7 @@ const _: () = {
     assert!(offset_of!(FwdScalars, lse) == 32);
     assert!(offset_of!(FwdScalars, q_len) == 40);
     assert!(offset_of!(FwdScalars, order) == 80);
-    assert!(size_of::<FwdScalars>() == 128);
-    assert!(size_of::<FwdParams>() == 512);
+    assert!(offset_of!(FwdScalars, kv_batch_masks) == 128);
+    assert!(size_of::<FwdScalars>() == 136);
+    assert!(size_of::<FwdParams>() == 528);
 };
