@@ -73,7 +73,9 @@ enum {
 
 /*
  * Strides of one tensor in elements: multiples of 8, not 0, below 2^40 bytes. head_dim is
- * contiguous. Strides of axes of size 1 are not looked at. Elements of out may not overlap.
+ * contiguous. Strides of axes of size 1 are not looked at. Elements of out may not overlap. The
+ * batch strides of k and v may be 0, and so may both head strides: all entries, or all query
+ * heads, then read the same one.
  */
 typedef struct fulgurite_strides {
     uint64_t batch;
@@ -103,7 +105,7 @@ typedef struct fulgurite_request {
     uint64_t heads_kv;
     /* Rows of q and out; 0 is a call without work. */
     uint64_t q_len;
-    /* Rows of k and v, at least 1. */
+    /* Rows of k and v; without any, every row of out is 0 and its LSE -inf. */
     uint64_t kv_len;
     /* Columns of a head: a multiple of 8, at most 256. */
     uint64_t head_dim;
@@ -138,8 +140,8 @@ fulgurite_status fulgurite_plan_is_noop(const fulgurite_plan *plan, int32_t *is_
  * q, k, v, out: device addresses of the tensors' first elements, multiples of 16 bytes. lse: a
  * device address of float[batch][heads][q_len] if the request asked for it, else null. All five
  * must stay allocated until the kernel has run; no other work may write q, k, v or touch out and
- * lse meanwhile; out and lse may share no memory with anything else. A plan without work returns
- * at once and looks at none of them.
+ * lse meanwhile; out and lse may share no memory with anything else. Of tensors without elements
+ * the address is not looked at. A plan without work returns at once and looks at none of them.
  */
 fulgurite_status fulgurite_launch(const fulgurite_plan *plan, struct CUstream_st *stream,
                                   const void *q, const void *k, const void *v, void *out,

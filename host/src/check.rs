@@ -56,9 +56,7 @@ pub(crate) fn check_shapes(request: &Forward) -> Result<(), Error> {
 /// No size is zero that must not be, too large, or unknown to the kernels.
 pub(crate) fn check_sizes(request: &Forward) -> Result<(), Error> {
     let Forward { q, k, .. } = request;
-    let may_not_be_empty =
-        [("q", "heads", q.heads()), ("k", "heads", k.heads()), ("k", "rows", k.rows())];
-    for (tensor, axis, size) in may_not_be_empty {
+    for (tensor, axis, size) in [("q", "heads", q.heads()), ("k", "heads", k.heads())] {
         if size == 0 {
             return Err(Error::Empty { tensor, axis });
         }
@@ -112,11 +110,12 @@ pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
     Ok(best.map_or(first, |(index, _)| index))
 }
 
-/// Whether a variant can compute the request.
+/// Whether a variant can compute the request. One without keys is all keyless query tiles.
 pub(crate) fn accepts(variant: &Variant, request: &Forward) -> bool {
-    let Forward { q, mask, .. } = request;
+    let Forward { q, k, mask, .. } = request;
     u32::try_from(q.head_dim())
         .is_ok_and(|head_dim| variant.accepts(q.dtype, mask.kind(), head_dim))
+        && (k.rows() > 0 || variant.stores_keyless())
 }
 
 /// Checks that a device can run at least one variant; if none, says why not the last one.

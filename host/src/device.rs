@@ -31,7 +31,7 @@ pub struct DeviceFacts {
     pub name: String,
     /// Compute capability: major, minor.
     pub compute_capability: (u32, u32),
-    /// Streaming multiprocessors.
+    /// Streaming multiprocessors; a grid has at most one block for each, and at most 1024.
     pub sm_count: u32,
     /// Shared memory that one block may ask for, in bytes.
     pub smem_optin_bytes: u32,

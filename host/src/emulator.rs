@@ -149,7 +149,8 @@ impl Emulator {
         }
         plan.check_pointers(pointers)?;
         let [q, k, v] = plan.tensor_maps();
-        let maps = [q.emulated(pointers.q), k.emulated(pointers.k), v.emulated(pointers.v)];
+        let [q_at, k_at, v_at] = plan.map_addresses(pointers);
+        let maps = [q.emulated(q_at), k.emulated(k_at), v.emulated(v_at)];
         let params = Aligned(plan.params(pointers, maps));
         let entry = entry::find(plan.variant().entry)
             .ok_or(Error::NoVariant { dtype: plan.variant().dtype, mask: plan.request().mask })?;

@@ -37,8 +37,8 @@ pub enum Error {
     },
     /// A size that must not be zero is zero.
     #[error(
-        "{tensor} has {axis} 0: it must be at least 1 (only batch 0 and 0 query rows are \
-             calls without work); skip the call"
+        "{tensor} has {axis} 0: it must be at least 1 (batch, query rows and keys may be 0); skip \
+             the call"
     )]
     Empty {
         /// The empty tensor.
@@ -91,8 +91,8 @@ pub enum Error {
     /// A kernel was chosen by hand that cannot compute the request.
     #[error(
         "the kernel {entry} does not compute {} with a {mask:?} mask at head_dim {head_dim}: \
-         choose a row of VARIANTS with the same element type and mask and at least this head_dim, \
-         or let the plan choose",
+         choose a row of VARIANTS with the same element type and mask and at least this head_dim \
+         (without keys: a causal one that stores keyless query tiles), or let the plan choose",
         dtype.name()
     )]
     WrongVariant {
@@ -129,10 +129,12 @@ pub enum Error {
         /// Its stride in elements.
         got: usize,
     },
-    /// A stride of zero along an axis that has more than one index.
+    /// A stride of zero along an axis that has more than one index, other than the batch of k or v
+    /// and the heads of k and v together.
     #[error(
-        "the {axis} stride of {tensor} is 0 along {size} indices: broadcast axes are not \
-             supported (grouped heads need none: give k and v fewer heads); copy the tensor"
+        "the {axis} stride of {tensor} is 0 along {size} indices: only batch entries of k and v \
+             may be broadcast, and their heads if it is those of both; give each index memory of \
+             its own"
     )]
     StrideZero {
         /// The tensor.

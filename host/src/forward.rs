@@ -35,7 +35,8 @@ impl Mask {
 pub struct Forward {
     /// Queries: (batch, heads, q_len, head_dim).
     pub q: Layout,
-    /// Keys: (batch, kv_heads, kv_len, head_dim).
+    /// Keys: (batch, kv_heads, kv_len, head_dim). The batch stride may be 0, and so may the
+    /// head strides of both k and v: all entries, or all query heads, then read the same one.
     pub k: Layout,
     /// Values: same shape as the keys.
     pub v: Layout,

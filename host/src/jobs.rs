@@ -11,6 +11,10 @@ const JOB_LIMIT: u32 = i32::MAX as u32;
 /// L2 cache that the K and V of one section of heads may fill.
 const SECTION_BYTES: u128 = 34 << 20;
 
+/// Blocks of a grid at most. No GPU has as many multiprocessors, and finding an order takes time
+/// and memory in proportion.
+const CTA_LIMIT: u32 = 1024;
+
 /// Jobs of a section beyond which larger ones are not tried: they share the work no better.
 const SECTION_JOBS: u32 = 1200;
 
@@ -40,12 +44,13 @@ pub(crate) fn job_order(
     let q_tile_count = q_tile_count as u32 - keyless_q_tiles;
     let batch_head_count = batch_head_count as u32;
     // Blocks without a job have query tiles without keys to store.
-    let cta_count = (got as u32).min(device.sm_count.max(1));
+    let cta_count = (got as u32).min(device.sm_count.clamp(1, CTA_LIMIT));
     if cta_count == 0 {
         return Ok((0, JobOrder::even(0, 0, 1)));
     }
     let order = match mask {
         Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
+        Mask::Causal if q_tile_count == 0 => JobOrder::even(0, batch_head_count, cta_count),
         Mask::Causal => {
             let jobs =
                 Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count };
@@ -61,11 +66,13 @@ pub(crate) fn job_order(
 
 /// Query tiles of a head in front of the first one with a row that sees a key.
 pub(crate) fn keyless_q_tiles(request: &Forward, tile: &Tile) -> u32 {
-    let keyless_rows = match request.mask {
+    let (q_len, kv_len) = (request.q.rows() as u32, request.k.rows() as u32);
+    match request.mask {
+        // Not even the last row, so that the last tile may be a partial one.
+        Mask::Causal if kv_len == 0 => q_len.div_ceil(tile.q_rows()),
+        Mask::Causal => q_len.saturating_sub(kv_len) / tile.q_rows(),
         Mask::Full => 0,
-        Mask::Causal => request.q.rows().saturating_sub(request.k.rows()),
-    };
-    keyless_rows as u32 / tile.q_rows()
+    }
 }
 
 /// The jobs of a causal call.
@@ -152,7 +159,7 @@ impl Jobs<'_> {
         };
         let loads = (0..section.len()).map(load);
         let total: u64 = loads.clone().sum();
-        total as f64 / (section.len() as u64 * loads.max().unwrap_or(1)) as f64
+        total as f64 / (section.len() as f64 * loads.max().unwrap_or(1) as f64)
     }
 
     /// What each block gets of a section whose first round goes upwards.

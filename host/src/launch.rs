@@ -36,9 +36,9 @@ impl Element for half::f16 {
 pub struct Pointers {
     /// Queries; a multiple of 16.
     pub q: u64,
-    /// Keys; a multiple of 16.
+    /// Keys; a multiple of 16, or anything if there are none.
     pub k: u64,
-    /// Values; a multiple of 16.
+    /// Values; a multiple of 16, or anything if there are none.
     pub v: u64,
     /// Output; a multiple of 16.
     pub out: u64,
@@ -52,14 +52,14 @@ pub struct Pointers {
 /// encodes three tensor maps and enqueues one kernel.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    plan: Plan,
+    plan: Arc<Plan>,
     context: Arc<CudaContext>,
     /// None for a plan without work.
     kernel: Option<Kernel>,
 }
 
 impl Prepared {
-    pub(crate) fn new(plan: Plan, context: Arc<CudaContext>, kernel: Option<Kernel>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, context: Arc<CudaContext>, kernel: Option<Kernel>) -> Self {
         Prepared { plan, context, kernel }
     }
 
@@ -200,11 +200,8 @@ impl Prepared {
         // The driver encodes a tensor map only where a context is current.
         let _current = CurrentContext::enter(&self.context)?;
         let [q, k, v] = self.plan.tensor_maps();
-        let maps = [
-            q.encode_loaded(pointers.q)?,
-            k.encode_loaded(pointers.k)?,
-            v.encode_loaded(pointers.v)?,
-        ];
+        let [q_at, k_at, v_at] = self.plan.map_addresses(pointers);
+        let maps = [q.encode_loaded(q_at)?, k.encode_loaded(k_at)?, v.encode_loaded(v_at)?];
         let params = self.plan.params(pointers, maps);
         // SAFETY: the kernel was loaded in the context that is current; the rest is this
         // function's own contract.

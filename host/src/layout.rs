@@ -18,7 +18,9 @@ const STRIDE_LIMIT_BYTES: u128 = 1 << 40;
 /// elements after the first.
 ///
 /// A kernel takes a layout whose head_dim stride is 1 and whose other strides are multiples of 8
-/// elements, not 0 and below 2⁴⁰ bytes. The stride of an axis of size 1 is never looked at.
+/// elements, not 0 and below 2⁴⁰ bytes. The stride of an axis of size 1 is never looked at. The
+/// batch of k and of v may have stride 0, so that all entries of q read the same keys or values,
+/// and so may the heads of k and v together.
 ///
 /// ```
 /// use fulgurite::{Dtype, Layout};
@@ -101,7 +103,7 @@ impl Layout {
     }
 
     /// Whether there are no elements at all; strides do not matter then.
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.shape.contains(&0)
     }
 
@@ -118,11 +120,11 @@ impl Layout {
 
     /// Checks what a kernel asks of any tensor's strides and span.
     pub(crate) fn check(&self, tensor: &'static str) -> Result<(), Error> {
-        if self.strides[3] != 1 {
-            return Err(Error::LastStride { tensor, got: self.strides[3] });
-        }
         if self.is_empty() {
             return Ok(());
+        }
+        if self.strides[3] != 1 {
+            return Err(Error::LastStride { tensor, got: self.strides[3] });
         }
         let element_bytes = self.dtype.bytes() as u128;
         for ((&axis, &size), &stride) in AXES.iter().zip(&self.shape).zip(&self.strides).take(3) {

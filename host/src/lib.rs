@@ -36,12 +36,12 @@
 //!
 //! * **Types**: q, k, v and out are bf16 or f16; products accumulate in f32, softmax is f32,
 //!   probabilities are rounded to the type of v for the second product; lse is f32.
-//! * **Sizes**: any number of queries, keys (at least one), batch entries and heads; head_dim any
-//!   multiple of 8 up to 256. Batch 0 and no queries are calls without work: nothing is launched
-//!   or written.
+//! * **Sizes**: any number of queries, keys, batch entries and heads; head_dim any multiple of 8 up
+//!   to 256. Batch 0 and no queries are calls without work: nothing is launched or written.
 //! * **Causal** masks are aligned bottom right: the last query sees every key, row `row` sees
 //!   `col <= row + kv_len - q_len`.
-//! * **A row that sees no key** (causal, more queries than keys) gives output 0 and lse −∞.
+//! * **A row that sees no key** (causal, more queries than keys; any mask, no keys) gives output 0
+//!   and lse −∞. Empty tensors need no memory: their addresses are not looked at.
 //! * **Inputs that are not finite**: a NaN or infinity in a row of q stays in that row of the
 //!   output; in a row of k it reaches the query rows that see this key; in v it can reach every
 //!   query row that works on the tile of keys it lies in, because the probability 0 times
@@ -54,6 +54,7 @@
 //! rescaling at the end, LSE) with the Hopper pipeline of FlashAttention-3 (Shah et al. 2024,
 //! sections 3.1 and 3.2: warp specialisation, ping-pong scheduling of softmax and products).
 
+mod cache;
 mod check;
 mod codes;
 mod device;
@@ -95,6 +96,7 @@ pub use crate::module::ptx;
 pub use crate::plan::{BufferLengths, Plan};
 pub use crate::tensor_map::TensorMapSpec;
 
+use crate::cache::PlanCache;
 use crate::module::Kernels;
 
 /// Attention on one device. Cheap to clone; may be shared and used by any thread.
@@ -108,6 +110,7 @@ pub struct FlashAttention {
     context: Arc<CudaContext>,
     facts: Arc<DeviceFacts>,
     kernels: &'static Kernels,
+    plans: Arc<PlanCache>,
 }
 
 impl FlashAttention {
@@ -123,7 +126,8 @@ impl FlashAttention {
         check::check_any_variant(&facts)?;
         module::check_built()?;
         let kernels = Kernels::of(context);
-        Ok(FlashAttention { context: context.clone(), facts: Arc::new(facts), kernels })
+        let (context, facts) = (context.clone(), Arc::new(facts));
+        Ok(FlashAttention { context, facts, kernels, plans: Arc::default() })
     }
 
     /// Attention on device number `ordinal`, in its primary context (the one that CUDA's runtime,
@@ -147,11 +151,14 @@ impl FlashAttention {
 
     /// Plans a call and loads its kernel, unless that is loaded already (or there is no work).
     ///
+    /// The plans of the last 64 different requests are kept, for this and all its clones: a request
+    /// that comes again costs a lookup and allocates nothing.
+    ///
     /// # Errors
     /// Those of [`Plan::new`]; [`Error::NotBuilt`] if the kernel is not in this build;
     /// [`Error::Driver`] if the driver does not take it.
     pub fn plan(&self, request: &Forward) -> Result<Prepared, Error> {
-        self.prepare(Plan::new(request, &self.facts)?)
+        self.prepare(self.plans.get(request, || Plan::new(request, &self.facts))?)
     }
 
     /// As [`plan`](Self::plan) with a kernel of the caller's choice, to measure or test it.
@@ -159,10 +166,10 @@ impl FlashAttention {
     /// # Errors
     /// Those of [`plan`](Self::plan) and of [`Plan::with_variant`].
     pub fn plan_with(&self, request: &Forward, variant: &Variant) -> Result<Prepared, Error> {
-        self.prepare(Plan::with_variant(request, &self.facts, variant)?)
+        self.prepare(Arc::new(Plan::with_variant(request, &self.facts, variant)?))
     }
 
-    fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
+    fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, Error> {
         let kernel =
             if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
         Ok(Prepared::new(plan, self.context.clone(), kernel))

@@ -11,7 +11,7 @@ use crate::check::{
 };
 use crate::jobs::job_order;
 use crate::module::index;
-use crate::{DeviceFacts, Dtype, Error, Forward, Pointers, TensorMapSpec};
+use crate::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, Pointers, TensorMapSpec};
 
 /// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
 const TENSOR_ALIGNMENT_BYTES: u64 = 16;
@@ -51,7 +51,7 @@ impl Plan {
     /// Every [`Error`] about types, shapes, strides, sizes and scale, and
     /// [`Error::Architecture`] or [`Error::SharedMemory`] if the device cannot run the kernel.
     pub fn new(request: &Forward, device: &DeviceFacts) -> Result<Plan, Error> {
-        Plan::checked(request, device, || select(request))
+        Plan::checked(request, device, select)
     }
 
     /// As [`Plan::new`] with a kernel of the caller's choice, to measure or test it.
@@ -63,25 +63,27 @@ impl Plan {
         device: &DeviceFacts,
         variant: &Variant,
     ) -> Result<Plan, Error> {
-        Plan::checked(request, device, || {
-            if accepts(variant, request) { index(variant) } else { Err(wrong(variant, request)) }
+        Plan::checked(request, device, |reduced| {
+            if accepts(variant, reduced) { index(variant) } else { Err(wrong(variant, request)) }
         })
     }
 
     fn checked(
         request: &Forward,
         device: &DeviceFacts,
-        select: impl FnOnce() -> Result<usize, Error>,
+        select: impl FnOnce(&Forward) -> Result<usize, Error>,
     ) -> Result<Plan, Error> {
         check_dtypes(request)?;
         check_shapes(request)?;
         check_sizes(request)?;
+        let given = request;
+        let request = &reduced(given);
         for (tensor, layout) in tensors(request) {
             layout.check(tensor)?;
         }
         request.out.check_no_overlap()?;
         let scale_log2 = scale_log2(request)?;
-        let variant_index = select()?;
+        let variant_index = select(request)?;
         let variant = &VARIANTS[variant_index];
         check_device(variant, device)?;
 
@@ -91,7 +93,7 @@ impl Plan {
         let lse_elements = lse_elements(&request.q)?;
         let spans = tensors(request).map(|(_, layout)| layout.span_elements().unwrap_or(0));
         Ok(Plan {
-            request: *request,
+            request: *given,
             variant_index,
             cta_count,
             maps: [
@@ -146,6 +148,15 @@ impl Plan {
         &self.maps
     }
 
+    /// The addresses that the maps of q, k and v are encoded for, with tensors at `pointers`: the
+    /// output's for an empty tensor, whose own may be null.
+    pub fn map_addresses(&self, pointers: &Pointers) -> [u64; 3] {
+        let Pointers { q, k, v, out, .. } = *pointers;
+        let address = |(address, span)| if span == 0 { out } else { address };
+        let [q_span, k_span, v_span, _] = self.spans;
+        [(q, q_span), (k, k_span), (v, v_span)].map(address)
+    }
+
     /// Elements that the buffers of q, k, v and out must have at least, from the tensor's first
     /// element on.
     pub fn buffer_elements(&self) -> [usize; 4] {
@@ -158,14 +169,15 @@ impl Plan {
     }
 
     /// The kernel's parameter for tensors at `pointers`, with the maps of q, k and v encoded for
-    /// these addresses (by [`TensorMapSpec::encode`] or by an emulator).
+    /// [`map_addresses`](Self::map_addresses) (by [`TensorMapSpec::encode`] or by an emulator).
     pub fn params(&self, pointers: &Pointers, maps: [TensorMap; 3]) -> FwdParams {
         let [q, k, v] = maps;
         let lse = pointers.lse.unwrap_or(0);
         FwdParams { q, k, v, scalars: FwdScalars { out: pointers.out, lse, ..self.scalars } }
     }
 
-    /// Checks the addresses of a launch: none null, all aligned, `lse` given exactly if planned.
+    /// Checks the addresses of a launch: none null, all aligned, but those of empty tensors, which
+    /// are not looked at; `lse` given exactly if planned.
     ///
     /// # Errors
     /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::LseMissing`],
@@ -173,8 +185,11 @@ impl Plan {
     pub fn check_pointers(&self, pointers: &Pointers) -> Result<(), Error> {
         self.check_lse(pointers.lse.is_some())?;
         let Pointers { q, k, v, out, lse } = *pointers;
-        for (tensor, address) in [("q", q), ("k", k), ("v", v), ("out", out)] {
-            check_address(tensor, address, TENSOR_ALIGNMENT_BYTES)?;
+        let addresses = [("q", q), ("k", k), ("v", v), ("out", out)];
+        for ((tensor, address), span) in addresses.into_iter().zip(self.spans) {
+            if span > 0 {
+                check_address(tensor, address, TENSOR_ALIGNMENT_BYTES)?;
+            }
         }
         lse.map_or(Ok(()), |address| check_address("lse", address, size_of::<f32>() as u64))
     }
@@ -242,8 +257,34 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
     }
 }
 
+/// The same call in the words of the kernels.
+///
+/// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
+/// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
+/// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
+/// under any mask, and the causal kernels store such rows.
+fn reduced(request: &Forward) -> Forward {
+    let mut reduced = *request;
+    let Forward { k, v, .. } = &mut reduced;
+    if k.strides[1] == 0 && v.strides[1] == 0 {
+        k.shape[1] = k.shape[1].min(1);
+        v.shape[1] = v.shape[1].min(1);
+    }
+    for layout in [k, v] {
+        if layout.strides[0] == 0 {
+            layout.shape[0] = layout.shape[0].min(1);
+        }
+    }
+    if request.k.rows() == 0 {
+        reduced.mask = Mask::Causal;
+    }
+    reduced
+}
+
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
-    let Forward { q, k, out, .. } = request;
+    let Forward { q, k, v, out, .. } = request;
+    // One entry for several of q is the one for all.
+    let batch_mask = |kv: &Layout| if kv.batch() < q.batch() { 0 } else { u32::MAX };
     let [out_batch_stride, out_head_stride, out_row_stride, _] =
         out.effective_strides().map(|stride| stride as u64);
     FwdScalars {
@@ -259,5 +300,6 @@ fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
         group_size: Divisor::new((q.heads() / k.heads()) as u32),
         scale_log2,
         order,
+        kv_batch_masks: [batch_mask(k), batch_mask(v)],
     }
 }

@@ -36,10 +36,12 @@ impl TensorMapSpec {
     }
 
     fn with_rows(layout: &Layout, box_rows: u32) -> Self {
-        let [batch, heads, rows, head_dim] = layout.shape.map(|size| size as u64);
+        // The driver takes no size of 0. Nobody loads from the map of an empty tensor.
+        let [batch, heads, rows, head_dim] = layout.shape.map(|size| size.max(1) as u64);
         let element_bytes = u64::from(layout.dtype.bytes());
+        // What overflows is no layout of a plan, and too large for every encoder.
         let [batch_stride, head_stride, row_stride, _] =
-            layout.effective_strides().map(|stride| stride as u64 * element_bytes);
+            layout.effective_strides().map(|stride| (stride as u64).saturating_mul(element_bytes));
         TensorMapSpec {
             dtype: layout.dtype,
             dims: [head_dim, rows, heads, batch],

@@ -72,7 +72,6 @@ fn shape() {
 fn empty() {
     let q = Layout::bshd(Dtype::F16, 2, 100, 8, 64);
     for (q, kv, text) in [
-        (q, Layout::bshd(Dtype::F16, 2, 0, 8, 64), "k has rows 0"),
         (q, Layout::bshd(Dtype::F16, 2, 9, 0, 64), "k has heads 0"),
         (
             Layout::bshd(Dtype::F16, 2, 100, 0, 64),
@@ -141,11 +140,26 @@ fn stride_alignment() {
 
 #[test]
 fn stride_zero() {
-    let mut request = valid();
-    request.k.strides[1] = 0;
-    let error = refused(&request);
-    assert_eq!(error, Error::StrideZero { tensor: "k", axis: "heads", size: 2 });
-    says(&error, &["heads stride of k is 0", "2 indices", "copy the tensor"]);
+    // The heads of k alone, of v alone; rows, even of both; and q.
+    for (changed, tensor, axis, name, size) in [
+        (&["k"][..], "k", 1, "heads", 2),
+        (&["v"], "v", 1, "heads", 2),
+        (&["k", "v"], "k", 2, "rows", 200),
+        (&["q"], "q", 0, "batch", 2),
+        (&["q"], "q", 1, "heads", 8),
+    ] {
+        let mut request = valid();
+        let Forward { q, k, v, .. } = &mut request;
+        for (tensor, layout) in [("q", q), ("k", k), ("v", v)] {
+            if changed.contains(&tensor) {
+                layout.strides[axis] = 0;
+            }
+        }
+        let error = refused(&request);
+        assert_eq!(error, Error::StrideZero { tensor, axis: name, size });
+        let text = format!("{name} stride of {tensor} is 0 along {size} indices");
+        says(&error, &[&text, "only batch entries of k and v", "memory of its own"]);
+    }
 }
 
 #[test]

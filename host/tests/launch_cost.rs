@@ -79,6 +79,14 @@ fn a_launch_costs_the_host_less_than_5_us_and_allocates_nothing() {
     let raw = || unsafe { prepared.launch_raw(stream.cu_stream(), &pointers) }.unwrap();
     let (raw_us, raw_allocations) = median_us(&stream, raw);
 
+    // As a program does that keeps no plans: from the request to the launch, each time.
+    let request = request(Dtype::Bf16, false);
+    let (planned_us, planned_allocations) = median_us(&stream, || {
+        let prepared = attention.plan(&request).unwrap();
+        // SAFETY: as above.
+        unsafe { prepared.launch_raw(stream.cu_stream(), &pointers) }.unwrap();
+    });
+
     // With a second stream cudarc waits for and records events of each buffer.
     let second = attention.context().new_stream().unwrap();
     let mut tracked = Buffers::<bf16>::new(&second, &prepared);
@@ -87,9 +95,12 @@ fn a_launch_costs_the_host_less_than_5_us_and_allocates_nothing() {
 
     aloud(&format!(
         "host cost per launch, median of 1000: launch {safe_us:.2} us, launch_raw {raw_us:.2} us, \
-         launch with cudarc's events {tracked_us:.2} us"
+         plan and launch_raw {planned_us:.2} us, launch with cudarc's events {tracked_us:.2} us"
     ));
     assert_eq!((safe_allocations, raw_allocations, tracked_allocations), (0, 0, 0));
+    assert_eq!(planned_allocations, 0);
+    let lookup_us = planned_us - raw_us;
+    assert!(lookup_us < 1.0, "a plan that is kept costs {lookup_us:.2} us");
     assert!(safe_us < 5.0, "launch costs {safe_us:.2} us");
     assert!(raw_us < 5.0, "launch_raw costs {raw_us:.2} us");
 }

@@ -96,6 +96,38 @@ fn query_tiles_without_keys_are_no_jobs() {
     }
 }
 
+/// Zeros and -inf, under any mask, by a kernel that stores query tiles without keys.
+#[test]
+fn without_keys_all_query_tiles_are_keyless() {
+    for (head_dim, q_len) in [8, 64, 96, 128, 200, 256]
+        .into_iter()
+        .flat_map(|d| [1, 63, 64, 192, 700].map(|q_len| (d, q_len)))
+    {
+        let q = Layout::bshd(Dtype::F16, 3, q_len, 4, head_dim);
+        // As an empty tensor of another framework may come: its strides say nothing.
+        let kv = Layout::strided(Dtype::F16, [3, 2, 0, head_dim], [0, 1, usize::MAX, 7]);
+        for mask in [Mask::Full, Mask::Causal] {
+            let request = Forward { lse: true, ..request(q, kv, mask) };
+            let plan = plan(&request);
+            assert!(plan.variant().stores_keyless() && !plan.is_noop());
+            assert_eq!(plan.request(), &request);
+            assert_eq!(plan.buffer_elements()[1..3], [0, 0]);
+            // Addresses of empty tensors are not looked at, and their maps point to the output.
+            let pointers = Pointers { q: 16, k: 0, v: 7, out: 32, lse: Some(4) };
+            plan.check_pointers(&pointers).unwrap();
+            assert_eq!(plan.map_addresses(&pointers), [16, 32, 32]);
+            let order = plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order;
+            assert_eq!(order.q_tile_count, 0);
+            let tiles = (q_len as u32).div_ceil(plan.tile().q_rows());
+            assert_eq!((order.keyless_q_tiles, order.section_rounds), (tiles, 1));
+        }
+        let causal = request(q, kv, Mask::Causal);
+        for variant in VARIANTS.iter().filter(|variant| !variant.stores_keyless()) {
+            assert!(Plan::with_variant(&causal, &DeviceFacts::h200(), variant).is_err());
+        }
+    }
+}
+
 fn layout_like(layout: Layout, rows: usize) -> Layout {
     Layout::bshd(layout.dtype, layout.batch(), rows, layout.heads(), layout.head_dim())
 }
@@ -181,6 +213,60 @@ fn tensor_maps_follow_the_layouts() {
     assert_eq!(q, map(6, 64));
     assert_eq!(k, map(2, plan.tile().kv_rows));
     assert_eq!(v, k);
+}
+
+#[test]
+fn heads_that_k_and_v_share_are_one() {
+    let q = Layout::bshd(Dtype::F16, 2, 100, 12, 64);
+    let one = Layout::bshd(Dtype::F16, 2, 300, 1, 64);
+    let expanded = |heads| {
+        let [batch, _, row, column] = one.strides;
+        Layout::strided(Dtype::F16, [2, heads, 300, 64], [batch, 0, row, column])
+    };
+    let plain = plan(&request(q, one, Mask::Causal));
+    for heads in [1, 3, 12] {
+        let request = request(q, expanded(heads), Mask::Causal);
+        let shared = plan(&request);
+        assert_eq!(shared.request(), &request);
+        assert_eq!(shared.tensor_maps(), plain.tensor_maps());
+        assert_eq!(shared.buffer_elements(), plain.buffer_elements());
+        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
+        let params = |plan: &Plan| plan.params(&pointers, [TensorMap([0; 16]); 3]);
+        assert_eq!(params(&shared), params(&plain));
+    }
+    // The heads still have to be a multiple.
+    assert!(Plan::new(&request(q, expanded(5), Mask::Full), &DeviceFacts::h200()).is_err());
+}
+
+#[test]
+fn batch_entries_that_share_k_or_v_are_one() {
+    let q = Layout::bshd(Dtype::F16, 3, 100, 12, 64);
+    let own = Layout::bshd(Dtype::F16, 3, 300, 4, 64);
+    let mut shared = own;
+    shared.strides[0] = 0;
+    for (k, v, masks) in [
+        (own, own, [u32::MAX; 2]),
+        (shared, own, [0, u32::MAX]),
+        (own, shared, [u32::MAX, 0]),
+        (shared, shared, [0, 0]),
+    ] {
+        let plan = plan(&Forward { k, v, ..request(q, own, Mask::Causal) });
+        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
+        let scalars = plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars;
+        assert_eq!(scalars.kv_batch_masks, masks);
+        assert_eq!(
+            plan.tensor_maps()[1..].iter().map(|map| map.dims[3]).collect::<Vec<_>>(),
+            masks.map(|mask| if mask == 0 { 1 } else { 3 })
+        );
+        assert_eq!(plan.buffer_elements()[1..3], [k, v].map(|kv| kv.span_elements().unwrap()));
+    }
+    // No entry is none, also if it is shared.
+    let (mut none_of_q, mut none_of_kv) = (q, shared);
+    none_of_q.shape[0] = 0;
+    none_of_kv.shape[0] = 0;
+    let none = plan(&request(none_of_q, none_of_kv, Mask::Full));
+    assert!(none.is_noop());
+    assert_eq!(none.buffer_elements(), [0; 4]);
 }
 
 #[test]

@@ -172,7 +172,11 @@ fn lengths(variant: &Variant) -> Vec<Case> {
         (700, 90),
         (1023, 1023),
     ];
-    LENGTHS.iter().map(|&lengths| Case::new("length", variant, 1, (2, 2), lengths)).collect()
+    // Without keys, by the kernels that store such rows.
+    let no_keys: &[(usize, usize)] =
+        if variant.stores_keyless() { &[(1, 0), (300, 0), (384, 0)] } else { &[] };
+    let all = LENGTHS.iter().chain(no_keys);
+    all.map(|&lengths| Case::new("length", variant, 1, (2, 2), lengths)).collect()
 }
 
 /// One row less and one row more than whole tiles, and enough KV tiles to go round the ring.

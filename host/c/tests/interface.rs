@@ -92,7 +92,7 @@ fn requests_that_make_no_sense() {
     let wrong = Status::Request;
     refuses(&Request { head_dim: 60, ..request() }, wrong, &["head_dim 60", "multiples of 8"]);
     refuses(&Request { heads: 7, ..request() }, wrong, &["q has 7 heads"]);
-    refuses(&Request { kv_len: 0, ..request() }, wrong, &["k has rows 0"]);
+    refuses(&Request { heads_kv: 0, ..request() }, wrong, &["k has heads 0"]);
     refuses(&Request { scale: -1.0, ..request() }, wrong, &["softmax scale -1"]);
     refuses(&Request { scale: -0.0, ..request() }, wrong, &["softmax scale -0"]);
     refuses(&Request { scale: f32::NAN, ..request() }, wrong, &["softmax scale NaN"]);
@@ -108,5 +108,7 @@ fn requests_that_make_no_sense() {
 fn a_device_that_is_not_there() {
     let nowhere = Request { device: u32::MAX, ..request() };
     // Without a driver that is said instead.
+    let no_keys = Request { kv_len: 0, ..nowhere };
+    refuses(&no_keys, Status::Device, &["no "]);
     refuses(&nowhere, Status::Device, &["no "]);
 }

@@ -16,7 +16,8 @@ use crate::divisor::Divisor;
 pub struct JobOrder {
     /// Query tiles of one head that have keys.
     pub q_tile_count: u32,
-    /// Query tiles of one head in front of these, whose rows see no key; they are no jobs.
+    /// Query tiles of one head in front of these, whose rows see no key; they are no jobs. Where
+    /// all are, the last may be a partial one.
     pub keyless_q_tiles: u32,
     /// Heads of all batch entries together.
     pub batch_head_count: u32,
@@ -42,15 +43,18 @@ pub struct Job {
 }
 
 impl JobOrder {
-    /// For jobs of equal cost: head after head, so that neighbours share K and V.
+    /// For jobs of equal cost: head after head, so that neighbours share K and V. At most 2³² - 1
+    /// jobs, and at least one CTA.
     pub const fn even(q_tile_count: u32, batch_head_count: u32, cta_count: u32) -> JobOrder {
         let run = Divisor::new(q_tile_count);
+        let rounds = (q_tile_count * batch_head_count).div_ceil(cta_count);
         JobOrder {
             q_tile_count,
             keyless_q_tiles: 0,
             batch_head_count,
             section_heads: batch_head_count,
-            section_rounds: (q_tile_count * batch_head_count).div_ceil(cta_count),
+            // A cursor leaves a section after its last round: one without jobs needs one too.
+            section_rounds: if rounds == 0 { 1 } else { rounds },
             longest_first: 0,
             run,
             last_run: run,
@@ -58,7 +62,8 @@ impl JobOrder {
     }
 
     /// For jobs whose cost grows with the query tile: longest first inside sections of
-    /// `section_heads` heads.
+    /// `section_heads` heads. At least one of everything, at most 2³² - 1 jobs, and no more heads
+    /// in a section than there are.
     pub const fn growing(
         q_tile_count: u32,
         batch_head_count: u32,
@@ -167,13 +172,13 @@ mod tests {
     #[test]
     fn every_job_is_dealt_once() {
         for cta_count in [1, 2, 7, 132] {
-            for q_tiles in [1, 2, 3, 8, 131] {
+            for q_tiles in [0, 1, 2, 3, 8, 131] {
                 for heads in [1, 2, 5, 12, 33] {
                     let mut orders = vec![JobOrder::even(q_tiles, heads, cta_count)];
                     orders.extend(
                         [1, 2, 4, 7, 33]
                             .iter()
-                            .filter(|s| **s <= heads)
+                            .filter(|s| **s <= heads && q_tiles > 0)
                             .map(|section| JobOrder::growing(q_tiles, heads, *section, cta_count)),
                     );
                     for (index, order) in orders.into_iter().enumerate() {

@@ -42,7 +42,7 @@ pub struct FwdScalars {
     pub lse: u64,
     /// Query rows.
     pub q_len: u32,
-    /// Key rows, at least 1.
+    /// Key rows; 0: no query tile has keys, so that there are no jobs.
     pub kv_len: u32,
     /// Columns of the tensors; the rest of the tile's head dim is padding.
     pub head_dim: u32,
@@ -54,6 +54,9 @@ pub struct FwdScalars {
     pub scale_log2: f32,
     /// The order of the jobs.
     pub order: JobOrder,
+    /// For K and V: ANDed with the batch entry's index to find its coordinate. All bits, or none if
+    /// all batch entries share one.
+    pub kv_batch_masks: [u32; 2],
 }
 
 const _: () = {
@@ -65,6 +68,7 @@ const _: () = {
     assert!(offset_of!(FwdScalars, lse) == 32);
     assert!(offset_of!(FwdScalars, q_len) == 40);
     assert!(offset_of!(FwdScalars, order) == 80);
-    assert!(size_of::<FwdScalars>() == 128);
-    assert!(size_of::<FwdParams>() == 512);
+    assert!(offset_of!(FwdScalars, kv_batch_masks) == 128);
+    assert!(size_of::<FwdScalars>() == 136);
+    assert!(size_of::<FwdParams>() == 528);
 };

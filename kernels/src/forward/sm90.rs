@@ -223,7 +223,7 @@ unsafe fn store_keyless<S: Shape>(call: &Call) {
     while next < count {
         let batch_head = next / pieces_of_head;
         let first_row = (next - batch_head * pieces_of_head) * WARPGROUP_ROWS;
-        let rows = first_row..first_row + WARPGROUP_ROWS;
+        let rows = first_row..(first_row + WARPGROUP_ROWS).min(call.scalars.q_len);
         // SAFETY: the caller's contract; the warps of the grid take turns.
         unsafe { epilogue::store_keyless(call.scalars, batch_head, rows) }
         next += 3 * thread::block_count();
@@ -338,6 +338,8 @@ unsafe fn load_kv(
     let [buffers, full, empty] = region;
     let (batch, head) = job.batch_and_head(call.scalars);
     let kv_head = call.scalars.group_size.divide(head);
+    // 0 where the tensor has one batch entry for all.
+    let kv_batch = batch & call.scalars.kv_batch_masks[map as usize - 1];
     let full = call.bar(full, cursor.stage);
     let to = call.smem.plus(buffers + cursor.stage * tile.kv_stage_bytes());
     // SAFETY: after the wait nobody uses the buffer; the boxes fill it exactly.
@@ -347,7 +349,7 @@ unsafe fn load_kv(
             mbarrier::arrive_expect(full, tile.kv_stage_bytes());
             let mut panel = 0;
             while panel < tile.panels() {
-                let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, batch];
+                let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, kv_batch];
                 let to = to.plus(panel * tile.kv_panel_bytes());
                 tma::load(to, call.maps.plus(map), full, at, Keep::Long);
                 panel += 1;

@@ -1,0 +1,165 @@
+//! What holds for every plan, by simple formulas in wide integers.
+
+use fulgurite::{
+    BufferLengths, DeviceFacts, Error, Forward, FwdParams, JobOrder, Layout, Mask, MaskKind, Plan,
+    Pointers, TensorMap, TensorMapSpec, Tile, Variant,
+};
+use fulgurite_spec::JobCursor;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+/// Jobs up to which a plan's order is walked.
+const WALKED_JOBS: u128 = 64;
+
+fn params(plan: &Plan) -> FwdParams {
+    let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
+    plan.params(&pointers, [TensorMap([0; 16]); 3])
+}
+
+/// Elements from the first to the last one; `None` beyond 128 bits.
+fn span(layout: &Layout) -> Option<u128> {
+    if layout.shape.contains(&0) {
+        return Some(0);
+    }
+    let mut axes = layout.shape.iter().zip(layout.strides);
+    axes.try_fold(1_u128, |elements, (&size, stride)| {
+        elements.checked_add((size - 1) as u128 * stride as u128)
+    })
+}
+
+/// What may be asked of a layout that no plan has looked at.
+pub fn check_layout(layout: &Layout, variant: &Variant) {
+    let elements = layout.span_elements();
+    assert!(elements.is_none_or(|elements| span(layout) == Some(elements as u128)));
+    let (of_q, of_kv) = (TensorMapSpec::q(layout), TensorMapSpec::kv(layout, &Tile::of(variant)));
+    assert_eq!((of_q.dims, of_q.stride_bytes), (of_kv.dims, of_kv.stride_bytes));
+}
+
+/// Grid, jobs, spans, maps and scalars of an accepted request.
+pub fn check_plan(plan: &Plan, request: &Forward, facts: &DeviceFacts) {
+    let [batch, heads, q_len, head_dim] = request.q.shape.map(|size| size as u128);
+    let variant = plan.variant();
+    let no_keys = request.k.rows() == 0;
+    let mask = if no_keys { MaskKind::Causal } else { request.mask.kind() };
+    assert_eq!((variant.dtype, variant.mask), (request.q.dtype, mask));
+    assert!(!no_keys || variant.stores_keyless());
+    assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % 8 == 0);
+
+    let q_tiles = q_len.div_ceil(u128::from(variant.q_rows));
+    let tiles = q_tiles * batch * heads;
+    assert!(tiles <= i32::MAX as u128);
+    // A grid of more blocks than any device has multiprocessors would gain nothing.
+    let blocks = u128::from(facts.sm_count.clamp(1, 1024));
+    assert_eq!(u128::from(plan.cta_count()), tiles.min(blocks));
+    assert_eq!(plan.is_noop(), tiles == 0);
+
+    let layouts = [&request.q, &request.k, &request.v, &request.out];
+    let spans = plan.buffer_elements().map(|elements| elements as u128);
+    assert_eq!(spans.map(Some), layouts.map(span));
+    assert!(spans.iter().all(|elements| elements * 2 <= i64::MAX as u128));
+    assert_eq!(plan.lse_elements() as u128, batch * heads * q_len);
+    if plan.is_noop() {
+        return;
+    }
+    check_maps(plan, &spans);
+    check_scalars(plan, request);
+    check_order(&params(plan).scalars.order, plan, request);
+}
+
+/// Every map is one that the driver takes, and ends where the tensor does.
+fn check_maps(plan: &Plan, spans: &[u128; 4]) {
+    for (map, &span) in plan.tensor_maps().iter().zip(spans) {
+        assert!(map.dims.iter().all(|size| (1..=1 << 32).contains(size)), "{map:?}");
+        let legal = |stride: &u64| stride.is_multiple_of(16) && (1..1 << 40).contains(stride);
+        assert!(map.stride_bytes.iter().all(legal), "{map:?}");
+        assert!(map.box_dims.iter().all(|size| (1..=256).contains(size)), "{map:?}");
+        let strides = map.stride_bytes.iter().map(|&bytes| u128::from(bytes));
+        let last =
+            map.dims[1..].iter().zip(strides).map(|(&size, stride)| u128::from(size - 1) * stride);
+        let bytes = last.sum::<u128>() + u128::from(map.dims[0]) * 2;
+        // Nobody loads from the map of an empty tensor, whose address is that of another.
+        assert!(bytes == span * 2 || span == 0, "{map:?}");
+    }
+}
+
+fn check_scalars(plan: &Plan, request: &Forward) {
+    let Forward { q, k, v, out, .. } = request;
+    let scalars = params(plan).scalars;
+    let sizes = [scalars.q_len, scalars.kv_len, scalars.head_dim].map(|size| size as usize);
+    assert_eq!(sizes, [q.rows(), k.rows(), q.head_dim()]);
+    assert!(scalars.scale_log2 > 0.0 && scalars.scale_log2.is_normal());
+    // The last element of the output, as the kernel finds it.
+    let strides = [scalars.out_batch_stride, scalars.out_head_stride, scalars.out_row_stride];
+    let last = q.shape.iter().zip(strides);
+    let last: u128 = last.map(|(&size, stride)| (size - 1) as u128 * u128::from(stride)).sum();
+    assert_eq!(Some(last + q.head_dim() as u128), span(out));
+    // Which head of which batch entry the last query tile belongs to, and which KV head it reads.
+    let last = (q.batch() * q.heads() - 1) as u32;
+    let batch = scalars.head_count.divide(last);
+    let head = last - batch * scalars.head_count.value;
+    assert_eq!((batch as usize, head as usize), (q.batch() - 1, q.heads() - 1));
+    let masks = [k, v].map(|kv| if kv.batch() > 1 && kv.strides[0] == 0 { 0 } else { u32::MAX });
+    assert_eq!(scalars.kv_batch_masks, masks);
+    let shared = k.strides[1] == 0 && v.strides[1] == 0;
+    let kv_heads = if shared { 1 } else { k.heads() };
+    assert_eq!(scalars.group_size.divide(head) as usize, kv_heads - 1);
+}
+
+fn check_order(order: &JobOrder, plan: &Plan, request: &Forward) {
+    let [batch, heads, q_len, _] = request.q.shape.map(|size| size as u128);
+    let q_rows = u128::from(plan.variant().q_rows);
+    let (tiles, kv_len) = (q_len.div_ceil(q_rows), request.k.rows() as u128);
+    let keyless = match request.mask {
+        _ if kv_len == 0 => tiles,
+        Mask::Causal if plan.variant().stores_keyless() => q_len.saturating_sub(kv_len) / q_rows,
+        _ => 0,
+    };
+    assert_eq!(u128::from(order.keyless_q_tiles), keyless);
+    assert_eq!(u128::from(order.q_tile_count), tiles - keyless);
+    assert_eq!(u128::from(order.batch_head_count), batch * heads);
+    assert!((1..=order.batch_head_count).contains(&order.section_heads), "{order:?}");
+    let section = u128::from(order.q_tile_count) * u128::from(order.section_heads);
+    let rounds = section.div_ceil(u128::from(plan.cta_count())).max(1);
+    assert_eq!(u128::from(order.section_rounds), rounds);
+
+    let jobs = u128::from(order.q_tile_count) * batch * heads;
+    if jobs > WALKED_JOBS || plan.cta_count() > 200 {
+        return;
+    }
+    let mut seen = vec![0; jobs as usize];
+    for cta in 0..plan.cta_count() {
+        let mut cursor = JobCursor::new();
+        while let Some(job) = cursor.next(order, cta, plan.cta_count()) {
+            let q_tile = job.q_tile - order.keyless_q_tiles;
+            seen[(job.batch_head * order.q_tile_count + q_tile) as usize] += 1;
+        }
+    }
+    assert!(seen.iter().all(|&count| count == 1), "{order:?}");
+}
+
+/// A launch's checks, on lengths and addresses that suit the plan and on others.
+pub fn check_uses(plan: &Plan, rng: &mut ChaCha8Rng) {
+    let [q, k, v, out] = plan.buffer_elements();
+    let lse = plan.request().lse.then_some(plan.lse_elements());
+    let dtype = plan.request().q.dtype;
+    let fitting = BufferLengths { q, k, v, out, lse };
+    plan.check_buffers(dtype, &fitting).expect("these are long enough");
+    if let Some(short) = out.checked_sub(1) {
+        let short = plan.check_buffers(dtype, &BufferLengths { out: short, ..fitting });
+        assert!(matches!(short, Err(Error::BufferTooShort { tensor: "out", .. })), "{short:?}");
+    }
+    let any = |rng: &mut ChaCha8Rng| rng.random::<u64>() << rng.random_range(0..64);
+    let lengths = [any(rng), any(rng), any(rng), any(rng)].map(|length| length as usize);
+    let [q, k, v, out] = lengths;
+    let enough = lengths.iter().zip(plan.buffer_elements()).all(|(&got, want)| got >= want);
+    let checked = plan.check_buffers(dtype, &BufferLengths { q, k, v, out, lse });
+    assert_eq!(checked.is_ok(), enough);
+
+    let addresses = [any(rng), any(rng), any(rng), any(rng)];
+    let [q, k, v, out] = addresses;
+    // Addresses of empty tensors are not looked at.
+    let mut needed = addresses.iter().zip(plan.buffer_elements()).filter(|(_, span)| *span > 0);
+    let legal = needed.all(|(address, _)| *address != 0 && address % 16 == 0);
+    let pointers = Pointers { q, k, v, out, lse: lse.map(|_| 4) };
+    assert_eq!(plan.check_pointers(&pointers).is_ok(), legal);
+}
