@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn what_programs_embed_is_copied_and_what_is_gone_is_removed() {
         let to = std::env::temp_dir().join(format!("fulgurite-copy-{}", std::process::id()));
-        let workspace = Workspace::find();
+        let workspace = Workspace::find().expect("cargo knows the checkout");
         let harness = "tests/peers/harness.py";
         sources(&workspace, &to, |_, text| Some(text)).expect("it can be copied");
         let copied = std::fs::read(to.join(harness)).expect("the program embeds it");

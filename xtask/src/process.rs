@@ -25,6 +25,18 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     Err(Error::Failed { what: what.to_string(), status: status.to_string(), output: String::new() })
 }
 
+/// Runs a command that talks to the user on standard error, and returns its standard output.
+pub fn run_for_output(what: &str, command: &mut Command) -> Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.spawn().map_err(|source| start_error(command, source))?;
+    let output = child.wait_with_output().map_err(|source| start_error(command, source))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let (what, status) = (what.to_string(), output.status.to_string());
+    Err(Error::Failed { what, status, output: String::new() })
+}
+
 /// Runs a command and returns what it wrote; fails, with that text, when it reports failure.
 pub fn capture(what: &str, command: &mut Command) -> Result<Output> {
     let output =
@@ -42,12 +54,13 @@ pub fn capture(what: &str, command: &mut Command) -> Result<Output> {
 /// The standard output of a short query such as `rustc --version`, without its line end; `None`
 /// when the program is missing or reports failure.
 pub fn query<S: AsRef<OsStr>>(program: S, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    answer(Command::new(program).args(arguments))
+}
+
+/// The same of a command that has more to it than a program and its arguments.
+pub fn answer(command: &mut Command) -> Option<String> {
+    let output =
+        command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok().map(|text| text.trim_end().to_string())
 }
 
