@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tests::{bench, probes, verify};
+use tests::{bench, output, probes, verify};
 
 /// Checks Fulgurite's kernels against a float64 reference, and measures them.
 #[derive(Parser)]
@@ -33,6 +33,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    output::end_if_closed();
     let result = match Cli::parse().command {
         Command::Verify(options) => verify::run(&options),
         Command::Bench(options) => bench::run(&options),

@@ -68,11 +68,12 @@ mod tests {
 
     #[test]
     fn the_hash_follows_sources_compiler_and_flags() {
-        let root = std::env::temp_dir().join(format!("fulgurite-inputs-{}", std::process::id()));
+        let scratch = tempfile::tempdir().expect("temporary directories can be made");
+        let root = scratch.path();
         let source = root.join("kernels/src/lib.rs");
         fs::create_dir_all(root.join("kernels/src")).expect("a directory of our own");
         fs::write(&source, "one").expect("a file of our own");
-        let workspace = Workspace::at(&root);
+        let workspace = Workspace::at(root);
         let prebuilt = Toolchain::for_tests(Source::PrebuiltCore, "rustc 1");
         let hash_of = |toolchain: &Toolchain| {
             hash(&workspace, toolchain, Arch::Sm90, Of::Variants).expect("readable files")
@@ -98,6 +99,5 @@ mod tests {
         fs::rename(&source, root.join("kernels/src/new.rs")).expect("a file of our own");
         fs::write(root.join("kernels/src/new.rs"), "one").expect("a file of our own");
         assert_ne!(hash_of(&prebuilt), first, "names count");
-        fs::remove_dir_all(&root).expect("a directory of our own");
     }
 }

@@ -14,6 +14,7 @@ mod harness;
 mod inputs;
 mod libraries;
 mod manifest;
+mod output;
 mod probes;
 mod process;
 mod progress;
@@ -69,6 +70,7 @@ struct Passed {
 }
 
 fn main() -> ExitCode {
+    output::end_if_closed();
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
