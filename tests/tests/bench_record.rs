@@ -33,7 +33,8 @@ fn bench(directory: &Path, more: &[&str], events: &str) -> Result<bool, String> 
     let peers = directory.display().to_string();
     let head = ["bench", "--no-first-use", "--filter=d128 causal", "--dtype=bf16"];
     let paths = ["--peers-dir", &peers, "--library", &program, "--python", &program];
-    let words = head.iter().chain(&paths).chain(&["--commit", "0123abc"]).chain(more);
+    let commit = if more.contains(&"--commit") { &[][..] } else { &["--commit", "0123abc"] };
+    let words = head.iter().chain(&paths).chain(commit).chain(more);
     bench::run(&Cli::parse_from(words).options)
 }
 
@@ -130,6 +131,8 @@ fn a_record_is_continued_where_it_stopped() {
     fs::remove_file(directory.path().join("started")).expect("the harness was started");
     assert_eq!(bench(directory.path(), &["--onto", &path], ""), Ok(true));
     assert!(!directory.path().join("started").exists());
+    let error = bench(directory.path(), &["--onto", &path, "--commit", "4567def"], "");
+    assert!(error.is_err_and(|text| text.contains("commit `0123abc`, this run `4567def`")));
     let other = Facts::of(Origin { gpu: "NVIDIA H200".into(), ..origin() }, Run::default(), &[]);
     let error = earlier.with(other, Vec::new()).expect_err("another device");
     assert!(error.contains("GPU `NVIDIA H100 80GB HBM3`, this run `NVIDIA H200`"), "{error}");

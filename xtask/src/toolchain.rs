@@ -11,6 +11,7 @@ use std::process::Command;
 
 use crate::error::{Error, Result};
 use crate::process::answer;
+pub use install::may_install;
 
 /// The target of the kernels.
 pub const TARGET: &str = "nvptx64-nvidia-cuda";

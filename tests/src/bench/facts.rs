@@ -165,18 +165,12 @@ impl Earlier {
         cells.iter().filter(|cell| !has(cell)).copied().collect()
     }
 
-    /// The record with more times.
+    /// Whether times with these facts may stand in the record.
     ///
     /// # Errors
-    /// A message if the two are not of one commit, device, driver and set of kernels.
-    pub fn with(
-        mut self,
-        more: Facts,
-        times: Vec<Measurement>,
-    ) -> Result<(Facts, Vec<Measurement>), String> {
-        let facts = &mut self.facts;
-        // The day is that of the first run.
-        let origin = Origin { date: facts.origin.date.clone(), ..more.origin };
+    /// A message if they are not of one commit, device, driver and set of kernels.
+    pub fn accepts(&self, more: &Facts) -> Result<(), String> {
+        let (facts, origin) = (&self.facts, &more.origin);
         for (what, earlier, now) in [
             ("commit", &facts.origin.commit, &origin.commit),
             ("GPU", &facts.origin.gpu, &origin.gpu),
@@ -195,6 +189,20 @@ impl Earlier {
             let path = self.path.display();
             return Err(format!("{path} is of other PTX: write a record of its own with --record"));
         }
+        Ok(())
+    }
+
+    /// The record with more times; its day is that of the first run.
+    ///
+    /// # Errors
+    /// That of [`Earlier::accepts`].
+    pub fn with(
+        mut self,
+        more: Facts,
+        times: Vec<Measurement>,
+    ) -> Result<(Facts, Vec<Measurement>), String> {
+        self.accepts(&more)?;
+        let facts = &mut self.facts;
         facts.runs.extend(more.runs);
         self.times.extend(times);
         facts.cublas_tflops = peers::cublas(&self.times);

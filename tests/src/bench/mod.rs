@@ -111,6 +111,11 @@ pub struct PlotOptions {
 /// A message if there is no GPU, a cell's result is wrong, or a file cannot be read or written.
 pub fn run(options: &Options) -> Result<bool, String> {
     let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;
+    if let Some(earlier) = &earlier {
+        // What cannot be continued shall be told before minutes of measuring, not after.
+        let origin = Origin::of_today(&options.commit, earlier.facts.origin.gpu.clone());
+        earlier.accepts(&Facts::of(origin, facts::Run::default(), &[]))?;
+    }
     let wanted = wanted_cells(options);
     let cells = earlier.as_ref().map_or_else(|| wanted.clone(), |record| record.missing(&wanted));
     if let (true, Some(path)) = (cells.is_empty(), &options.onto) {

@@ -8,6 +8,7 @@ use super::PtxasArgs;
 use crate::error::{Error, Result};
 use crate::process::{capture, query};
 use crate::progress::Progress;
+use crate::toolchain::may_install;
 use crate::workspace::{Workspace, files_below, read, write_if_changed};
 
 /// What to do where there is none.
@@ -49,7 +50,7 @@ pub fn find_or_fetch(workspace: &Workspace, arguments: &PtxasArgs) -> Result<Opt
         let path = path.display();
         return Err(Error::Option(format!("{path} is not a file; --ptxas takes the program")));
     }
-    if (arguments.fetch_ptxas || arguments.fetch_if_possible) && !is_fetched(workspace) {
+    if wants_fetch(arguments, may_install()?) && !is_fetched(workspace) {
         match fetch(workspace) {
             Err(error) if !arguments.fetch_ptxas => {
                 println!("ptxas could not be installed: {error}");
@@ -60,6 +61,12 @@ pub fn find_or_fetch(workspace: &Workspace, arguments: &PtxasArgs) -> Result<Opt
     let in_path = || query("ptxas", &["--version"]).map(|_| PathBuf::from("ptxas"));
     let ptxas = fetched(workspace, "ptxas")?.or_else(in_path);
     ptxas.map(|ptxas| Tools::with(workspace, ptxas)).transpose()
+}
+
+/// Whether to fetch: on the user's word, or where it is welcome and the user lets this program
+/// install.
+fn wants_fetch(arguments: &PtxasArgs, may_install: bool) -> bool {
+    arguments.fetch_ptxas || (arguments.fetch_if_possible && may_install)
 }
 
 /// The release of a ptxas, as in `13.0.88`.
@@ -138,6 +145,14 @@ mod tests {
         let arguments = PtxasArgs { ptxas: path, ..PtxasArgs::default() };
         let error = find_or_fetch(&workspace, &arguments).expect_err("no such file").to_string();
         assert!(error.contains("nowhere/ptxas is not a file"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_fetched_against_the_users_will() {
+        let welcome = PtxasArgs { fetch_if_possible: true, ..PtxasArgs::default() };
+        let asked = PtxasArgs { fetch_ptxas: true, ..PtxasArgs::default() };
+        assert!(wants_fetch(&welcome, true) && !wants_fetch(&welcome, false));
+        assert!(wants_fetch(&asked, false) && !wants_fetch(&PtxasArgs::default(), true));
     }
 
     #[test]

@@ -48,12 +48,21 @@ impl Policy {
         }
     }
 
+    fn of_environment() -> Result<Policy> {
+        env::var(POLICY_VARIABLE).map_or(Ok(Policy::Auto), |name| Policy::from_name(&name))
+    }
+
     fn from_name(name: &str) -> Result<Policy> {
         Policy::ALL.into_iter().find(|policy| policy.name() == name).ok_or_else(|| {
             let names = Policy::ALL.map(Policy::name).join(", ");
             Error::Option(format!("{POLICY_VARIABLE} is `{name}`; allowed are {names}"))
         })
     }
+}
+
+/// Whether this program may install something that it can do without: not if it would have to ask.
+pub fn may_install() -> Result<bool> {
+    Ok(Policy::of_environment()? == Policy::Auto)
 }
 
 /// What there is to install with, and what the user allows.
@@ -69,10 +78,9 @@ pub struct Means {
 impl Means {
     /// Those of this machine and environment.
     pub fn of_environment() -> Result<Means> {
-        let policy = env::var(POLICY_VARIABLE).ok();
         Ok(Means {
             path: env::var_os("PATH").unwrap_or_default(),
-            policy: policy.map_or(Ok(Policy::Auto), |name| Policy::from_name(&name))?,
+            policy: Policy::of_environment()?,
             rustup_may: env::var("RUSTUP_AUTO_INSTALL").as_deref() != Ok("0"),
             debian: Path::new("/etc/debian_version").exists(),
         })
