@@ -2,23 +2,18 @@
 //! variables that cargo reads.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::process::{answer, cargo, run_for_output};
+use crate::process::{cargo, run_for_output};
 
 /// The target directory of the checkout at `root`.
 pub fn target_directory(root: &Path) -> Result<PathBuf> {
     let mut command = cargo(root);
     command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
-    // What is wrong, cargo tells on this program's own standard error.
-    let text = answer(command.stderr(Stdio::inherit())).ok_or_else(|| Error::Failed {
-        what: "cargo metadata".to_string(),
-        status: format!("in {}", root.display()),
-        output: String::new(),
-    })?;
+    let text = run_for_output("cargo metadata", &mut command)?;
     let metadata: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
     metadata["target_directory"].as_str().map(PathBuf::from).ok_or_else(|| Error::Unreadable {
         what: "cargo's metadata".to_string(),

@@ -8,6 +8,7 @@ use std::process::Command;
 use crate::artifacts;
 use crate::build::{self, BuildArgs};
 use crate::error::{Error, Result};
+use crate::output;
 use crate::process::{cargo, run};
 use crate::workspace::{Workspace, write_if_changed};
 
@@ -23,7 +24,8 @@ const C_HEADER: &str = "host/c/fulgurite.h";
 const DIST_README: &str = "\
 fulgurite-check verifies and measures Fulgurite's attention kernels.
 
-It needs an NVIDIA driver, a Hopper GPU (H100, H200) and GLIBC; no CUDA toolkit, no Rust.
+It needs an NVIDIA driver, a Hopper GPU (H100, H200), and
+GLIBC; no CUDA toolkit, no Rust.
 The kernels are inside the program; the driver compiles each one on first use.
 
     ./fulgurite-check verify                  compare every kernel with a float64 reference
@@ -35,12 +37,6 @@ The kernels are inside the program; the driver compiles each one on first use.
 libfulgurite_c.so and fulgurite.h are the C interface; `bench --peers-dir` uses the library.
 ";
 
-/// Where cargo has put the program and the library.
-struct Built {
-    program: PathBuf,
-    library: PathBuf,
-}
-
 /// Runs a subcommand of the program, which is built first, with the PTX in it; without the PTX if
 /// the arguments ask for what needs none.
 pub fn run_subcommand(
@@ -51,10 +47,16 @@ pub fn run_subcommand(
 ) -> Result<()> {
     if !only_tells(arguments) {
         build::run(workspace, build)?;
+        // The harness loads it from beside the program.
+        if subcommand == "bench" {
+            library(workspace)?;
+        }
     }
-    let mut command = Command::new(programs(workspace)?.program);
+    let mut command = Command::new(program(workspace)?);
     command.arg(subcommand).args(arguments);
-    run(&format!("{PROGRAM} {subcommand}"), &mut command)
+    let result = run(&format!("{PROGRAM} {subcommand}"), &mut command);
+    output::pass_on_closed(&result);
+    result
 }
 
 /// Whether arguments ask the program to tell something about itself: that needs no PTX, and nothing
@@ -66,7 +68,7 @@ fn only_tells(arguments: &[String]) -> bool {
 /// Puts the program and the C interface into `target/dist`, ready for a machine with a GPU.
 pub fn dist(workspace: &Workspace, build: &BuildArgs) -> Result<()> {
     build::run(workspace, build)?;
-    let Built { program, library } = programs(workspace)?;
+    let (library, program) = (library(workspace)?, program(workspace)?);
     let directory = workspace.target().join("dist");
     fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
     let copy = directory.join(PROGRAM);
@@ -107,18 +109,21 @@ fn glibc_text(needed: Option<[u32; 2]>) -> String {
     )
 }
 
-/// Builds the C interface and the program, which both embed the PTX that is there.
-fn programs(workspace: &Workspace) -> Result<Built> {
-    // One after the other: together, the library would get the emulator that the program needs.
-    let build = |file: &str, arguments: &[&str]| {
-        let mut command = cargo(workspace.root());
-        command.args(["build", "--release"]).args(arguments);
-        artifacts::build(&format!("building {file}"), file, &mut command)
-    };
-    Ok(Built {
-        library: build(C_LIBRARY, &["--package", C_PACKAGE])?,
-        program: build(PROGRAM, &["--package", "tests", "--bin", PROGRAM])?,
-    })
+/// Builds the C interface, which embeds the PTX that is there. Together with the program it would
+/// get the emulator that only that needs.
+fn library(workspace: &Workspace) -> Result<PathBuf> {
+    built(workspace, C_LIBRARY, &["--package", C_PACKAGE])
+}
+
+/// Builds the program, which embeds the PTX that is there.
+fn program(workspace: &Workspace) -> Result<PathBuf> {
+    built(workspace, PROGRAM, &["--package", "tests", "--bin", PROGRAM])
+}
+
+fn built(workspace: &Workspace, file: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo(workspace.root());
+    command.args(["build", "--release"]).args(arguments);
+    artifacts::build(&format!("building {file}"), file, &mut command)
 }
 
 #[cfg(test)]

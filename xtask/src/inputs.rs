@@ -11,10 +11,12 @@ use crate::toolchain::Toolchain;
 use crate::workspace::{Workspace, files_below};
 
 /// The builder's own source that has a say in the PTX.
-const BUILDER: [&str; 6] = [
+const BUILDER: [&str; 8] = [
     include_str!("compile.rs"),
     include_str!("libraries.rs"),
     include_str!("manifest.rs"),
+    include_str!("probes.rs"),
+    include_str!("ptx.rs"),
     include_str!("ptx/finish.rs"),
     include_str!("ptx/split.rs"),
     include_str!("toolchain.rs"),

@@ -1,5 +1,7 @@
 //! What becomes of output that nobody reads.
 
+use crate::error::{Error, Result};
+
 /// The status that shells give to a program that wrote to a closed pipe: 128 and SIGPIPE.
 const CLOSED_PIPE: i32 = 141;
 
@@ -14,4 +16,13 @@ pub fn end_if_closed() {
         }
         report(panic);
     }));
+}
+
+/// Ends this process likewise if a program that writes to the same output ended so.
+pub fn pass_on_closed(result: &Result<()>) {
+    if let Err(Error::Failed { status, .. }) = result
+        && status.code() == Some(CLOSED_PIPE)
+    {
+        std::process::exit(CLOSED_PIPE);
+    }
 }

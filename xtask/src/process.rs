@@ -22,7 +22,7 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed { what: what.to_string(), status: status.to_string(), output: String::new() })
+    Err(Error::Failed { what: what.to_string(), status, output: String::new() })
 }
 
 /// Runs a command that talks to the user on standard error, and returns its standard output.
@@ -33,8 +33,7 @@ pub fn run_for_output(what: &str, command: &mut Command) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let (what, status) = (what.to_string(), output.status.to_string());
-    Err(Error::Failed { what, status, output: String::new() })
+    Err(Error::Failed { what: what.to_string(), status: output.status, output: String::new() })
 }
 
 /// Runs a command and returns what it wrote; fails, with that text, when it reports failure.
@@ -46,7 +45,7 @@ pub fn capture(what: &str, command: &mut Command) -> Result<Output> {
     }
     Err(Error::Failed {
         what: what.to_string(),
-        status: output.status.to_string(),
+        status: output.status,
         output: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
 }
