@@ -1,4 +1,5 @@
-//! Embeds the probes: a table with one row per probe, whose PTX is in `ptx/` or missing.
+//! Embeds the probes: a table with one row per probe, whose PTX is in `ptx/` or missing; and the
+//! kernels' manifest.
 //!
 //! `cargo xtask build` writes `ptx/`. Nothing is compiled here.
 
@@ -26,4 +27,16 @@ fn main() {
     table.push_str("]\n");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     fs::write(Path::new(&out).join("probe_table.rs"), table).expect("OUT_DIR is writable");
+
+    // What the kernels were made by, for the records.
+    let manifest = Path::new(&package).join("../host/ptx/manifest.json");
+    let mut text = String::from("/// The manifest of the kernels, if they were built.\n");
+    let value = if manifest.is_file() {
+        println!("cargo::rerun-if-changed={}", manifest.display());
+        format!("Some(include_str!({:?}))", manifest.display().to_string())
+    } else {
+        "None".to_string()
+    };
+    writeln!(text, "const MANIFEST: Option<&str> = {value};").expect("writing to a string");
+    fs::write(Path::new(&out).join("manifest.rs"), text).expect("OUT_DIR is writable");
 }

@@ -16,9 +16,9 @@ import reference
 from measure import Timer
 from sensors import Sensors
 
-# Cells between two measurements of the ceiling, and the size of its square matrices.
-CEILING_INTERVAL = 12
-CEILING_SIZE = 8192
+# Cells between two measurements of cuBLAS, and the size of its square matrices.
+CUBLAS_INTERVAL = 12
+CUBLAS_SIZE = 8192
 
 
 class Output:
@@ -35,6 +35,18 @@ class Output:
 def reason(error):
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def versions():
+    """Versions of what all share, by name; what cannot be asked is left out."""
+    found = {"python": sys.version.split()[0]}
+    for name, ask in (("cuda", lambda: torch.version.cuda),
+                      ("cudnn", torch.backends.cudnn.version)):
+        try:
+            found[name] = str(ask())
+        except Exception:  # it only informs
+            pass
+    return found
 
 
 def is_lost():
@@ -99,12 +111,13 @@ def run_cell(job, peers, index, timer, sensors, output):
                      error=rms, clock_mhz=clock_mhz, power_watts=power_watts)
 
 
-class Ceiling:
-    """What the GPU does at best: cuBLAS on large square matrices of random bf16."""
+class Cublas:
+    """cuBLAS on large square matrices of random bf16: what the GPU does for plain products, under
+    the same power cap."""
 
     def __init__(self, timer, output):
         self.timer, self.output = timer, output
-        shape = (CEILING_SIZE, CEILING_SIZE)
+        shape = (CUBLAS_SIZE, CUBLAS_SIZE)
         generator = torch.Generator(device="cuda").manual_seed(2)
         self.a, self.b, self.c = (
             torch.randn(shape, device="cuda", dtype=torch.bfloat16, generator=generator)
@@ -113,35 +126,39 @@ class Ceiling:
     def measure(self):
         call = lambda: torch.matmul(self.a, self.b, out=self.c)  # noqa: E731
         ms = self.timer.medians_ms([(implementations.no_context, call)])[0]
-        self.output.event("ceiling", size=CEILING_SIZE, ms=ms)
+        self.output.event("cublas", size=CUBLAS_SIZE, ms=ms)
 
 
 def run(job, output):
     deadline = time.monotonic() + job["budget_seconds"]
     torch.cuda.set_device(job["device"])
     torch.set_grad_enabled(False)
-    output.event("gpu", name=torch.cuda.get_device_name(), torch=torch.__version__)
+    output.event("gpu", name=torch.cuda.get_device_name(), torch=torch.__version__,
+                 versions=versions())
     peers = []
     for name, make in implementations.ALL:
         try:
             peers.append(make(job))
-            output.event("note", text=f"{name}: {peers[-1].origin}")
+            output.event("origin", peer=name, origin=str(peers[-1].origin))
         except Exception as error:  # a peer that is not there is no failure
             output.event("absent", peer=name, reason=reason(error))
     timer = Timer(job["rounds"], job["cell_ms"])
     sensors = Sensors()
     try:
-        ceiling = Ceiling(timer, output)
+        cublas = Cublas(timer, output)
         for index in range(len(job["cells"])):
-            if index % CEILING_INTERVAL == 0:
-                ceiling.measure()
+            if index % CUBLAS_INTERVAL == 0:
+                cublas.measure()
             if time.monotonic() > deadline:
                 output.event("note", text=f"the budget is spent after {index} cells")
                 break
             run_cell(job, peers, index, timer, sensors, output)
-        ceiling.measure()
+        cublas.measure()
     finally:
         sensors.stop()
+    ranges = sensors.ranges()
+    if ranges is not None:
+        output.event("sensors", **ranges)
     output.event("end")
 
 

@@ -2,6 +2,7 @@
 the call for a cell's tensors, and `context`, inside which its calls are made."""
 import contextlib
 import ctypes
+import hashlib
 import importlib.metadata
 import lzma
 import os
@@ -16,6 +17,24 @@ DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 # Where a peer's file is unpacked to: the folder of this program, which is a temporary one.
 HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def identity(path):
+    """Name, size and the start of the hash of a file: which build it is."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return f"{os.path.basename(path)}, {os.path.getsize(path)} bytes, " \
+           f"sha256 {digest.hexdigest()[:16]}"
+
+
+def version(package):
+    """The version of an installed package, None if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def no_context():
@@ -57,7 +76,7 @@ class Fulgurite:
         self.library.fulgurite_plan_variant.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self.library.fulgurite_launch.argtypes = [ctypes.c_void_p] * 7
         self.plan = ctypes.c_void_p()
-        self.origin = os.path.basename(job["library"])
+        self.origin = identity(job["library"])
 
     def check(self, status):
         if status != 0:
@@ -120,7 +139,7 @@ class FlashAttention3:
                 ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
         torch.ops.load_library(path)
         self.forward = torch.ops.flash_attn_3.fwd
-        self.origin = os.path.basename(path)
+        self.origin = identity(path)
 
     def prepare(self, cell, q, k, v):
         options = {"softmax_scale": q.shape[-1] ** -0.5, "is_causal": cell["causal"],
@@ -140,10 +159,9 @@ class FlashAttention4:
                 sys.path.append(path)
         from flash_attn.cute import flash_attn_func
         self.forward = flash_attn_func
-        try:
-            self.origin = importlib.metadata.version("flash-attn-4")
-        except importlib.metadata.PackageNotFoundError:
-            self.origin = "of unknown version"
+        packages = ("flash-attn-4", "nvidia-cutlass-dsl")
+        self.origin = ", ".join(f"{name} {version(name) or 'of unknown version'}"
+                                for name in packages)
 
     def prepare(self, cell, q, k, v):
         def call():

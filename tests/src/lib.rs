@@ -23,6 +23,7 @@ pub mod lowprec;
 pub mod memory;
 pub mod mutants;
 pub mod oracle;
+pub mod output;
 pub mod probes;
 pub mod tensor;
 pub mod values;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tests::{bench, info, probes, verify};
+use tests::{bench, info, output, probes, verify};
 
 /// Checks Fulgurite's kernels against a float64 reference, and measures them.
 #[derive(Parser)]
@@ -35,6 +35,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    output::end_if_closed();
     let result = match Cli::parse().command {
         Command::Verify(options) => verify::run(&options),
         Command::Bench(options) => bench::run(&options),

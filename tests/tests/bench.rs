@@ -5,6 +5,7 @@ use std::process::Command;
 
 use clap::Parser;
 use fulgurite::{DeviceFacts, Plan};
+use tests::bench::facts::{Facts, Run};
 use tests::bench::first_use;
 use tests::bench::grid::{Cell, DtypeName, HIDDEN, TOKENS};
 use tests::bench::measurement::{self, Measurement, OURS};
@@ -24,7 +25,11 @@ fn origin() -> record::Origin {
     record::Origin::of_today("0123abc", "a GPU, with a comma".to_owned())
 }
 
-/// Times of all cells, ours at 0.6 TFLOP/ms of 0.5 for the peer, and a ceiling.
+fn facts(all: &[Measurement]) -> Facts {
+    Facts::of(origin(), Run::default(), all)
+}
+
+/// Times of all cells, ours at 0.6 TFLOP/ms of 0.5 for the peer, and products of cuBLAS.
 fn run_of_times() -> Vec<Measurement> {
     let mut cells = Cell::grid(BF16, false);
     cells.extend(Cell::extra(BF16, false));
@@ -32,8 +37,8 @@ fn run_of_times() -> Vec<Measurement> {
         let time = |cell: &Cell| Measurement::forward(name, cell, cell.flops() / tflops / 1e9);
         cells.iter().map(time).collect()
     };
-    let ceiling = [5.0, 1.8, 2.0].map(|ms| Measurement::ceiling(8192, ms));
-    [times(OURS, 600.0), times("fa3", 500.0), ceiling.to_vec()].concat()
+    let cublas = [5.0, 1.8, 2.0].map(|ms| Measurement::cublas(8192, ms));
+    [times(OURS, 600.0), times("fa3", 500.0), cublas.to_vec()].concat()
 }
 
 #[test]
@@ -82,7 +87,7 @@ fn speed_counts_what_the_mask_leaves() {
     assert_eq!(unequal.flops(), 32.0);
     let longer = Cell { q_len: 2, kv_len: 4, ..unequal };
     assert_eq!(longer.flops(), 32.0 * 7.0);
-    assert_eq!(Measurement::ceiling(8192, 2.0).tflops, 549.8);
+    assert_eq!(Measurement::cublas(8192, 2.0).tflops, 549.8);
 }
 
 #[test]
@@ -106,26 +111,28 @@ fn ratios_are_summed_up() {
     assert!((all.geometric_mean - 1.0).abs() < 1e-12);
     assert_eq!((all.least, all.cells), (0.5, 3));
     assert_eq!(peers::sum_up(&[]), None);
-    assert_eq!(peers::ceiling(&run_of_times()), Some(549.8));
+    let cublas = peers::cublas(&run_of_times()).expect("three products");
+    assert_eq!((cublas.least, cublas.median, cublas.most), (219.9, 549.8, 610.8));
 }
 
 #[test]
 fn a_record_is_written_read_and_drawn() {
     let directory = directory("record");
     let all = run_of_times();
-    let written = record::write(&directory, &origin(), &all).expect("it can be written");
-    let endings = [".csv", "-all.csv", ".md", ".svg", ".png"];
+    let written = record::write(&directory, &facts(&all), &all).expect("it can be written");
+    let endings = [".csv", "-all.csv", ".json", ".md", ".svg", ".png"];
     assert_eq!(written.len(), endings.len());
     for (path, ending) in written.iter().zip(endings) {
         assert!(path.to_string_lossy().ends_with(&format!("0123abc{ending}")), "{path:?}");
-        assert!(std::fs::metadata(path).expect("it is there").len() > 2_000, "{path:?}");
+        let least = if ending == ".json" { 200 } else { 2_000 };
+        assert!(std::fs::metadata(path).expect("it is there").len() > least, "{path:?}");
     }
     let text = std::fs::read_to_string(&written[0]).expect("it is there");
     assert!(text.starts_with(
-        "date,commit,gpu,driver,kind,dtype,head_dim,mask,batch,seqlen,kv_len,heads_q,heads_kv,ms,\
-         tflops,peer,peer_tflops,ratio,ceiling_share\n"
+        "date,commit,gpu,driver,kind,dtype,head_dim,mask,options,batch,seqlen,kv_len,heads_q,\
+         heads_kv,ms,tflops,peer,peer_tflops,ratio,cublas_share,without\n"
     ));
-    assert!(text.lines().nth(1).expect("a line").ends_with(",fa3,500.0,1.2,1.091"), "{text}");
+    assert!(text.lines().nth(1).expect("a line").ends_with(",fa3,500.0,1.2,1.091,"), "{text}");
     assert_eq!(measurement::read(&written[1]).expect("it can be read"), all);
     let back = record::read(&written[0]).expect("it can be read");
     assert_eq!(back.len(), all.len() - 3);
@@ -211,12 +218,12 @@ fn records_of_older_columns_can_be_read() {
 
 #[test]
 fn the_section_of_the_readme_is_written() {
-    let text = section::markdown(&origin(), &run_of_times());
+    let text = section::markdown(&facts(&run_of_times()), &run_of_times());
     for part in [
         "| head dim 128 causal | 600 (1.20) | 600 (1.20) |",
         "| bf16 | 512 | 1k | 2k | 4k | 8k | 16k |",
         "fulgurite over the best peer, bf16, 36 cells: geometric mean 1.200, least 1.200",
-        "ceiling (cuBLAS, bf16, square matrices): 549.8 TFLOP/s",
+        "cuBLAS on square bf16 matrices, between the cells: 219.9 to 610.8 TFLOP/s, median 549.8",
         "| bf16 d128 causal 1024x8192 | 600 (1.20) |",
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
@@ -290,7 +297,7 @@ fn what_the_harness_says_is_taken_down() {
     let head = r#"{"event":"gpu","name":"a GPU","torch":"2"}
 {"event":"absent","peer":"fa4","reason":"not here"}
 {"event":"skip","cell":0,"peer":"sdpa-fa2","reason":"no"}
-{"event":"ceiling","size":8192,"ms":1.5}"#;
+{"event":"cublas","size":8192,"ms":1.5}"#;
     let (result, times) =
         bench_with_harness("good", &format!("{head}\n{ours}\n{peer}\n{{\"event\":\"end\"}}"));
     assert_eq!(result, Ok(true));

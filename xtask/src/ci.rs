@@ -76,7 +76,10 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
     match step {
         Step::Fmt => cargo(&["fmt", "--all", "--check"]),
         Step::Tidy => tidy::run(workspace),
-        Step::Build => build::run(workspace, &build),
+        Step::Build => {
+            build.ptxas.exact = true;
+            build::run(workspace, &build)
+        }
         Step::PtxUnchanged => unchanged::run(workspace),
         Step::Clippy => {
             cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])

@@ -50,15 +50,15 @@ mod tests {
 
     #[test]
     fn what_programs_embed_is_copied_and_what_is_gone_is_removed() {
-        let to = std::env::temp_dir().join(format!("fulgurite-copy-{}", std::process::id()));
-        let workspace = Workspace::find();
+        let scratch = tempfile::tempdir().expect("temporary directories can be made");
+        let to = scratch.path();
+        let workspace = Workspace::find().expect("cargo knows the checkout");
         let harness = "tests/peers/harness.py";
-        sources(&workspace, &to, |_, text| Some(text)).expect("it can be copied");
+        sources(&workspace, to, |_, text| Some(text)).expect("it can be copied");
         let copied = std::fs::read(to.join(harness)).expect("the program embeds it");
         assert_eq!(copied, std::fs::read(workspace.root().join(harness)).expect("it is there"));
-        sources(&workspace, &to, |name, text| (!name.ends_with("harness.py")).then_some(text))
+        sources(&workspace, to, |name, text| (!name.ends_with("harness.py")).then_some(text))
             .expect("it can be copied again");
         assert!(!to.join(harness).exists());
-        std::fs::remove_dir_all(&to).expect("a directory of our own");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 /// Result of a command of this program.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -15,7 +16,7 @@ pub enum Error {
     /// A program could not be started.
     Start { program: String, source: io::Error },
     /// A program ran and reported failure; `output` is what it said, if that was captured.
-    Failed { what: String, status: String, output: String },
+    Failed { what: String, status: ExitStatus, output: String },
     /// A program or file said something that this program does not understand.
     Unreadable { what: String, got: String },
     /// No compiler for the kernels; the text says what to do.

@@ -11,11 +11,15 @@ use crate::toolchain::Toolchain;
 use crate::workspace::{Workspace, files_below};
 
 /// The builder's own source that has a say in the PTX.
-const BUILDER: [&str; 4] = [
+const BUILDER: [&str; 8] = [
     include_str!("compile.rs"),
+    include_str!("libraries.rs"),
     include_str!("manifest.rs"),
+    include_str!("probes.rs"),
+    include_str!("ptx.rs"),
     include_str!("ptx/finish.rs"),
     include_str!("ptx/split.rs"),
+    include_str!("toolchain.rs"),
 ];
 
 /// Bodies of the primitives that only builds for the host have.
@@ -42,13 +46,11 @@ pub fn hash(workspace: &Workspace, toolchain: &Toolchain, arch: Arch, of: Of) ->
             && !directory.ends_with("tests")
             && (of == Of::Probes || !probes)
     };
-    let mut sources = files_below(&root.join("kernels"), &counts, &|path| {
-        path.extension().is_some_and(|extension| extension == "rs" || extension == "toml")
-    })?;
-    sources.push(workspace.root().join("Cargo.toml"));
+    let is_source = |path: &Path| path.extension().is_some_and(|extension| extension == "rs");
+    let sources = files_below(&root.join("kernels"), &counts, &is_source)?;
     let mut parts = vec![
         toolchain.source.name().to_string(),
-        toolchain.version.clone(),
+        toolchain.details.clone(),
         flags(toolchain, arch).join(" "),
     ];
     parts.extend(BUILDER.map(|source| content_hash(source.as_bytes())));
@@ -68,19 +70,22 @@ mod tests {
 
     #[test]
     fn the_hash_follows_sources_compiler_and_flags() {
-        let root = std::env::temp_dir().join(format!("fulgurite-inputs-{}", std::process::id()));
+        let scratch = tempfile::tempdir().expect("temporary directories can be made");
+        let root = scratch.path();
         let source = root.join("kernels/src/lib.rs");
         fs::create_dir_all(root.join("kernels/src")).expect("a directory of our own");
         fs::write(&source, "one").expect("a file of our own");
-        fs::write(root.join("Cargo.toml"), "").expect("a file of our own");
-        let workspace = Workspace::at(&root);
+        let workspace = Workspace::at(root);
         let prebuilt = Toolchain::for_tests(Source::PrebuiltCore, "rustc 1");
         let hash_of = |toolchain: &Toolchain| {
             hash(&workspace, toolchain, Arch::Sm90, Of::Variants).expect("readable files")
         };
 
         let first = hash_of(&prebuilt);
-        fs::write(root.join("kernels/notes.md"), "no source").expect("a file of our own");
+        // No cargo compiles the kernels, so that manifests say nothing of the PTX.
+        for other in ["Cargo.toml", "kernels/Cargo.toml", "kernels/notes.md"] {
+            fs::write(root.join(other), "no source").expect("a file of our own");
+        }
         assert_eq!(hash_of(&prebuilt), first, "only sources count");
         for other in [EMULATOR, PROBES, "kernels/gpu/tests"] {
             fs::create_dir_all(root.join(other)).expect("a directory of our own");
@@ -96,6 +101,5 @@ mod tests {
         fs::rename(&source, root.join("kernels/src/new.rs")).expect("a file of our own");
         fs::write(root.join("kernels/src/new.rs"), "one").expect("a file of our own");
         assert_ne!(hash_of(&prebuilt), first, "names count");
-        fs::remove_dir_all(&root).expect("a directory of our own");
     }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod artifacts;
 mod build;
 mod ci;
 mod compile;
@@ -11,7 +12,9 @@ mod copy;
 mod error;
 mod harness;
 mod inputs;
+mod libraries;
 mod manifest;
+mod output;
 mod probes;
 mod process;
 mod progress;
@@ -69,12 +72,23 @@ struct Passed {
 }
 
 fn main() -> ExitCode {
-    let workspace = Workspace::find();
+    output::end_if_closed();
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> error::Result<()> {
+    let workspace = Workspace::find()?;
     let build = BuildArgs::default();
     let check = |subcommand, passed: Passed| {
         harness::run_subcommand(&workspace, subcommand, &passed.arguments, &build)
     };
-    let result = match Arguments::parse().command {
+    match command {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Verify(passed) => check("verify", passed),
         Command::Bench(passed) => check("bench", passed),
@@ -85,12 +99,5 @@ fn main() -> ExitCode {
         Command::PtxUnchanged => unchanged::run(&workspace),
         Command::Tidy => tidy::run(&workspace),
         Command::Ci(arguments) => ci::ci(&workspace, &arguments),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -22,7 +22,18 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::Failed { what: what.to_string(), status: status.to_string(), output: String::new() })
+    Err(Error::Failed { what: what.to_string(), status, output: String::new() })
+}
+
+/// Runs a command that talks to the user on standard error, and returns its standard output.
+pub fn run_for_output(what: &str, command: &mut Command) -> Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.spawn().map_err(|source| start_error(command, source))?;
+    let output = child.wait_with_output().map_err(|source| start_error(command, source))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::Failed { what: what.to_string(), status: output.status, output: String::new() })
 }
 
 /// Runs a command and returns what it wrote; fails, with that text, when it reports failure.
@@ -34,7 +45,7 @@ pub fn capture(what: &str, command: &mut Command) -> Result<Output> {
     }
     Err(Error::Failed {
         what: what.to_string(),
-        status: output.status.to_string(),
+        status: output.status,
         output: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
 }
@@ -42,12 +53,13 @@ pub fn capture(what: &str, command: &mut Command) -> Result<Output> {
 /// The standard output of a short query such as `rustc --version`, without its line end; `None`
 /// when the program is missing or reports failure.
 pub fn query<S: AsRef<OsStr>>(program: S, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    answer(Command::new(program).args(arguments))
+}
+
+/// The same of a command that has more to it than a program and its arguments.
+pub fn answer(command: &mut Command) -> Option<String> {
+    let output =
+        command.stdin(Stdio::null()).output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok().map(|text| text.trim_end().to_string())
 }
 

@@ -1,4 +1,5 @@
-//! Asks ptxas what every entry needs: registers, stack, spills, and its performance notes.
+//! Asks ptxas what every entry needs: registers, stack, spills, and its performance notes; and
+//! nvdisasm what is in its code.
 //!
 //! Users never need ptxas, since the driver compiles the PTX; where one is found, the numbers are
 //! checked here, long before a GPU sees the kernel.
@@ -6,6 +7,7 @@
 mod find;
 mod golden;
 mod report;
+mod sass;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +18,12 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use fulgurite_spec::{Arch, LaunchSpec, VARIANTS, Variant};
 
 use crate::error::{Error, Result};
-use crate::manifest::content_hash;
+use crate::manifest::{self, content_hash};
 use crate::process::{capture, parallel};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, read, write_if_changed};
+use find::Tools;
+use golden::Makers;
 pub use report::Report;
 
 /// Options of the resource check.
@@ -28,7 +32,7 @@ pub struct PtxasArgs {
     /// The ptxas that checks registers and spills [default: FULGURITE_PTXAS, then the PATH]
     #[arg(long, value_name = "PATH")]
     pub ptxas: Option<PathBuf>,
-    /// Install ptxas from PyPI into the target directory if none is found
+    /// Install ptxas and nvdisasm from PyPI into the target directory, and use them
     #[arg(long)]
     pub fetch_ptxas: bool,
     /// Try to install it, and go on without it if that fails
@@ -37,34 +41,43 @@ pub struct PtxasArgs {
     /// Accept the numbers as the new golden ones
     #[arg(long)]
     pub bless: bool,
+    /// Refuse PTX that is not that of the golden numbers, if the same compiler made it
+    #[arg(skip)]
+    pub exact: bool,
 }
 
 /// Checks the entries with ptxas, if there is one; the table is printed when something was
 /// compiled or something is wrong.
 pub fn check(workspace: &Workspace, entries: &[&str], arguments: &PtxasArgs) -> Result<()> {
-    let Some(ptxas) = find::find_or_fetch(workspace, arguments)? else {
+    let Some(tools) = find::find_or_fetch(workspace, arguments)? else {
         if arguments.bless {
             return Err(Error::Option(format!("--bless needs a ptxas; {}", find::ADVICE)));
         }
         println!("resources not checked: no ptxas found ({})", find::ADVICE);
         return Ok(());
     };
-    let version = find::version(&ptxas)?;
     let variants: Vec<&Variant> =
         VARIANTS.iter().filter(|variant| entries.contains(&variant.entry)).collect();
-    let (reports, fresh) = reports(workspace, &ptxas, &version, &variants)?;
+    let (reports, fresh) = reports(workspace, &tools, &variants)?;
+    let makers = Makers { ptxas: find::version(&tools.ptxas)?, compiler: compiler(workspace) };
     let mut problems: Vec<String> = reports.iter().flat_map(Report::problems).collect();
     if arguments.bless && problems.is_empty() {
-        golden::bless(workspace, &version, &reports)?;
+        golden::bless(workspace, &makers, &reports)?;
     } else {
-        let golden = golden::read(workspace)?;
-        let (worse, notes) = golden.compare(&version, &reports);
-        problems.extend(worse);
-        notes.iter().for_each(|note| println!("note: {note}"));
+        let found = golden::read(workspace)?.compare(&makers, &reports);
+        problems.extend(found.worse);
+        found.notes.iter().for_each(|note| println!("note: {note}"));
+        if !found.other_ptx.is_empty() {
+            let text = format!(
+                "the golden numbers are of other PTX ({}); --bless takes these",
+                found.other_ptx.join(", ")
+            );
+            if arguments.exact { problems.push(text) } else { println!("note: {text}") }
+        }
     }
     if !fresh || arguments.bless || !problems.is_empty() {
         println!("{}", table(&reports));
-        println!("resources from ptxas {version}");
+        println!("resources from ptxas {}", makers.ptxas);
     }
     if problems.is_empty() {
         println!("resources of {} entries are fine", reports.len());
@@ -74,6 +87,16 @@ pub fn check(workspace: &Workspace, entries: &[&str], arguments: &PtxasArgs) -> 
     }
 }
 
+/// The compiler that made the PTX that is there; several, if they are from several.
+fn compiler(workspace: &Workspace) -> String {
+    let manifest = read(&workspace.ptx().join("manifest.json")).unwrap_or_default();
+    let mut compilers: Vec<String> =
+        manifest::read(&manifest).into_iter().map(|built| built.compiler).collect();
+    compilers.sort();
+    compilers.dedup();
+    compilers.join(" and ")
+}
+
 /// The reports on variants whose PTX is there, of a table of any kind. Unlike [`check`] it judges
 /// nothing, and must find a ptxas.
 pub fn ask(
@@ -81,47 +104,67 @@ pub fn ask(
     variants: &[&Variant],
     arguments: &PtxasArgs,
 ) -> Result<Vec<Report>> {
-    let Some(ptxas) = find::find_or_fetch(workspace, arguments)? else {
+    let Some(tools) = find::find_or_fetch(workspace, arguments)? else {
         return Err(Error::Option(format!("no ptxas found; {}", find::ADVICE)));
     };
-    let version = find::version(&ptxas)?;
-    Ok(reports(workspace, &ptxas, &version, variants)?.0)
+    Ok(reports(workspace, &tools, variants)?.0)
 }
 
 /// The reports on variants, and whether all of them were known from an earlier run.
 fn reports(
     workspace: &Workspace,
-    ptxas: &Path,
-    version: &str,
+    tools: &Tools,
     variants: &[&Variant],
 ) -> Result<(Vec<Report>, bool)> {
+    let versions = [
+        find::version(&tools.ptxas)?,
+        tools.nvdisasm.as_deref().map_or(Ok(String::new()), find::version)?,
+    ];
     let mut jobs = Vec::new();
     let mut fresh = true;
     for variant in variants {
         let ptx = workspace.ptx().join(format!("{}.ptx", variant.entry));
         let content = fs::read(&ptx).map_err(Error::file("read", &ptx))?;
         let directory = workspace.kernels(variant.arch).join("ptxas");
-        let key = content_hash(&[&content, version.as_bytes()].concat());
+        let hash = content_hash(&content);
+        let key = content_hash(
+            [&hash, &versions[0], &versions[1]].map(|part| &**part).concat().as_bytes(),
+        );
         let kept = directory.join(format!("{}.{key}.txt", variant.entry));
         fresh &= kept.exists();
-        jobs.push((variant, ptx, kept));
+        jobs.push((variant, ptx, hash, kept));
     }
     let progress = (!fresh).then(|| Progress::bar("checking resources", jobs.len()));
-    let reports = parallel(&jobs, |(variant, ptx, kept)| {
+    let reports = parallel(&jobs, |(variant, ptx, hash, kept)| {
         let text = if kept.exists() {
             read(kept)?
         } else {
-            let text = assemble(ptxas, variant.arch.target(), ptx)?;
             remove_older(kept, variant.entry);
+            let text = examine(tools, variant.arch, ptx, &kept.with_extension("cubin"))?;
             write_if_changed(kept, &text)?;
             text
         };
         if let Some(progress) = &progress {
             progress.advance();
         }
-        Report::read(variant.entry, &text)
+        Report::read(variant.entry, &text, hash)
     })?;
     Ok((reports, fresh))
+}
+
+/// What ptxas says about a PTX file, and a line with the counts of its code. The code is in `cubin`
+/// meanwhile.
+fn examine(tools: &Tools, arch: Arch, ptx: &Path, cubin: &Path) -> Result<String> {
+    let Some(nvdisasm) = &tools.nvdisasm else {
+        return assemble(&tools.ptxas, arch.target(), ptx, null_device());
+    };
+    if let Some(directory) = cubin.parent() {
+        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+    }
+    let text = assemble(&tools.ptxas, arch.target(), ptx, cubin)?;
+    let counts = sass::count(nvdisasm, cubin)?;
+    fs::remove_file(cubin).map_err(Error::file("remove", cubin))?;
+    Ok(format!("{}\n{}\n", text.trim_end(), counts.line()))
 }
 
 /// Assembles PTX files if there is a ptxas; an error if it refuses one.
@@ -131,24 +174,24 @@ pub fn assemble_all(
     files: &[PathBuf],
     arguments: &PtxasArgs,
 ) -> Result<()> {
-    if let Some(ptxas) = find::find_or_fetch(workspace, arguments)? {
-        parallel(files, |file| assemble(&ptxas, arch.target(), file))?;
+    if let Some(tools) = find::find_or_fetch(workspace, arguments)? {
+        parallel(files, |file| assemble(&tools.ptxas, arch.target(), file, null_device()))?;
     }
     Ok(())
 }
 
-/// What `ptxas -v` says about a PTX file.
-fn assemble(ptxas: &Path, target: &str, ptx: &Path) -> Result<String> {
+/// What `ptxas -v` says about a PTX file; the code goes to `to`.
+fn assemble(ptxas: &Path, target: &str, ptx: &Path, to: &Path) -> Result<String> {
     let mut command = Command::new(ptxas);
-    command.arg(format!("-arch={target}")).args(["-v", "-o"]).arg(null_device()).arg(ptx);
+    command.arg(format!("-arch={target}")).args(["-v", "-o"]).arg(to).arg(ptx);
     let output = capture(&format!("ptxas on {}", ptx.display()), &mut command)?;
     // Notes come on either stream.
     let text = [output.stdout, output.stderr].concat();
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn null_device() -> &'static str {
-    if cfg!(windows) { "NUL" } else { "/dev/null" }
+fn null_device() -> &'static Path {
+    Path::new(if cfg!(windows) { "NUL" } else { "/dev/null" })
 }
 
 /// Removes the kept reports of older PTX of an entry; what cannot be removed does no harm.
@@ -170,8 +213,11 @@ fn table(reports: &[Report]) -> Table {
         "registers",
         "smem bytes",
         "stack",
-        "spill stores",
-        "spill loads",
+        "spills",
+        "instructions",
+        "R2UR",
+        "MUFU",
+        "HGMMA",
         "notes",
     ]);
     for report in reports {
@@ -179,17 +225,23 @@ fn table(reports: &[Report]) -> Table {
             .iter()
             .find(|variant| variant.entry == report.entry)
             .map_or(0, |variant| LaunchSpec::of(variant).smem_bytes);
+        let count = |of: fn(&sass::Counts) -> u32| {
+            report.sass.as_ref().map_or_else(|| "-".to_string(), |counts| of(counts).to_string())
+        };
         table.add_row([
             report.entry.clone(),
             report.registers.to_string(),
             smem_bytes.to_string(),
             report.stack_bytes.to_string(),
-            report.spill_store_bytes.to_string(),
-            report.spill_load_bytes.to_string(),
+            report.spill_bytes().to_string(),
+            count(|counts| counts.instructions),
+            count(|counts| counts.r2ur),
+            count(|counts| counts.mufu),
+            count(|counts| counts.hgmma),
             report.note_codes().join(" "),
         ]);
     }
-    table.column_iter_mut().skip(1).take(5).for_each(|column| {
+    table.column_iter_mut().skip(1).take(8).for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);
     });
     table

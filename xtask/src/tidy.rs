@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_repository_is_tidy() {
-        let workspace = Workspace::find();
+        let workspace = Workspace::find().expect("cargo knows the checkout");
         let files = sources(&workspace).expect("the checkout is readable");
         assert!(files.iter().any(|path| path.ends_with("xtask/src/tidy.rs")));
         let problems = problems(&workspace, &files).expect("the checkout is readable");

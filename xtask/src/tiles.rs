@@ -5,7 +5,7 @@
 mod candidates;
 mod shop;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
@@ -146,21 +146,14 @@ fn measure(
     candidates: &Path,
     arguments: &[String],
 ) -> Result<()> {
-    let gpu = query("nvidia-smi", &["--query-gpu=name", "--format=csv,noheader"]);
-    let Some(directory) = gpu.as_deref().map(|gpu| record_directory(workspace, gpu)) else {
+    if query("nvidia-smi", &["--query-gpu=name", "--format=csv,noheader"]).is_none() {
         println!("no GPU here; carry these two files to one:");
         println!("  {}\n  {}", program.display(), candidates.display());
         println!("and run: ./fulgurite-check variants --candidates candidates.csv --record .");
         return Ok(());
-    };
+    }
+    let directory = workspace.root().join("xtask/record");
     let mut command = Command::new(program);
     command.arg("variants").arg("--candidates").arg(candidates).arg("--record").arg(&directory);
     run_program("fulgurite-check variants", command.args(arguments))
-}
-
-/// `xtask/record/h200` for `NVIDIA H200`.
-fn record_directory(workspace: &Workspace, gpu: &str) -> PathBuf {
-    let line = gpu.lines().next().unwrap_or_default().to_lowercase();
-    let model = line.split_whitespace().find(|word| *word != "nvidia").unwrap_or("unknown");
-    workspace.root().join("xtask/record").join(model)
 }

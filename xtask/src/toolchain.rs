@@ -10,13 +10,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, Result};
-use crate::process::query;
+use crate::process::answer;
+pub use install::may_install;
 
 /// The target of the kernels.
 pub const TARGET: &str = "nvptx64-nvidia-cuda";
 
 /// Environment variable that forces one source; its values are those of [`Source::name`].
 pub const SOURCE_VARIABLE: &str = "FULGURITE_KERNEL_TOOLCHAIN";
+
+/// All that the compiler of the kernels gets to know of this program's environment: how to find
+/// itself, through rustup as well, and where to put temporary files. Flags, wrappers, profiles and
+/// libraries that are meant for other builds stay out.
+const KEPT_VARIABLES: [&str; 10] = [
+    "PATH",
+    "HOME",
+    "USERPROFILE",
+    "SYSTEMROOT",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "CARGO_HOME",
+];
+
+/// The root of `core` below a sysroot.
+const CORE_SOURCE: &str = "lib/rustlib/src/rust/library/core/src/lib.rs";
 
 /// Where `core` for the kernels comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +45,7 @@ pub enum Source {
     PrebuiltCore,
     /// The workspace's own toolchain with the source of `core`.
     RustSrc,
-    /// Debian's packages of rustc, cargo and the source, which lie beside rustup's toolchains.
+    /// Debian's packages of rustc and the source, which lie beside rustup's toolchains.
     Debian,
 }
 
@@ -61,13 +81,16 @@ pub struct Toolchain {
     pub source: Source,
     /// What `rustc --version` says.
     pub version: String,
+    /// What `rustc -vV` says: also which LLVM it has.
+    pub details: String,
     rustc: PathBuf,
-    cargo: PathBuf,
+    /// The source of `core`, where that is compiled with the kernels.
+    core_source: Option<PathBuf>,
 }
 
 impl Toolchain {
-    /// The first source that is there; where none is, installs one if that can be done without
-    /// asking (as root on Debian, or through rustup), and says so.
+    /// The first source that is there; where none is, installs one (through rustup, or as root on
+    /// Debian) if the user lets it, and says so before.
     pub fn find_or_install() -> Result<Toolchain> {
         let sources = match env::var(SOURCE_VARIABLE) {
             Ok(name) => vec![Source::from_name(&name)?],
@@ -76,7 +99,7 @@ impl Toolchain {
         if let Some(found) = sources.iter().find_map(|source| Toolchain::at(*source)) {
             return Ok(found);
         }
-        install::any_of(&sources)?;
+        install::any_of(&sources, &install::Means::of_environment()?)?;
         sources.iter().find_map(|source| Toolchain::at(*source)).ok_or_else(|| {
             Error::Toolchain(format!(
                 "no compiler for the kernels, also not after installing one.\n{}",
@@ -87,42 +110,39 @@ impl Toolchain {
 
     /// The toolchain of one source, if it is there and complete.
     fn at(source: Source) -> Option<Toolchain> {
-        let (rustc, cargo) = match source {
-            Source::Debian => (PathBuf::from("/usr/bin/rustc"), PathBuf::from("/usr/bin/cargo")),
-            _ => {
-                let cargo = env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from);
-                (PathBuf::from("rustc"), cargo)
-            }
+        let rustc = match source {
+            Source::Debian => PathBuf::from("/usr/bin/rustc"),
+            Source::PrebuiltCore | Source::RustSrc => PathBuf::from("rustc"),
         };
-        if source == Source::Debian && !(rustc.exists() && cargo.exists()) {
+        if source == Source::Debian && !rustc.exists() {
             return None;
         }
-        let sysroot = PathBuf::from(query(&rustc, &["--print", "sysroot"])?);
-        let complete = match source {
-            Source::PrebuiltCore => has_prebuilt_core(&sysroot),
-            Source::RustSrc | Source::Debian => {
-                sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
-            }
+        let ask = |argument: &[&str]| answer(clean(Command::new(&rustc)).args(argument));
+        let sysroot = PathBuf::from(ask(&["--print", "sysroot"])?);
+        let core_source = (source != Source::PrebuiltCore).then(|| sysroot.join(CORE_SOURCE));
+        let complete = match &core_source {
+            None => has_prebuilt_core(&sysroot),
+            Some(source) => source.exists(),
         };
-        if !complete {
-            return None;
-        }
-        let version = query(&rustc, &["--version"])?;
-        Some(Toolchain { source, version, rustc, cargo })
+        let details = complete.then(|| ask(&["--version", "--verbose"]))??;
+        let version = details.lines().next()?.to_string();
+        Some(Toolchain { source, version, details, rustc, core_source })
     }
 
     /// A toolchain that is never run.
     #[cfg(test)]
     pub fn for_tests(source: Source, version: &str) -> Toolchain {
+        let rustc = PathBuf::from("rustc");
+        let core_source = (source != Source::PrebuiltCore).then(|| PathBuf::from(CORE_SOURCE));
         let version = version.to_string();
-        Toolchain { source, version, rustc: PathBuf::from("rustc"), cargo: PathBuf::from("cargo") }
+        Toolchain { source, details: version.clone(), version, rustc, core_source }
     }
 
-    /// Whether `core` is compiled with the kernels; if not, it is there already.
-    pub fn builds_core(&self) -> bool {
-        self.source != Source::PrebuiltCore
+    /// The source of `core`, where that is compiled with the kernels; none if `core` is there
+    /// already.
+    pub fn core_source(&self) -> Option<&Path> {
+        self.core_source.as_deref()
     }
-
     /// One line for the user: what was taken.
     pub fn describe(&self) -> String {
         let core = match self.source {
@@ -135,39 +155,23 @@ impl Toolchain {
 
     /// The compiler, in a clean environment.
     pub fn rustc(&self) -> Command {
-        self.clean(Command::new(&self.rustc))
-    }
-
-    /// Its cargo, in a clean environment.
-    pub fn cargo(&self) -> Command {
-        let mut cargo = self.clean(Command::new(&self.cargo));
-        cargo.env("RUSTC", &self.rustc);
-        cargo
-    }
-
-    /// Takes away what the cargo and the rustup around this program have set: flags and
-    /// directories that are meant for the host, and libraries of another compiler.
-    fn clean(&self, mut command: Command) -> Command {
-        for (name, _) in env::vars_os() {
-            let Some(name) = name.to_str() else { continue };
-            let of_build = ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_TARGET_", "CARGO_ENCODED_"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix));
-            let of_package =
-                ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix));
-            let of_compiler = name == "CARGO" || name.starts_with("RUSTC") || name == "RUSTFLAGS";
-            if of_build || of_package || of_compiler {
-                command.env_remove(name);
-            }
-        }
-        if self.source == Source::Debian {
-            command.env_remove("RUSTUP_TOOLCHAIN").env_remove("LD_LIBRARY_PATH");
-        }
+        let mut command = clean(Command::new(&self.rustc));
         // The features abi_ptx and asm_experimental_arch are not stable yet; only the kernels,
         // never the host side, are compiled with this.
         command.env("RUSTC_BOOTSTRAP", "1");
         command
     }
+}
+
+/// Takes the environment away, but for [`KEPT_VARIABLES`].
+fn clean(mut command: Command) -> Command {
+    command.env_clear();
+    for name in KEPT_VARIABLES {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
 }
 
 fn has_prebuilt_core(sysroot: &Path) -> bool {

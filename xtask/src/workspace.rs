@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fulgurite_spec::Arch;
 
+use crate::artifacts;
 use crate::error::{Error, Result};
 
 /// The checkout this program works on.
@@ -16,14 +17,14 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// The checkout that cargo runs this program from, or the one it was compiled in.
-    pub fn find() -> Workspace {
+    /// The checkout that cargo runs this program from, or the one it was compiled in; its target
+    /// directory is the one that cargo names.
+    pub fn find() -> Result<Workspace> {
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = package.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-        let target = env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| root.join("target"), |directory| root.join(directory));
-        Workspace { root, target }
+        let target = artifacts::target_directory(&root)?;
+        Ok(Workspace { root, target })
     }
 
     /// A checkout at this place.

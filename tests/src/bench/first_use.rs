@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
-use super::side_by_side::Scratch;
+use super::side_by_side::scratch;
 use crate::gpu::failed;
 
 /// A kernel of each size.
@@ -72,6 +72,11 @@ pub fn run(options: &Options) -> Result<bool, String> {
     Ok(true)
 }
 
+/// Whether first uses are among times.
+pub fn is_among(all: &[Measurement]) -> bool {
+    all.iter().any(|time| [COLD, WARM].contains(&time.kind.as_str()))
+}
+
 /// Measures first uses of a kernel of each size, cold and warm.
 ///
 /// # Errors
@@ -79,9 +84,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
 pub fn measure(device: usize) -> Result<Vec<Measurement>, String> {
     let mut times = Vec::new();
     for head_dim in HEAD_DIMS {
-        let cache = Scratch::new(&format!("cache-d{head_dim}"))?;
+        let cache = scratch(&format!("cache-d{head_dim}"))?;
         let once = |name: &str| {
-            let (ms, parts) = process_ms(device, head_dim, &cache.0)?;
+            let (ms, parts) = process_ms(device, head_dim, cache.path())?;
             let Parts { open_ms, kernel_ms, call_ms } = parts;
             println!(
                 "{name} d{head_dim}: {ms:.0} ms (driver and context {open_ms:.0}, kernel \

@@ -11,7 +11,7 @@ use super::grid::{Cell, DtypeName, HIDDEN};
 /// The name of this project in the `peer` column.
 pub const OURS: &str = "fulgurite";
 
-/// The name of the ceiling in the `kind` column: a product of square matrices of size `hd`.
+/// The name of cuBLAS's products in the `kind` column: of square matrices of size `hd`.
 pub const MATMUL: &str = "matmul";
 
 /// One time.
@@ -27,6 +27,9 @@ pub struct Measurement {
     pub hd: usize,
     /// 1 for causal, 0 for full.
     pub causal: u8,
+    /// What else was asked for; empty for a plain call, and in older files missing.
+    #[serde(default)]
+    pub options: String,
     /// Batch entries.
     pub batch: usize,
     /// Rows of Q.
@@ -69,6 +72,7 @@ impl Measurement {
             dtype: cell.dtype.to_string(),
             hd: cell.head_dim,
             causal: u8::from(cell.causal),
+            options: String::new(),
             batch: cell.batch,
             seqlen: cell.q_len,
             kv_len: Some(cell.kv_len),
@@ -85,7 +89,7 @@ impl Measurement {
     }
 
     /// A time of cuBLAS for a product of two bf16 matrices of `size` rows and columns.
-    pub fn ceiling(size: usize, ms: f64) -> Measurement {
+    pub fn cublas(size: usize, ms: f64) -> Measurement {
         let cell = Cell {
             heads: 1,
             heads_kv: 1,
@@ -100,7 +104,7 @@ impl Measurement {
         }
     }
 
-    /// The cell, if the line is a forward call of one.
+    /// The cell, if the line is a plain forward call of one.
     pub fn cell(&self) -> Option<Cell> {
         let cell = Cell {
             dtype: DtypeName::from_str(&self.dtype, true).ok()?,
@@ -112,7 +116,7 @@ impl Measurement {
             kv_len: self.kv_len.unwrap_or(self.seqlen),
             batch: self.batch,
         };
-        (self.kind == "fwd").then_some(cell)
+        (self.kind == "fwd" && self.options.is_empty()).then_some(cell)
     }
 
     /// Whether the line is a forward call that the headline counts, of this element type.

@@ -1,6 +1,7 @@
 //! `bench`: the time of every cell, ours and the peers', each checked before it is timed.
 
 mod data;
+pub mod facts;
 pub mod first_use;
 pub mod grid;
 pub mod measurement;
@@ -19,9 +20,11 @@ use std::path::PathBuf;
 use clap::Args;
 use fulgurite::Dtype;
 
+use facts::{Earlier, Facts};
 use grid::{Cell, DtypeName};
 use measurement::{Measurement, OURS};
 use record::Origin;
+use run::Measured;
 
 use crate::csv_file;
 
@@ -61,9 +64,13 @@ pub struct Options {
     /// Write every time
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
-    /// Write the record DIR/<date>-<commit>.csv, and beside it every time, pictures and a text
+    /// Write the record DIR/<gpu>/<date>-<commit>.csv, and beside it every time, versions, pictures
+    /// and a text
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
+    /// Go on with the record that has this .json: measure the cells that it lacks, write it anew
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    pub onto: Option<PathBuf>,
     /// The commit that is measured, for the record
     #[arg(long, default_value = option_env!("FULGURITE_COMMIT").unwrap_or("unknown"))]
     pub commit: String,
@@ -103,29 +110,32 @@ pub struct PlotOptions {
 /// # Errors
 /// A message if there is no GPU, a cell's result is wrong, or a file cannot be read or written.
 pub fn run(options: &Options) -> Result<bool, String> {
-    let cells = wanted_cells(options);
+    let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;
+    if let Some(earlier) = &earlier {
+        // What cannot be continued shall be told before minutes of measuring, not after.
+        let origin = Origin::of_today(&options.commit, earlier.facts.origin.gpu.clone());
+        earlier.accepts(&Facts::of(origin, facts::Run::default(), &[]))?;
+    }
+    let wanted = wanted_cells(options);
+    let cells = earlier.as_ref().map_or_else(|| wanted.clone(), |record| record.missing(&wanted));
+    if let (true, Some(path)) = (cells.is_empty(), &options.onto) {
+        println!("{} has all of {} cells", path.display(), wanted.len());
+        return Ok(true);
+    }
     let mut measured = match &options.peers_dir {
         Some(directory) => side_by_side::measure(options, directory, &cells)?,
         None => run::measure(options, &cells)?,
     };
     let done = measured.times.iter().filter(|time| time.peer == OURS).count();
-    if !options.no_first_use && done > 0 {
+    let has_first_use = earlier.as_ref().is_some_and(|record| first_use::is_among(&record.times));
+    if !options.no_first_use && !has_first_use && done > 0 {
         match first_use::measure(options.device) {
             Ok(times) => measured.times.extend(times),
             Err(reason) => measured.problems.push(format!("first use: {reason}")),
         }
     }
-    table::print(&measured.times);
-    if let Some(path) = &options.csv {
-        csv_file::write(path, &measured.times)?;
-        println!("times: {}", path.display());
-    }
-    if let Some(directory) = &options.record {
-        let origin = Origin::of_today(&options.commit, measured.gpu);
-        for path in record::write(directory, &origin, &measured.times)? {
-            println!("record: {}", path.display());
-        }
-    }
+    measured.run.cells = done;
+    write(options, earlier, &measured)?;
     for problem in &measured.problems {
         println!("PROBLEM: {problem}");
     }
@@ -133,6 +143,31 @@ pub fn run(options: &Options) -> Result<bool, String> {
         println!("{OURS} was measured in {done} of {} cells", cells.len());
     }
     Ok(done == cells.len() && measured.problems.is_empty())
+}
+
+/// Prints what was measured, with that of an earlier run, and writes what the options ask for.
+fn write(options: &Options, earlier: Option<Earlier>, measured: &Measured) -> Result<(), String> {
+    let Measured { gpu, times, run, .. } = measured;
+    let origin = Origin::of_today(&options.commit, gpu.clone());
+    let mut directory =
+        options.record.as_ref().map(|directory| directory.join(record::folder(&origin.gpu)));
+    let mut facts = Facts::of(origin, run.clone(), times);
+    let mut times = times.clone();
+    if let Some(earlier) = earlier {
+        directory = Some(earlier.directory().to_owned());
+        (facts, times) = earlier.with(facts, times)?;
+    }
+    table::print(&times);
+    if let Some(path) = &options.csv {
+        csv_file::write(path, &times)?;
+        println!("times: {}", path.display());
+    }
+    if let Some(directory) = directory {
+        for path in record::write(&directory, &facts, &times)? {
+            println!("record: {}", path.display());
+        }
+    }
+    Ok(())
 }
 
 /// The cells that the options ask for, so that a budget cuts off the least: all that the headline

@@ -1,7 +1,8 @@
 //! Ours beside the peers': who is best in a cell, and how we compare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::facts::Range;
 use super::grid::Cell;
 use super::measurement::{MATMUL, Measurement, OURS};
 
@@ -53,10 +54,21 @@ pub fn ratios(
     ours.filter_map(ratio).collect()
 }
 
-/// The run's ceiling in TFLOP/s: the median of its matrix products.
-pub fn ceiling(all: &[Measurement]) -> Option<f64> {
-    let products = all.iter().filter(|time| time.kind == MATMUL);
-    let mut tflops: Vec<f64> = products.map(|time| time.tflops).collect();
-    tflops.sort_by(f64::total_cmp);
-    tflops.get(tflops.len() / 2).copied()
+/// What cuBLAS had for its matrix products in TFLOP/s, over the run: the GPU lowers its clock for
+/// them as for everything, so that it is no bound.
+pub fn cublas(all: &[Measurement]) -> Option<Range> {
+    Range::of(all.iter().filter(|time| time.kind == MATMUL).map(|time| time.tflops))
+}
+
+/// The peers that have other cells, but not this one, for each of our cells that lacks one.
+pub fn missing(all: &[Measurement]) -> BTreeMap<Cell, Vec<&str>> {
+    let mut of_cell: BTreeMap<Cell, BTreeSet<&str>> = BTreeMap::new();
+    for (cell, time) in all.iter().filter_map(|time| Some((time.cell()?, time))) {
+        of_cell.entry(cell).or_default().insert(&time.peer);
+    }
+    let everyone: BTreeSet<&str> = of_cell.values().flatten().copied().collect();
+    let ours = of_cell.iter().filter(|(_, there)| there.contains(OURS));
+    ours.map(|(cell, there)| (*cell, everyone.difference(there).copied().collect()))
+        .filter(|(_, lacking): &(Cell, Vec<&str>)| !lacking.is_empty())
+        .collect()
 }

@@ -6,13 +6,14 @@ use clap::ValueEnum;
 use fulgurite::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::{peers, plot, section};
 use crate::csv_file;
 
 /// What all lines of a record share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// Day of the run, `YYYY-MM-DD`.
     pub date: String,
@@ -50,6 +51,9 @@ pub struct Line {
     pub head_dim: usize,
     /// `full` or `causal`.
     pub mask: String,
+    /// What else was asked for; empty for a plain call, and in older records missing.
+    #[serde(default)]
+    pub options: String,
     /// Batch entries.
     pub batch: usize,
     /// Rows of Q.
@@ -71,14 +75,17 @@ pub struct Line {
     pub peer_tflops: Option<f64>,
     /// Our TFLOP/s over the peer's.
     pub ratio: Option<f64>,
-    /// Our TFLOP/s over the run's ceiling, if that was measured.
+    /// Our TFLOP/s over the median of cuBLAS's in this run, if that was measured.
     #[serde(default)]
-    pub ceiling_share: Option<f64>,
+    pub cublas_share: Option<f64>,
+    /// Peers of the run that do not have this cell.
+    #[serde(default)]
+    pub without: Option<String>,
 }
 
 /// The lines of a run: ours, each beside the best peer.
 pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
-    let (best, ceiling) = (peers::best(all), peers::ceiling(all));
+    let (best, cublas, missing) = (peers::best(all), peers::cublas(all), peers::missing(all));
     let thousandths = |number: f64| (number * 1e3).round() / 1e3;
     let line = |ours: &Measurement| {
         let cell = ours.cell()?;
@@ -92,6 +99,7 @@ pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
             dtype: ours.dtype.clone(),
             head_dim: cell.head_dim,
             mask: cell.mask_name().to_owned(),
+            options: ours.options.clone(),
             batch: cell.batch,
             seqlen: cell.q_len,
             kv_len: Some(cell.kv_len),
@@ -102,32 +110,44 @@ pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
             peer: peer.map(|peer| peer.peer.clone()),
             peer_tflops: peer.map(|peer| peer.tflops),
             ratio: peer.map(|peer| thousandths(ours.tflops / peer.tflops)),
-            ceiling_share: ceiling.map(|ceiling| thousandths(ours.tflops / ceiling)),
+            cublas_share: cublas.map(|cublas| thousandths(ours.tflops / cublas.median)),
+            without: missing.get(&cell).map(|peers| peers.join(" ")),
         })
     };
     all.iter().filter(|time| time.peer == OURS).filter_map(line).collect()
 }
 
-/// Writes `<directory>/<date>-<commit>.csv`, and beside it `…-all.csv` with every time, `….md` for
-/// the README, and the picture of each element type.
+/// The folder of a device's records: the word of its name with letters and digits, as in `h100` for
+/// `NVIDIA H100 80GB HBM3`.
+pub fn folder(gpu: &str) -> String {
+    let is_model = |word: &&str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.contains(char::is_numeric)
+    };
+    let name = gpu.to_lowercase();
+    let words = || name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let word = words().find(is_model).or_else(|| words().next_back());
+    word.unwrap_or("unknown").to_owned()
+}
+
+/// Writes `<directory>/<date>-<commit>.csv`, and beside it `….json` with the facts,
+/// `…-all.csv` with every time, `….md` for the README, and the picture of each element type.
 ///
 /// # Errors
 /// A message that names the file.
-pub fn write(
-    directory: &Path,
-    origin: &Origin,
-    all: &[Measurement],
-) -> Result<Vec<PathBuf>, String> {
+pub fn write(directory: &Path, facts: &Facts, all: &[Measurement]) -> Result<Vec<PathBuf>, String> {
+    let origin = &facts.origin;
     let name = format!("{}-{}", origin.date, origin.commit);
     let file = |ending: &str| directory.join(format!("{name}{ending}"));
     let path = file(".csv");
     let at = |path: &Path, error: String| format!("cannot write {}: {error}", path.display());
     std::fs::create_dir_all(directory).map_err(|error| at(directory, error.to_string()))?;
     csv_file::write(&path, lines(origin, all))?;
-    let mut written = vec![path, file("-all.csv"), file(".md")];
+    let mut written = vec![path, file("-all.csv"), file(".json"), file(".md")];
     csv_file::write(&written[1], all)?;
-    std::fs::write(&written[2], section::markdown(origin, all))
-        .map_err(|error| at(&written[2], error.to_string()))?;
+    for (path, text) in [(&written[2], facts.text()?), (&written[3], section::markdown(facts, all))]
+    {
+        std::fs::write(path, text).map_err(|error| at(path, error.to_string()))?;
+    }
     for (dtype, ending) in [(Dtype::Bf16, ""), (Dtype::F16, "-f16")] {
         let rows: Vec<_> = all.iter().filter(|row| row.is_main(dtype)).cloned().collect();
         if !rows.is_empty() {
@@ -159,10 +179,13 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
             kv_len: line.kv_len.unwrap_or(line.seqlen),
             batch: line.batch,
         };
-        all.push(Measurement { tflops: line.tflops, ..Measurement::forward(OURS, &cell, line.ms) });
+        let time = |peer: &str, ms, tflops| {
+            let options = line.options.clone();
+            Measurement { tflops, options, ..Measurement::forward(peer, &cell, ms) }
+        };
+        all.push(time(OURS, line.ms, line.tflops));
         if let Some(tflops) = line.peer_tflops {
-            let ms = line.ms * line.tflops / tflops;
-            all.push(Measurement { tflops, ..Measurement::forward("best peer", &cell, ms) });
+            all.push(time("best peer", line.ms * line.tflops / tflops, tflops));
         }
     }
     Ok(all)

@@ -8,12 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Options;
 use super::data::{Data, Expected};
+use super::facts;
 use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::timing::Timer;
 use crate::gpu::{Bits, Gpu};
 
 /// What was measured.
+#[derive(Clone, Debug, Default)]
 pub struct Measured {
     /// Name of the device.
     pub gpu: String,
@@ -21,6 +23,8 @@ pub struct Measured {
     pub times: Vec<Measurement>,
     /// What went wrong and leaves the rest standing.
     pub problems: Vec<String>,
+    /// Versions and sensors of the process that measured.
+    pub run: facts::Run,
 }
 
 /// Measures cells.
@@ -42,7 +46,7 @@ pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
             });
         }
     }
-    Ok(Measured { gpu: name, times, problems: Vec::new() })
+    Ok(Measured { gpu: name, times, ..Measured::default() })
 }
 
 fn measure_typed<T: Bits>(

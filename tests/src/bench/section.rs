@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
-use super::record::Origin;
+use super::record::{self, Origin};
 use super::{peers, table};
 
 /// What stands around the section.
@@ -47,16 +48,20 @@ pub fn replace(text: &str, section: &str) -> Option<String> {
 }
 
 /// The section of a run. Its links are those of a file in the checkout's top directory.
-pub fn markdown(origin: &Origin, all: &[Measurement]) -> String {
-    let Origin { date, commit, gpu, driver } = origin;
-    let stem = format!("xtask/record/h200/{date}-{commit}");
+pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
+    let Origin { date, commit, gpu, driver } = &facts.origin;
+    let stem = format!("xtask/record/{}/{date}-{commit}", record::folder(gpu));
+    let processes = match facts.runs.len() {
+        0 | 1 => "one process in which".to_owned(),
+        count => format!("{count} processes, in each of which"),
+    };
     let mut names: Vec<&str> =
         all.iter().filter_map(|row| row.cell().map(|_| &*row.peer)).collect();
     names.sort_unstable();
     names.dedup();
     names.retain(|name| *name != OURS);
     let mut text = format!(
-        "One {gpu} (driver {driver}), commit `{commit}`, {date}, one process in which all took \
+        "One {gpu} (driver {driver}), commit `{commit}`, {date}, {processes} all took \
          turns:\n16384 tokens, hidden size 2048, `[b, s, h, d]`, random normal data. Cells: our \
          TFLOP/s, and in brackets the\nratio to the best of {} in that cell.\n\n",
         names.join(", ")
@@ -72,7 +77,8 @@ pub fn markdown(origin: &Origin, all: &[Measurement]) -> String {
     let _ = write!(
         text,
         "\n![TFLOP/s of forward attention]({stem}.png)\n\nRecord: [ours beside the best \
-         peer]({stem}.csv), [every time]({stem}-all.csv).\n"
+         peer]({stem}.csv), [every time]({stem}-all.csv), [versions, clocks, what is \
+         missing]({stem}.json).\n"
     );
     text
 }

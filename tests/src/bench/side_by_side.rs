@@ -4,13 +4,16 @@
 //! PyTorch, the peers' files and the shared library of the C interface. Cells go to the harness as
 //! one line of JSON; what it measures comes back line by line.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use super::Options;
+use super::facts::{Sensors, Skipped};
 use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::run::Measured;
@@ -47,7 +50,15 @@ struct Job<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event {
     /// The device that is measured.
-    Gpu { name: String, torch: String },
+    Gpu {
+        name: String,
+        torch: String,
+        /// Other versions, by name.
+        #[serde(default)]
+        versions: BTreeMap<String, String>,
+    },
+    /// Which file or version of a peer is measured.
+    Origin { peer: String, origin: String },
     /// Something to know.
     Note { text: String },
     /// A peer that is not there.
@@ -67,8 +78,10 @@ enum Event {
         clock_mhz: Option<f64>,
         power_watts: Option<f64>,
     },
-    /// The time of a matrix product.
-    Ceiling { size: usize, ms: f64 },
+    /// The time of a matrix product of cuBLAS.
+    Cublas { size: usize, ms: f64 },
+    /// Clock and power while cells were timed.
+    Sensors(Sensors),
     /// Why the harness gives up.
     Failed { reason: String },
     /// All is done.
@@ -90,13 +103,13 @@ pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Me
         cell_ms: options.cell_ms,
         cells,
     };
-    let directory = Scratch::new("harness")?;
+    let directory = scratch("harness")?;
     for (name, text) in HARNESS {
-        let path = directory.0.join(name);
+        let path = directory.path().join(name);
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let mut command = Command::new(&options.python);
-    command.arg(directory.0.join(HARNESS[0].0)).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(directory.path().join(HARNESS[0].0)).stdin(Stdio::piped()).stdout(Stdio::piped());
     let start = |error| format!("cannot start `{}` (see --python): {error}", options.python);
     let mut child = command.spawn().map_err(start)?;
     let told = send(&mut child, &job);
@@ -140,8 +153,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(cells: &'a [Cell]) -> Run<'a> {
-        let measured =
-            Measured { gpu: "unknown".to_owned(), times: Vec::new(), problems: Vec::new() };
+        let measured = Measured { gpu: "unknown".to_owned(), ..Measured::default() };
         Run { cells, measured, ended: false }
     }
 
@@ -156,20 +168,31 @@ impl<'a> Run<'a> {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Gpu { name, torch } => {
+            Event::Gpu { name, torch, versions } => {
                 println!("GPU: {name}, PyTorch {torch}");
                 self.measured.gpu = name;
+                self.measured.run.versions = versions;
+                self.measured.run.versions.insert("torch".to_owned(), torch);
+            }
+            Event::Origin { peer, origin } => {
+                println!("{peer}: {origin}");
+                self.measured.run.peers.insert(peer, origin);
             }
             Event::Note { text } => println!("{text}"),
             Event::Absent { peer, reason } if peer == OURS => {
                 self.problem(format!("{OURS} cannot be loaded: {reason}"));
             }
-            Event::Absent { peer, reason } => println!("{peer} is not there: {reason}"),
+            Event::Absent { peer, reason } => {
+                println!("{peer} is not there: {reason}");
+                self.measured.run.absent.insert(peer, reason);
+            }
             Event::Skip { cell, peer, reason } if peer == OURS => {
                 self.problem(format!("{}: {OURS}: {reason}", self.name(cell)));
             }
             Event::Skip { cell, peer, reason } => {
-                println!("{}: without {peer}: {reason}", self.name(cell));
+                let cell = self.name(cell);
+                println!("{cell}: without {peer}: {reason}");
+                self.measured.run.skipped.push(Skipped { cell, peer, reason });
             }
             Event::Wrong { cell, peer, reason } => {
                 self.problem(format!("{}: WRONG RESULT of {peer}: {reason}", self.name(cell)));
@@ -193,11 +216,15 @@ impl<'a> Run<'a> {
                 }
                 self.measured.times.push(time);
             }
-            Event::Ceiling { size, ms } => {
-                let time = Measurement::ceiling(size, ms);
-                println!("{:40} {:12} {ms:9.4} ms {:7.1} TFLOP/s", "ceiling", "", time.tflops);
+            Event::Cublas { size, ms } => {
+                let time = Measurement::cublas(size, ms);
+                println!(
+                    "{:40} {:12} {ms:9.4} ms {:7.1} TFLOP/s",
+                    "product", "cublas", time.tflops
+                );
                 self.measured.times.push(time);
             }
+            Event::Sensors(sensors) => self.measured.run.sensors = Some(sensors),
             Event::Failed { reason } => self.problem(format!("the harness gives up: {reason}")),
             Event::End => self.ended = true,
         }
@@ -224,21 +251,11 @@ fn absolute(path: &Path) -> Result<PathBuf, String> {
     path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A directory of this process that goes away with it.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    pub(super) fn new(purpose: &str) -> Result<Scratch, String> {
-        let name = format!("fulgurite-{purpose}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Nothing depends on it; a temporary directory may stay behind.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A directory of this process, whose name nobody can know before, and that goes away with it.
+pub(super) fn scratch(purpose: &str) -> Result<TempDir, String> {
+    let prefix = format!("fulgurite-{purpose}-");
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .tempdir()
+        .map_err(|error| format!("making a temporary directory: {error}"))
 }

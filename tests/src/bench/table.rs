@@ -1,8 +1,11 @@
 //! What `bench` prints at its end.
 
+use std::collections::BTreeMap;
+
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
+use super::facts::Range;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::{first_use, peers};
@@ -16,10 +19,10 @@ pub fn print(all: &[Measurement]) {
 }
 
 fn table(all: &[Measurement]) -> Table {
-    let (best, ceiling) = (peers::best(all), peers::ceiling(all));
+    let (best, cublas, missing) = (peers::best(all), peers::cublas(all), peers::missing(all));
     let mut table = Table::new();
-    let heads = ["cell", "batch", "heads", "ms", "TFLOP/s", "of ceiling"];
-    let peer_heads = ["best peer", "its TFLOP/s", "ratio"];
+    let heads = ["cell", "batch", "heads", "ms", "TFLOP/s", "of cuBLAS"];
+    let peer_heads = ["best peer", "its TFLOP/s", "ratio", "without"];
     table.load_preset(UTF8_FULL_CONDENSED).set_header(heads.into_iter().chain(peer_heads));
     for time in all.iter().filter(|time| time.peer == OURS) {
         let Some(cell) = time.cell() else { continue };
@@ -29,12 +32,13 @@ fn table(all: &[Measurement]) -> Table {
             cell.heads.to_string(),
             format!("{:.4}", time.ms),
             format!("{:.1}", time.tflops),
-            ceiling.map_or_else(String::new, |top| format!("{:.3}", time.tflops / top)),
+            cublas.map_or_else(String::new, |range| format!("{:.3}", time.tflops / range.median)),
         ];
         if let Some(peer) = best.get(&cell) {
             row.push(peer.peer.clone());
             row.push(format!("{:.1}", peer.tflops));
             row.push(format!("{:.3}", time.tflops / peer.tflops));
+            row.push(missing.get(&cell).map_or_else(String::new, |peers| peers.join(" ")));
         }
         table.add_row(row);
     }
@@ -46,7 +50,8 @@ fn table(all: &[Measurement]) -> Table {
     table
 }
 
-/// The headline of each element type, the other cells, the ceiling, errors and first uses.
+/// The headline of each element type, the other cells, who is missing where, cuBLAS, errors and
+/// first uses.
 pub fn summary(all: &[Measurement]) -> Vec<String> {
     let best = peers::best(all);
     let mut lines = Vec::new();
@@ -63,12 +68,31 @@ pub fn summary(all: &[Measurement]) -> Vec<String> {
         sum_up(dtype.to_string(), &|cell| cell.dtype == dtype && cell.is_main());
         sum_up(format!("{dtype}, other cells"), &|cell| cell.dtype == dtype && !cell.is_main());
     }
-    if let Some(top) = peers::ceiling(all) {
-        lines.push(format!("ceiling (cuBLAS, bf16, square matrices): {top:.1} TFLOP/s"));
+    lines.extend(absences(all));
+    if let Some(Range { least, median, most }) = peers::cublas(all) {
+        lines.push(format!(
+            "cuBLAS on square bf16 matrices, between the cells: {least:.1} to {most:.1} TFLOP/s, \
+             median {median:.1}"
+        ));
     }
     lines.extend(worst_error(all));
     lines.extend(first_use::summary(all));
     lines
+}
+
+/// A line for each peer that lacks cells which others have.
+fn absences(all: &[Measurement]) -> Vec<String> {
+    let mut cells_of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let missing = peers::missing(all);
+    for (cell, peer) in
+        missing.iter().flat_map(|(cell, peers)| peers.iter().map(move |p| (cell, p)))
+    {
+        cells_of.entry(peer).or_default().push(cell.to_string());
+    }
+    let line = |(peer, cells): (&str, Vec<String>)| {
+        format!("without {peer}: {} cells ({})", cells.len(), cells.join(", "))
+    };
+    cells_of.into_iter().map(line).collect()
 }
 
 /// The largest error of ours relative to the least of the peers' in the same cell.

@@ -39,7 +39,7 @@ pub struct Options {
     /// Begin no further length after this many seconds
     #[arg(long, value_name = "N")]
     pub budget_seconds: Option<f64>,
-    /// Write the record DIR/tiles-<date>-<commit>-d<head dim>.csv
+    /// Write the record DIR/<gpu>/tiles-<date>-<commit>-d<head dim>.csv
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// The commit that is measured, for the record

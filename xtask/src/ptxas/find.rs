@@ -8,7 +8,8 @@ use super::PtxasArgs;
 use crate::error::{Error, Result};
 use crate::process::{capture, query};
 use crate::progress::Progress;
-use crate::workspace::{Workspace, files_below};
+use crate::toolchain::may_install;
+use crate::workspace::{Workspace, files_below, read, write_if_changed};
 
 /// What to do where there is none.
 pub const ADVICE: &str = "give --ptxas PATH, or --fetch-ptxas to install it from PyPI";
@@ -16,34 +17,56 @@ pub const ADVICE: &str = "give --ptxas PATH, or --fetch-ptxas to install it from
 /// Environment variable that names a ptxas.
 const PTXAS_VARIABLE: &str = "FULGURITE_PTXAS";
 
-/// PyPI's package with ptxas; one release, so that the golden numbers mean the same everywhere.
-const PACKAGE: &str = "nvidia-cuda-nvcc==13.0.88";
+/// PyPI's packages with ptxas and nvdisasm, and the hashes of their files.
+const REQUIREMENTS: &str = include_str!("../../requirements.txt");
 
-/// The ptxas to use: the option, the variable, the one fetched before, the `PATH`; else a
-/// fetched one if that is wanted.
-pub fn find_or_fetch(workspace: &Workspace, arguments: &PtxasArgs) -> Result<Option<PathBuf>> {
+/// The programs of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    /// The assembler.
+    pub ptxas: PathBuf,
+    /// The disassembler; without it, nothing is counted in the code.
+    pub nvdisasm: Option<PathBuf>,
+}
+
+impl Tools {
+    /// A ptxas, and the nvdisasm beside it, among what was fetched, or in the `PATH`.
+    fn with(workspace: &Workspace, ptxas: PathBuf) -> Result<Tools> {
+        let beside = Some(ptxas.with_file_name("nvdisasm")).filter(|path| path.is_file());
+        let fetched = fetched(workspace, "nvdisasm")?;
+        let in_path = || query("nvdisasm", &["--version"]).map(|_| PathBuf::from("nvdisasm"));
+        Ok(Tools { ptxas, nvdisasm: beside.or(fetched).or_else(in_path) })
+    }
+}
+
+/// The programs to use: the ptxas of the option, of the variable, the one fetched before, that of
+/// the `PATH`; else a fetched one if that is wanted.
+pub fn find_or_fetch(workspace: &Workspace, arguments: &PtxasArgs) -> Result<Option<Tools>> {
     let named = arguments.ptxas.clone().or_else(|| env::var_os(PTXAS_VARIABLE).map(PathBuf::from));
     if let Some(path) = named {
         if path.is_file() {
-            return Ok(Some(path));
+            return Tools::with(workspace, path).map(Some);
         }
         let path = path.display();
         return Err(Error::Option(format!("{path} is not a file; --ptxas takes the program")));
     }
-    if let Some(path) = fetched(workspace)? {
-        return Ok(Some(path));
+    if wants_fetch(arguments, may_install()?) && !is_fetched(workspace) {
+        match fetch(workspace) {
+            Err(error) if !arguments.fetch_ptxas => {
+                println!("ptxas could not be installed: {error}");
+            }
+            result => result?,
+        }
     }
-    if query("ptxas", &["--version"]).is_some() {
-        return Ok(Some(PathBuf::from("ptxas")));
-    }
-    if !arguments.fetch_ptxas && !arguments.fetch_if_possible {
-        return Ok(None);
-    }
-    match fetch(workspace) {
-        Err(error) if !arguments.fetch_ptxas => println!("ptxas could not be installed: {error}"),
-        result => result?,
-    }
-    fetched(workspace)
+    let in_path = || query("ptxas", &["--version"]).map(|_| PathBuf::from("ptxas"));
+    let ptxas = fetched(workspace, "ptxas")?.or_else(in_path);
+    ptxas.map(|ptxas| Tools::with(workspace, ptxas)).transpose()
+}
+
+/// Whether to fetch: on the user's word, or where it is welcome and the user lets this program
+/// install.
+fn wants_fetch(arguments: &PtxasArgs, may_install: bool) -> bool {
+    arguments.fetch_ptxas || (arguments.fetch_if_possible && may_install)
 }
 
 /// The release of a ptxas, as in `13.0.88`.
@@ -64,21 +87,42 @@ fn environment(workspace: &Workspace) -> PathBuf {
     workspace.target().join("ptxas")
 }
 
-fn fetched(workspace: &Workspace) -> Result<Option<PathBuf>> {
+fn fetched(workspace: &Workspace, program: &str) -> Result<Option<PathBuf>> {
     let libraries = environment(workspace).join("lib");
-    let files = files_below(&libraries, &|_| true, &|path| path.ends_with("bin/ptxas"))?;
+    let wanted = Path::new("bin").join(program);
+    let files = files_below(&libraries, &|_| true, &|path| path.ends_with(&wanted))?;
     Ok(files.into_iter().next())
+}
+
+/// What the environment was made from, written when it is complete.
+fn made_from(workspace: &Workspace) -> PathBuf {
+    environment(workspace).join("requirements.txt")
+}
+
+fn is_fetched(workspace: &Workspace) -> bool {
+    read(&made_from(workspace)).is_ok_and(|text| text == REQUIREMENTS)
 }
 
 fn fetch(workspace: &Workspace) -> Result<()> {
     let directory = environment(workspace);
+    let packages = REQUIREMENTS.lines().filter(|line| line.contains("=="));
+    let packages: Vec<&str> = packages.map(|line| line.trim_end_matches([' ', '\\'])).collect();
+    println!("installing from PyPI into {}: {}", directory.display(), packages.join(", "));
     let _progress = Progress::spinner("installing ptxas from PyPI");
-    println!("installing ptxas from PyPI: {PACKAGE}");
     let mut python = Command::new("python3");
-    capture("python3 -m venv", python.args(["-m", "venv"]).arg(&directory))?;
-    let mut pip = Command::new(directory.join("bin/pip"));
-    capture("pip install", pip.args(["install", "--quiet", PACKAGE]))?;
-    Ok(())
+    capture("python3 -m venv", python.args(["-m", "venv", "--clear"]).arg(&directory))?;
+    let wanted = directory.join("wanted.txt");
+    write_if_changed(&wanted, REQUIREMENTS)?;
+    capture("pip install", pip(&directory).arg(&wanted))?;
+    write_if_changed(&made_from(workspace), REQUIREMENTS)
+}
+
+/// pip, taking the files with the hashes that a file names, which follows, and no others.
+fn pip(environment: &Path) -> Command {
+    let mut pip = Command::new(environment.join("bin/pip"));
+    pip.args(["install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"]);
+    pip.arg("--requirement");
+    pip
 }
 
 #[cfg(test)]
@@ -101,5 +145,29 @@ mod tests {
         let arguments = PtxasArgs { ptxas: path, ..PtxasArgs::default() };
         let error = find_or_fetch(&workspace, &arguments).expect_err("no such file").to_string();
         assert!(error.contains("nowhere/ptxas is not a file"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_fetched_against_the_users_will() {
+        let welcome = PtxasArgs { fetch_if_possible: true, ..PtxasArgs::default() };
+        let asked = PtxasArgs { fetch_ptxas: true, ..PtxasArgs::default() };
+        assert!(wants_fetch(&welcome, true) && !wants_fetch(&welcome, false));
+        assert!(wants_fetch(&asked, false) && !wants_fetch(&PtxasArgs::default(), true));
+    }
+
+    #[test]
+    fn every_package_has_hashes() {
+        let text = REQUIREMENTS.replace("\\\n", "");
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(lines.len() >= 2);
+        for line in lines {
+            let hashes = line.matches("--hash=sha256:").count();
+            assert!(line.contains("==") && hashes == 2, "x86_64 and aarch64: {line}");
+        }
+        let pip = pip(Path::new("there"));
+        let arguments: Vec<_> = pip.get_args().collect();
+        for wanted in ["--require-hashes", "--no-deps"] {
+            assert!(arguments.iter().any(|argument| *argument == wanted), "{wanted}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 
+use super::sass::Counts;
+
 /// Notes that mean a kernel is far from what it should be: `setmaxnreg` ignored, and wgmma
 /// serialised for one reason or another.
 const FATAL_CODES: [&str; 3] = ["C7508", "C7510", "C7520"];
@@ -24,11 +26,16 @@ pub struct Report {
     pub spill_load_bytes: u32,
     /// Warnings and performance notes, each once.
     pub notes: Vec<String>,
+    /// What is in its code, if that was counted.
+    pub sass: Option<Counts>,
+    /// Hash of its PTX.
+    pub ptx: String,
 }
 
 impl Report {
-    /// Reads the output of ptxas for a module with this one entry.
-    pub fn read(entry: &str, text: &str) -> Result<Report> {
+    /// Reads the output of ptxas for a module with this one entry, whose PTX has this hash, and the
+    /// line of its counts.
+    pub fn read(entry: &str, text: &str, ptx: &str) -> Result<Report> {
         let unreadable = || Error::Unreadable {
             what: format!("ptxas's report on {entry}"),
             got: text.trim().to_string(),
@@ -53,6 +60,8 @@ impl Report {
             spill_store_bytes: number(" bytes spill stores")?,
             spill_load_bytes: number(" bytes spill loads")?,
             notes,
+            sass: Counts::of_report(text),
+            ptx: ptx.to_string(),
         })
     }
 
@@ -131,12 +140,12 @@ ptxas info    : Compile time = 45.296 ms
 ";
 
     fn with(line: &str) -> Report {
-        Report::read("fwd_a", &format!("{TEXT}{line}\n{line}\n")).expect("a report of ptxas")
+        Report::read("fwd_a", &format!("{TEXT}{line}\n{line}\n"), "0").expect("a report of ptxas")
     }
 
     #[test]
     fn a_clean_report_has_no_problems() {
-        let report = Report::read("fwd_a", TEXT).expect("a report of ptxas");
+        let report = Report::read("fwd_a", TEXT, "0").expect("a report of ptxas");
         assert_eq!((report.registers, report.stack_bytes, report.spill_bytes()), (168, 0, 0));
         assert_eq!(report.problems(), Vec::<String>::new());
         assert_eq!(report.notes, Vec::<String>::new());
@@ -148,7 +157,7 @@ ptxas info    : Compile time = 45.296 ms
             "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads",
             "272 bytes stack frame, 16 bytes spill stores, 24 bytes spill loads",
         );
-        let report = Report::read("fwd_a", &text).expect("a report of ptxas");
+        let report = Report::read("fwd_a", &text, "0").expect("a report of ptxas");
         assert_eq!(
             report.problems(),
             [
@@ -188,7 +197,7 @@ ptxas info    : Compile time = 45.296 ms
 
     #[test]
     fn a_report_on_another_entry_is_refused() {
-        assert!(Report::read("fwd_b", TEXT).is_err());
-        assert!(Report::read("fwd_a", "ptxas fatal").is_err());
+        assert!(Report::read("fwd_b", TEXT, "0").is_err());
+        assert!(Report::read("fwd_a", "ptxas fatal", "0").is_err());
     }
 }

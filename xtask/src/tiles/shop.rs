@@ -7,13 +7,14 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use fulgurite_spec::{LaunchSpec, Variant};
 
 use super::candidates::{Candidate, row, with_rows};
+use crate::artifacts;
 use crate::compile::{self, Family};
 use crate::copy;
 use crate::error::{Error, Result};
 use crate::harness::PROGRAM;
 use crate::inputs;
 use crate::manifest;
-use crate::process::{cargo, query, run};
+use crate::process::{cargo, query};
 use crate::ptx;
 use crate::ptxas::{self, PtxasArgs, Report};
 use crate::toolchain::Toolchain;
@@ -147,8 +148,7 @@ impl Shop {
             .env("CARGO_TARGET_DIR", self.workspace.target())
             .env("FULGURITE_COMMIT", &self.commit)
             .args(["build", "--release", "--package", "tests", "--bin", PROGRAM]);
-        run(&format!("building {PROGRAM}"), &mut command)?;
-        let built = self.workspace.target().join("release").join(PROGRAM);
+        let built = artifacts::build(&format!("building {PROGRAM}"), PROGRAM, &mut command)?;
         let copy = root.join("dist").join(PROGRAM);
         let directory = root.join("dist");
         fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::grid::DtypeName;
 use super::super::peers::geometric_mean;
-use super::super::record::Origin;
+use super::super::record::{Origin, folder};
 
 /// One variant: the columns of the file of candidates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,12 +123,13 @@ pub fn number(tflops: Option<f64>) -> String {
     tflops.filter(|tflops| *tflops > 0.0).map_or(String::new(), |tflops| format!("{tflops:.1}"))
 }
 
-/// Writes `<directory>/tiles-<date>-<commit>-d<head dim>.csv`, with the element type in the name
-/// if not bf16: all groups, one line for each variant.
+/// Writes `<directory>/<gpu>/tiles-<date>-<commit>-d<head dim>.csv`, with the element type in the
+/// name if not bf16: all groups, one line for each variant.
 ///
 /// # Errors
 /// A message that names the file.
 pub fn write(directory: &Path, origin: &Origin, groups: &[Times]) -> Result<PathBuf, String> {
+    let directory = &directory.join(folder(&origin.gpu));
     let path = directory.join(file_name(origin, groups));
     let at = |error: String| format!("cannot write {}: {error}", path.display());
     std::fs::create_dir_all(directory).map_err(|error| at(error.to_string()))?;
