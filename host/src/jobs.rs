@@ -186,6 +186,7 @@ impl Jobs<'_> {
 mod tests {
     use super::*;
     use crate::{Dtype, Layout, Plan};
+    use approx::assert_abs_diff_eq;
     use fulgurite_spec::JobCursor;
 
     fn causal(batch: usize, rows: usize, heads: usize, head_dim: usize) -> Forward {
@@ -219,7 +220,7 @@ mod tests {
         let most = *loads.iter().max().expect("a grid has blocks");
         let evenness = loads.iter().sum::<u64>() as f64 / (loads.len() as u64 * most) as f64;
         let predicted = jobs.evenness(order.section_heads, &costs);
-        assert!((evenness - predicted).abs() < 1e-12, "{evenness} is not {predicted}");
+        assert_abs_diff_eq!(evenness, predicted, epsilon = 1e-12);
         evenness
     }
 

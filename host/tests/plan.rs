@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use approx::assert_relative_eq;
 use fulgurite::{
     DeviceFacts, Dtype, Forward, Layout, Mask, MaskKind, Plan, Pointers, TensorMap, TensorMapSpec,
     Tile, VARIANTS,
@@ -183,7 +184,8 @@ fn params_carry_the_request() {
 
     let default = plan(&Forward { scale: None, ..request }).params(&pointers, maps);
     let want = (1.0 / 80_f64.sqrt()) * std::f64::consts::LOG2_E;
-    assert!((f64::from(default.scalars.scale_log2) / want - 1.0).abs() < 1e-6);
+    let got = f64::from(default.scalars.scale_log2);
+    assert_relative_eq!(got, want, max_relative = 1e-6);
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Model {
     /// A right kernel with a variant's tile.
     pub fn of(variant: &Variant) -> Model {
         let kv_rows = Tile::of(variant).kv_rows as usize;
-        Model { arithmetic: Arithmetic { kv_rows, rescale_threshold: 0.0 } }
+        Model { arithmetic: Arithmetic { kv_rows, ..Arithmetic::PEER } }
     }
 }
 

@@ -7,6 +7,19 @@ use crate::memory::{Arrangement, Launch, Setting};
 use crate::tensor::Tensor;
 use crate::values::{Inputs, Poison, Values};
 
+mod extremes;
+
+/// What a backend must be to run a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// Any.
+    Nothing,
+    /// Faster than the emulator, for which others show the same.
+    Speed,
+    /// A GPU.
+    Gpu,
+}
+
 /// One attention to check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
@@ -38,11 +51,13 @@ pub struct Case {
     pub values: Values,
     /// What is planted in them.
     pub poison: Option<Poison>,
+    /// Who runs it.
+    pub needs: Needs,
 }
 
 impl Case {
     /// A plain case: `[batch, row, head, head dim]`, N(0, 1), default scale, with LSE.
-    fn new(
+    pub fn new(
         what: &str,
         variant: &Variant,
         batch: usize,
@@ -68,6 +83,7 @@ impl Case {
             arrangement: Arrangement::Bshd,
             values: Values::Normal,
             poison: None,
+            needs: Needs::Nothing,
         };
         case.rename(what);
         case
@@ -147,6 +163,7 @@ pub fn cases(variant: &Variant) -> Vec<Case> {
     all.extend(values(variant));
     all.extend(poisons(variant));
     all.extend(sizes(variant));
+    all.extend(extremes::extremes(variant));
     all
 }
 

@@ -1,12 +1,14 @@
 //! One case on one backend: run it, compare it, say what was found.
 
+use fulgurite::SoftmaxKind;
+
 use crate::backend::{Backend, Ran};
 use crate::cases::Case;
-use crate::compare::{Answer, Finding, compare, untouched};
+use crate::compare::{Answer, Claim, Finding, Reach, compare, untouched};
 use crate::lowprec::{self, Arithmetic, LowPrecision};
 use crate::oracle::{self, Problem, Reference};
-use crate::tensor::Tensor;
-use crate::values::{Inputs, Poison, Values};
+use crate::tensor::{Tensor, decode, encode};
+use crate::values::{Exact, Inputs, LONE_ROW, Poison, Values};
 
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +34,7 @@ impl Outcome {
 }
 
 /// Results of a launch: the output and its log-sum-exp.
-type Results = (Tensor, Option<Vec<f32>>);
+pub type Results = (Tensor, Option<Vec<f32>>);
 
 /// Runs a case and compares it with the reference.
 pub fn check(case: &Case, backend: &dyn Backend) -> Outcome {
@@ -50,7 +52,7 @@ pub fn check(case: &Case, backend: &dyn Backend) -> Outcome {
             let (dirty, clean) = (Sampled::of(&dirty, &reference), Sampled::of(&clean, &reference));
             let answer = dirty.answer();
             let mut findings = compare(case.dtype, &reference, &model, answer, None);
-            let affected = |index: usize| sees_poison(case, poison, &reference, index);
+            let affected = |index: usize| reach(case, poison, &reference, index);
             let (rows, head_dim) = (&reference.rows, reference.head_dim);
             findings.push(untouched(rows, head_dim, affected, clean.answer(), answer));
             Outcome::Ran(findings)
@@ -64,12 +66,10 @@ pub fn check_inputs(case: &Case, inputs: &Inputs, backend: &dyn Backend) -> Outc
     match run(case, inputs, backend) {
         Ok(results) => {
             let (reference, model) = expected(case, inputs);
-            let constant = match case.values {
-                Values::ConstantV(value) => Some(value),
-                _ => None,
-            };
+            let phases = climb_models(case, inputs, &reference);
+            let claim = claim(case, &phases);
             let sampled = Sampled::of(&results, &reference);
-            let findings = compare(case.dtype, &reference, &model, sampled.answer(), constant);
+            let findings = compare(case.dtype, &reference, &model, sampled.answer(), claim);
             Outcome::Ran(findings)
         }
         Err(outcome) => outcome,
@@ -98,7 +98,11 @@ impl Sampled {
     }
 }
 
-fn run(case: &Case, inputs: &Inputs, backend: &dyn Backend) -> Result<Results, Outcome> {
+/// Runs a case's options on given inputs.
+///
+/// # Errors
+/// The outcome, if there is nothing to compare: skipped or failed, never [`Outcome::Ran`].
+pub fn run(case: &Case, inputs: &Inputs, backend: &dyn Backend) -> Result<Results, Outcome> {
     let mut launch = case.launch(inputs);
     match backend.run(&mut launch) {
         Ok(Ran::Done) => launch.results().map_err(Outcome::Failed),
@@ -110,35 +114,85 @@ fn run(case: &Case, inputs: &Inputs, backend: &dyn Backend) -> Result<Results, O
 /// Products that the reference of one case may take; beyond it, only every n-th row is compared.
 const REFERENCE_BUDGET: usize = 20_000_000_000;
 
+/// The same for long rows, of which each compares much.
+const LONG_ROW_BUDGET: usize = 500_000_000;
+
+/// Keys from which on a row is long.
+pub const LONG_ROW: usize = 10_000;
+
+/// A case as the reference sees it.
+pub fn problem<'a>(case: &Case, inputs: &'a Inputs) -> Problem<'a> {
+    let (q, k, v) = (inputs.q.view(), inputs.k.view(), inputs.v.view());
+    Problem { q, k, v, mask: case.mask, scale: case.scale() }
+}
+
 /// The reference and the model's answer, for all rows or for as many as the budget allows.
 pub fn expected(case: &Case, inputs: &Inputs) -> (Reference, LowPrecision) {
-    let problem = Problem {
-        q: inputs.q.view(),
-        k: inputs.k.view(),
-        v: inputs.v.view(),
-        mask: case.mask,
-        scale: case.scale(),
-    };
+    let problem = problem(case, inputs);
     let all = problem.rows();
-    let step = (all.len() * case.kv_len * case.head_dim * 2).div_ceil(REFERENCE_BUDGET).max(1);
+    let budget = if case.kv_len < LONG_ROW { REFERENCE_BUDGET } else { LONG_ROW_BUDGET };
+    let step = (all.len() * case.kv_len * case.head_dim * 2).div_ceil(budget).max(1);
     let rows: Vec<_> = all.into_iter().step_by(step).collect();
     let reference = oracle::attention(&problem, &rows);
     let model = lowprec::attention(&problem, &rows, Arithmetic::PEER);
     (reference, model)
 }
 
-/// Whether a row's result may depend on what was planted.
-fn sees_poison(case: &Case, poison: Poison, reference: &Reference, index: usize) -> bool {
+/// The models that a climb is measured by; none for other cases.
+fn climb_models(case: &Case, inputs: &Inputs, reference: &Reference) -> Vec<LowPrecision> {
+    match case.values {
+        Values::Climb(climb) if !climb.aligned => {
+            let problem = problem(case, inputs);
+            let model = |arithmetic| lowprec::attention(&problem, &reference.rows, arithmetic);
+            Arithmetic::phases().map(model).to_vec()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What is known of a case's data.
+fn claim<'a>(case: &Case, phases: &'a [LowPrecision]) -> Option<Claim<'a>> {
+    match case.values {
+        Values::ConstantV(value) => Some(Claim::Constant(value)),
+        Values::Equal(value) => {
+            Some(Claim::Equal(decode(case.dtype, encode(case.dtype, f64::from(value)))))
+        }
+        Values::Exact(Exact::Dominant(_)) => Some(Claim::Dominant),
+        Values::Exact(_) => Some(Claim::Exact),
+        Values::Climb(climb) if climb.aligned => Some(Claim::AlignedClimb),
+        Values::Climb(_) => Some(Claim::Climb(phases)),
+        _ => None,
+    }
+}
+
+/// Rows of a head whose results may depend on each other's queries in kernels with anchors.
+const GROUP_ROWS: usize = 64;
+
+/// What of a row's result may depend on what was planted.
+fn reach(case: &Case, poison: Poison, reference: &Reference, index: usize) -> Reach {
     let row = reference.rows[index];
     let group_size = case.heads.0 / case.heads.1;
-    match poison {
+    let is_head = (row.batch, row.head) == (0, 0);
+    let is_kv_head = row.batch == 0 && row.head / group_size == 0;
+    // Rows of a group settle together, where rows settle at all.
+    let row_local = case.variant.is_some_and(|variant| variant.softmax == SoftmaxKind::Maxima);
+    let near = if row_local { 1 } else { GROUP_ROWS };
+    let reached = match poison {
         Poison::QueryNan | Poison::QueryInf => {
-            (row.batch, row.head) == (0, 0) && Poison::query_rows(case.q_len).any(|r| r == row.row)
+            is_head && Poison::query_rows(case.q_len).any(|r| r == row.row)
         }
         Poison::KeyNan | Poison::KeyInf => {
-            row.batch == 0
-                && row.head / group_size == 0
-                && reference.kept[index] > Poison::key_row(case.kv_len)
+            is_kv_head && reference.kept[index] > Poison::key_row(case.kv_len)
         }
-    }
+        Poison::RowNan | Poison::RowInf | Poison::RowPeak | Poison::RowHuge => {
+            is_head && row.row / near == LONE_ROW / near
+        }
+        Poison::HeadNan => is_kv_head,
+        // A NaN in a row's first column makes kernels with anchors compute it again, another way.
+        Poison::ValueNan(column) if is_kv_head && (column > 0 || row_local) => {
+            return Reach::Column(column);
+        }
+        Poison::ValueNan(_) => is_kv_head,
+    };
+    if reached { Reach::Row } else { Reach::Nothing }
 }

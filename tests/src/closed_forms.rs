@@ -1,5 +1,6 @@
 //! Attention whose answer is known without computing attention: what the reference must give.
 
+use approx::relative_eq;
 use fulgurite::{Dtype, Mask};
 
 use crate::oracle::{Problem, Reference, attention};
@@ -35,7 +36,7 @@ fn random(q_len: usize, kv_len: usize, heads: (usize, usize)) -> Inputs {
 }
 
 fn near(what: &str, got: f64, want: f64) -> Result<(), String> {
-    let close = got == want || (got - want).abs() <= 1e-12 * want.abs().max(1.0);
+    let close = relative_eq!(got, want, epsilon = 1e-12, max_relative = 1e-12);
     if close { Ok(()) } else { Err(format!("{what}: got {got}, want {want}")) }
 }
 

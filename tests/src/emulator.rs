@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use fulgurite::emulator::{Emulator, Fault, Global, Options, Outcome};
-use fulgurite::{Mask, Plan, Pointers};
+use fulgurite::{DeviceFacts, Mask, Plan, Pointers};
 
 use crate::backend::{Backend, Ran};
 use crate::memory::{Allocation, GUARD_ELEMENTS, Launch};
@@ -59,10 +59,24 @@ pub fn run_once(
     launch: &mut Launch,
     options: Options,
 ) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
+    run_on(launch, options, None)
+}
+
+/// As [`run_once`], on a device of so many multiprocessors instead of the emulator's own number.
+///
+/// # Errors
+/// What the host crate refuses.
+pub fn run_on(
+    launch: &mut Launch,
+    options: Options,
+    sm_count: Option<u32>,
+) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
     let emulator = Emulator::new().with_options(options);
+    let own = emulator.facts();
+    let facts = DeviceFacts { sm_count: sm_count.unwrap_or(own.sm_count), ..own.clone() };
     let plan = match &launch.variant {
-        Some(variant) => emulator.plan_with(&launch.request, variant)?,
-        None => emulator.plan(&launch.request)?,
+        Some(variant) => Plan::with_variant(&launch.request, &facts, variant)?,
+        None => Plan::new(&launch.request, &facts)?,
     };
     let address = |allocation: usize| FIRST_ADDRESS * (1 + allocation as u64);
     let at = |place: crate::memory::Place| address(place.allocation) + 2 * place.start as u64;

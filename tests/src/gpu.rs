@@ -17,6 +17,33 @@ const HANG: Duration = Duration::from_secs(30);
 /// Memory that is left to the driver and others, in bytes.
 const SPARE_BYTES: usize = 1 << 30;
 
+/// Whether a run without a GPU is a failure: `FULGURITE_REQUIRE_GPU` is set, to anything.
+pub fn is_required() -> bool {
+    std::env::var_os("FULGURITE_REQUIRE_GPU").is_some()
+}
+
+/// Opens a GPU if there is one that the kernels are for; the inner error says why there is none.
+///
+/// # Errors
+/// A message: a right GPU fails, or there is none although `required`.
+pub fn find(ordinal: usize, required: bool) -> Result<Result<Gpu, fulgurite::Error>, String> {
+    use fulgurite::Error;
+    match Gpu::open(ordinal) {
+        Ok(gpu) => Ok(Ok(gpu)),
+        Err(
+            error @ (Error::NoDriver { .. }
+            | Error::NoDevice { .. }
+            | Error::DriverTooOld { .. }
+            | Error::Architecture { .. }
+            | Error::NotBuilt { .. }),
+        ) if !required => Ok(Err(error)),
+        Err(error) if required => Err(format!(
+            "no GPU runs the kernels, and one is required (--gpu or FULGURITE_REQUIRE_GPU): {error}"
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// An element type whose bits travel as `u16`.
 pub trait Bits: Element + Sized {
     /// Elements as their type.

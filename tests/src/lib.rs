@@ -4,7 +4,8 @@
 //! * [`lowprec`]: the rounding that no kernel of this element type avoids.
 //! * [`cases`] with [`values`] and [`memory`]: what is computed, on which numbers, laid out how.
 //! * [`backend`]: who computes; [`gpu`]: a GPU does; [`mutants`]: someone gets it wrong.
-//! * [`check`] runs a case on a backend, [`compare`] judges the answer.
+//! * [`check`] runs a case on a backend, [`compare`] judges the answer; [`company`]: a batch entry
+//!   alone and among others.
 //! * [`probes`]: single primitives, on a GPU and on the emulator.
 //! * [`verify`] and [`bench`]: the two commands; [`csv_file`]: what they write.
 //! * [`info`]: what a report of an error should say about the machine.
@@ -14,6 +15,7 @@ pub mod bench;
 pub mod cases;
 pub mod check;
 pub mod closed_forms;
+pub mod company;
 pub mod compare;
 pub mod csv_file;
 pub mod emulator;

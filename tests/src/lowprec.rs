@@ -17,11 +17,20 @@ pub struct Arithmetic {
     pub kv_rows: usize,
     /// How far (in log₂ units) the row maximum may grow before the output is rescaled to it.
     pub rescale_threshold: f32,
+    /// How far (in log₂ units) above the maximum the point lies that probabilities are relative
+    /// to: with 0 the largest is 1 and has no rounding error.
+    pub phase: f32,
 }
 
 impl Arithmetic {
     /// What FlashAttention-2 and cuDNN do: steps of 128 keys, always relative to the maximum.
-    pub const PEER: Arithmetic = Arithmetic { kv_rows: 128, rescale_threshold: 0.0 };
+    pub const PEER: Arithmetic = Arithmetic { kv_rows: 128, rescale_threshold: 0.0, phase: 0.0 };
+
+    /// The same relative to points that no key need be at, so that every key is rounded: what a
+    /// softmax whose anchors are not the maxima comes to in the mean.
+    pub fn phases() -> [Arithmetic; 8] {
+        std::array::from_fn(|i| Arithmetic { phase: i as f32 / 8.0, ..Arithmetic::PEER })
+    }
 }
 
 /// The model's answer for some rows.
@@ -33,13 +42,15 @@ pub struct LowPrecision {
     pub lse: Vec<f32>,
 }
 
+/// Rows of one head that one task computes, at most.
 const TASK_ROWS: usize = 64;
 
 /// Attention of the given rows, which must be sorted.
 pub fn attention(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
+    let task_rows = rows.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, TASK_ROWS);
     let tasks: Vec<&[RowId]> = rows
         .chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head))
-        .flat_map(|head| head.chunks(TASK_ROWS))
+        .flat_map(|head| head.chunks(task_rows))
         .collect();
     let answers: Vec<LowPrecision> =
         tasks.par_iter().map(|task| head_rows(problem, task, arithmetic)).collect();
@@ -73,12 +84,17 @@ fn head_rows(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPr
 }
 
 /// The online softmax of one row.
+///
+/// A score's distance from the maximum is taken before it is scaled. So it keeps its precision
+/// however large both are: it is exact between half and twice the maximum, and elsewhere nothing of
+/// its key is left.
 struct OnlineRow<'a> {
     q: &'a [f32],
     problem: &'a Problem<'a>,
     arithmetic: Arithmetic,
     scale_log2: f32,
     out: Vec<f32>,
+    /// Largest score so far, not scaled.
     row_max: f32,
     row_sum: f32,
 }
@@ -100,7 +116,8 @@ impl<'a> OnlineRow<'a> {
             self.step(keys, values);
         }
         let out = self.out.iter().map(|x| encode(dtype, f64::from(x / self.row_sum))).collect();
-        (out, (self.row_max + self.row_sum.log2()) * std::f32::consts::LN_2)
+        let sum = (self.row_sum.log2() + self.arithmetic.phase) * std::f32::consts::LN_2;
+        (out, self.row_max.mul_add(self.problem.scale as f32, sum))
     }
 
     /// One tile of keys and values.
@@ -108,23 +125,24 @@ impl<'a> OnlineRow<'a> {
         let head_dim = self.q.len();
         let dtype = self.problem.q.layout.dtype;
         let scale_log2 = self.scale_log2;
-        let scores: Vec<f32> =
-            keys.chunks(head_dim).map(|key| dot(self.q, key) * scale_log2).collect();
+        let scores: Vec<f32> = keys.chunks(head_dim).map(|key| dot(self.q, key)).collect();
         let tile_max = scores.iter().copied().fold(self.row_max, f32::max);
-        if tile_max > self.row_max + self.arithmetic.rescale_threshold {
-            let factor = (self.row_max - tile_max).exp2();
+        if (tile_max - self.row_max) * scale_log2 > self.arithmetic.rescale_threshold {
+            let factor = ((self.row_max - tile_max) * scale_log2).exp2();
             self.row_sum *= factor;
             self.out.iter_mut().for_each(|x| *x *= factor);
             self.row_max = tile_max;
         }
+        let mut tile_sum = 0.0;
         for (score, value) in scores.iter().zip(values.chunks(head_dim)) {
-            let prob = (score - self.row_max).exp2();
-            self.row_sum += prob;
+            let prob = ((score - self.row_max) * scale_log2 - self.arithmetic.phase).exp2();
+            tile_sum += prob;
             let rounded = decode(dtype, encode(dtype, f64::from(prob)));
             for (sum, x) in self.out.iter_mut().zip(value) {
                 *sum += rounded * x;
             }
         }
+        self.row_sum += tile_sum;
     }
 }
 

@@ -1,13 +1,13 @@
 //! Planted errors: a right answer made wrong in the ways kernels go wrong. The rules must see each.
 
-use fulgurite::Mask;
-use fulgurite::MaskKind;
+use fulgurite::{Dtype, Mask, MaskKind};
 
 use crate::backend::{Backend, Ran, problem};
 use crate::lowprec::{self, Arithmetic};
 use crate::memory::{Launch, UNWRITTEN, UNWRITTEN_LSE};
 use crate::oracle::Problem;
 use crate::tensor::{Tensor, decode, encode};
+use crate::values::LONE_ROW;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,14 @@ pub enum Bug {
     NanSpreads,
     /// A constant V comes out one unit in the last place off, in one element.
     ConstantOff,
+    /// One element is off by three times what its roundings may come to.
+    ElementOff,
+    /// The one value that has all of a row is one unit in the last place off, in one element.
+    DominantOff,
+    /// Scores past what float32 tells apart give zeros and a log-sum-exp of −∞.
+    SilentZeros,
+    /// A NaN or a peak in a query row turns the last bit of a row far behind it.
+    LastBitSpreads,
 }
 
 impl Bug {
@@ -71,6 +79,10 @@ impl Bug {
         (Bug::EmptyRowNotZero, "length b1 h2/2 700x90"),
         (Bug::NanSpreads, "nan in q"),
         (Bug::ConstantOff, "v all 1"),
+        (Bug::ElementOff, "outliers"),
+        (Bug::DominantOff, "scale 1e4 "),
+        (Bug::SilentZeros, "scale 1e12 "),
+        (Bug::LastBitSpreads, "settled, small"),
     ];
 
     /// Whether the bug changes anything under this mask.
@@ -216,6 +228,22 @@ impl Mutant {
                 out.copy_within(3 * head_dim..4 * head_dim, 4 * head_dim);
             }
             Bug::ConstantOff => out[5] += 1,
+            Bug::ElementOff => {
+                let unit = if dtype == Dtype::Bf16 { 2f64.powi(-8) } else { 2f64.powi(-11) };
+                out[5000] = encode(dtype, f64::from(decode(dtype, out[5000])) + 3.0 * unit);
+            }
+            Bug::DominantOff => out[40 * head_dim + 5] ^= 1,
+            Bug::SilentZeros => {
+                out.fill(0);
+                lse.fill(f32::NEG_INFINITY);
+            }
+            Bug::LastBitSpreads => {
+                let [q, ..] = launch.inputs();
+                let is_odd = |x: f32| x.is_nan() || x.abs() > 30.0;
+                if q.view().row([0, 0, LONE_ROW]).any(is_odd) {
+                    out[(LONE_ROW + 64) * head_dim] ^= 1;
+                }
+            }
             _ => {}
         }
     }

@@ -6,7 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-use crate::tensor::{Tensor, encode};
+use crate::tensor::{Tensor, decode, encode};
+
+pub mod exact;
+
+pub use exact::{Climb, Exact};
 
 /// What q, k and v hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,11 +33,21 @@ pub enum Values {
     /// The same for that row, but with the last key that it may see under a causal mask and the
     /// fifth before it: a block comes to them early, and what follows is nothing beside them.
     LoneStart(f32),
+    /// N(0, 1), but V is N(1, 1): sums of it grow with the number of keys.
+    MeanOne,
+    /// N(0, 1), and NaN in column 0 of a value that every row sees, of KV head 0 of batch entry 0.
+    NanValue,
+    /// Every element of q, k and v is this.
+    Equal(f32),
+    /// Scores that are known, for a scale of [`exact::SCALE`].
+    Exact(Exact),
+    /// Scores that climb, for a scale of ln 2.
+    Climb(Climb),
     /// N(0, 1) + N(0, 100) · Bernoulli(0.001), as in the FlashAttention-3 paper.
     Outliers,
 }
 
-/// Something that is not a number, planted in a few rows of batch entry 0.
+/// Something that other results must not notice, planted in batch entry 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
     /// NaN in every seventh query row of head 0.
@@ -44,7 +58,26 @@ pub enum Poison {
     KeyNan,
     /// +∞ in one key, two thirds along, of KV head 0.
     KeyInf,
+    /// NaN in query row [`LONE_ROW`] of head 0. Here and in what follows rows may have settled, so
+    /// that what their group of 64 does decides how they are computed.
+    RowNan,
+    /// +∞ in that row.
+    RowInf,
+    /// That row times 40, so that its scores are peaked.
+    RowPeak,
+    /// That row times 10⁴.
+    RowHuge,
+    /// NaN in the same key as `KeyNan`, and nothing claimed of rows of that KV head.
+    HeadNan,
+    /// NaN in this column of a value that every row sees, of KV head 0.
+    ValueNan(usize),
 }
+
+/// The query row that is planted in alone.
+pub const LONE_ROW: usize = 9;
+
+/// The value that is planted in: every row of a call with no more queries than keys sees it.
+const VALUE_ROW: usize = 0;
 
 /// Q, K and V.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +150,18 @@ impl Values {
             v: tensor(2, kv_shape, 1.0),
         };
         match self {
+            Values::MeanOne => {
+                let shifted = draw(seed, 2, inputs.v.bits.len(), |random| 1.0 + normal(random));
+                inputs.v = Tensor::new(dtype, kv_shape, shifted.into_iter());
+            }
+            Values::NanValue => Poison::ValueNan(0).plant(&mut inputs),
+            Values::Equal(value) => {
+                for tensor in [&mut inputs.q, &mut inputs.k, &mut inputs.v] {
+                    tensor.bits.fill(encode(dtype, f64::from(value)));
+                }
+            }
+            Values::Exact(exact) => exact.fill(&mut inputs, seed),
+            Values::Climb(climb) => climb.fill(&mut inputs, seed),
             Values::ConstantV(value) => inputs.v.bits.fill(encode(dtype, f64::from(value))),
             Values::DominantKey => dominate(&mut inputs),
             Values::Sinks(height) => sink(&mut inputs, f64::from(height), [0, 5], |_, row| row % 8),
@@ -191,21 +236,24 @@ impl Poison {
     /// Plants it.
     pub fn plant(self, inputs: &mut Inputs) {
         let dtype = inputs.q.layout.dtype;
-        let value = match self {
-            Poison::QueryNan | Poison::KeyNan => f64::NAN,
-            Poison::QueryInf | Poison::KeyInf => f64::INFINITY,
-        };
-        let bits = encode(dtype, value);
+        let [nan, infinity] = [f64::NAN, f64::INFINITY].map(|value| encode(dtype, value));
+        let q_rows = Poison::query_rows(inputs.q.layout.shape[2]);
+        let key = Poison::key_row(inputs.k.layout.shape[2]);
         match self {
-            Poison::QueryNan | Poison::QueryInf => {
-                for row in Poison::query_rows(inputs.q.layout.shape[2]) {
-                    inputs.q.row_mut([0, 0, row])[1] = bits;
-                }
-            }
-            Poison::KeyNan | Poison::KeyInf => {
-                let key = Poison::key_row(inputs.k.layout.shape[2]);
-                inputs.k.row_mut([0, 0, key])[1] = bits;
-            }
+            Poison::QueryNan => q_rows.for_each(|row| inputs.q.row_mut([0, 0, row])[1] = nan),
+            Poison::QueryInf => q_rows.for_each(|row| inputs.q.row_mut([0, 0, row])[1] = infinity),
+            Poison::KeyNan | Poison::HeadNan => inputs.k.row_mut([0, 0, key])[1] = nan,
+            Poison::KeyInf => inputs.k.row_mut([0, 0, key])[1] = infinity,
+            Poison::RowNan => inputs.q.row_mut([0, 0, LONE_ROW])[1] = nan,
+            Poison::RowInf => inputs.q.row_mut([0, 0, LONE_ROW])[1] = infinity,
+            Poison::RowPeak => times(inputs.q.row_mut([0, 0, LONE_ROW]), dtype, 40.0),
+            Poison::RowHuge => times(inputs.q.row_mut([0, 0, LONE_ROW]), dtype, 1e4),
+            Poison::ValueNan(column) => inputs.v.row_mut([0, 0, VALUE_ROW])[column] = nan,
         }
     }
+}
+
+/// Multiplies elements.
+fn times(row: &mut [u16], dtype: Dtype, factor: f64) {
+    row.iter_mut().for_each(|x| *x = encode(dtype, f64::from(decode(dtype, *x)) * factor));
 }

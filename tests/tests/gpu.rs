@@ -1,19 +1,20 @@
-//! Every variant on every case, on a GPU. Without one the test says so and checks nothing.
+//! Every variant on every case, on a GPU. Without one the test says so and checks nothing, or fails
+//! if `FULGURITE_REQUIRE_GPU` is set.
 
 use std::io::Write;
 
-use fulgurite::{Error, VARIANTS};
+use fulgurite::VARIANTS;
 use tests::cases::cases;
-use tests::gpu::Gpu;
+use tests::gpu;
 use tests::verify::{Job, complaint, run_jobs};
 
 #[test]
 fn every_variant_on_every_case() {
-    let gpu = match Gpu::open(0) {
-        Ok(gpu) => gpu,
-        Err(error @ (Error::NoDriver { .. } | Error::NoDevice { .. } | Error::NotBuilt { .. })) => {
+    let gpu = match gpu::find(0, gpu::is_required()) {
+        Ok(Ok(gpu)) => gpu,
+        Ok(Err(reason)) => {
             // Past the test harness, which shows nothing of tests that pass.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: no kernel was run: {error}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: no kernel was run: {reason}");
             return;
         }
         Err(error) => panic!("{error}"),

@@ -1,5 +1,6 @@
 //! What is launched, and what must come of it, by plain loops.
 
+use approx::relative_eq;
 use fulgurite::{Dtype, VARIANTS};
 use fulgurite_gpu::emu::{MapFields, Swizzle};
 use fulgurite_spec::PROBES;
@@ -152,6 +153,7 @@ fn exponentials() -> Case {
 /// `2^x` may be 2 units in the last place from the rounded one; `log2(x)` 2^-22 from the exact one,
 /// or where that is larger than 1 that part of it (PTX ISA, `ex2.approx`, `lg2.approx`).
 pub fn check_exponentials(input: &[u8], out: &[u8]) -> Result<(), String> {
+    let limit = 2.0_f64.powi(-22);
     for (index, (x, y)) in words(input).into_iter().zip(words(out)).enumerate() {
         let (x, y) = (flush(f32::from_bits(x)), f32::from_bits(y));
         let exact = if index % 2 == 0 { f64::from(x).exp2() } else { f64::from(x).log2() };
@@ -161,7 +163,7 @@ pub fn check_exponentials(input: &[u8], out: &[u8]) -> Result<(), String> {
         } else if index % 2 == 0 {
             rounded.to_bits().abs_diff(y.to_bits()) <= 2
         } else {
-            (f64::from(y) - exact).abs() <= 2.0_f64.powi(-22) * exact.abs().max(1.0)
+            relative_eq!(f64::from(y), exact, epsilon = limit, max_relative = limit)
         };
         if !good {
             let name = if index % 2 == 0 { "2^" } else { "log2 " };

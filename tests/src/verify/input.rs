@@ -7,9 +7,9 @@ use fulgurite::{Dtype, Mask, Variant};
 use half::{bf16, f16};
 use safetensors::{Dtype as FileDtype, SafeTensors, tensor::TensorView};
 
-use super::{Options, Record, Tally};
+use super::{Options, Record, Tally, Who};
 use crate::backend::Backend;
-use crate::cases::Case;
+use crate::cases::{Case, Needs};
 use crate::check::check_inputs;
 use crate::emulator::Emulated;
 use crate::gpu::Gpu;
@@ -57,8 +57,7 @@ pub fn verify(
             }
         }
     }
-    records.sort_by(|a, b| a.entry.cmp(&b.entry));
-    tally.add_records(records);
+    tally.add_records(gpu.map_or(Who::Emulator, |gpu| Who::Gpu(gpu.name())), records);
     Ok(())
 }
 
@@ -91,6 +90,7 @@ fn case(name: &str, q: [usize; 4], kv: [usize; 4], dtype: Dtype, mask: Mask) -> 
         arrangement: Arrangement::Bshd,
         values: Values::Normal,
         poison: None,
+        needs: Needs::Nothing,
     }
 }
 

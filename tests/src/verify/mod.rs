@@ -2,6 +2,7 @@
 
 mod emulate;
 mod input;
+mod long;
 mod offline;
 mod probes;
 mod report;
@@ -17,9 +18,10 @@ use rayon::prelude::*;
 use crate::backend::{Backend, Model};
 use crate::cases::{Case, cases, emulated_cases};
 use crate::check::{Outcome, check};
-use crate::gpu::Gpu;
+use crate::company;
+use crate::gpu::{self, Gpu};
 pub use offline::{ptx_faults, static_checks};
-pub use report::{Record, Tally};
+pub use report::{Counts, Record, Tally, Who};
 
 /// Options of `verify`.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,9 +47,16 @@ pub struct Options {
     /// Ordinal of the GPU
     #[arg(long, default_value_t = 0)]
     pub device: usize,
+    /// Fail if no GPU runs the kernels, instead of running them on the emulator; so does a variable
+    /// FULGURITE_REQUIRE_GPU in the environment
+    #[arg(long, conflicts_with_all = ["no_gpu", "emulate"])]
+    pub gpu: bool,
     /// Do not use a GPU even if there is one
     #[arg(long)]
     pub no_gpu: bool,
+    /// Check rows of 2^17 and 2^20 keys against shorter ones, and nothing else; needs a GPU
+    #[arg(long, conflicts_with_all = ["no_gpu", "emulate", "input"])]
+    pub long: bool,
     /// Run the kernels on the emulator alone, even if there is a GPU
     #[arg(long)]
     pub emulate: bool,
@@ -121,8 +130,13 @@ pub fn run(options: &Options) -> Result<bool, String> {
         return Err(format!("no case contains {:?}; --list shows them", options.filter));
     }
     let start = Instant::now();
-    let gpu = open(options)?;
     let mut tally = Tally::default();
+    if options.long {
+        long::verify(&gpu::find(options.device, true)?.map_err(|e| e.to_string())?, &mut tally);
+        println!("{}", tally.summary());
+        return Ok(tally.passed());
+    }
+    let gpu = open(options)?;
     if let Some(path) = &options.input {
         input::verify(path, options, gpu.as_ref(), &mut tally)?;
     } else {
@@ -131,17 +145,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
             tally.add_check(name, &result);
         }
         match &gpu {
-            Some(gpu) => {
-                println!("On {}:", gpu.name());
-                // The driver compiles kernels while the first references are computed.
-                let records = std::thread::scope(|scope| {
-                    scope.spawn(|| compile(gpu.attention(), &jobs));
-                    run_jobs(&jobs, gpu)
-                });
-                tally.add_records(records);
-                let same = emulate::compare_with(gpu, &emulated);
-                tally.add_check("the emulator gives the same", &same);
-            }
+            Some(gpu) => verify_on(gpu, &jobs, &emulated, &mut tally),
             None => {
                 if !options.emulate {
                     offline::verify_model(&jobs, &mut tally);
@@ -151,42 +155,55 @@ pub fn run(options: &Options) -> Result<bool, String> {
         }
         probes::verify(&probes, gpu.as_ref(), options, &mut tally);
     }
-    tally.print_table();
+    let tables = tally.tables();
+    if !tables.is_empty() {
+        println!("{tables}");
+    }
     println!("took {:.0} s", start.elapsed().as_secs_f64());
     tally.write(options.csv.as_deref(), options.json.as_deref())?;
     println!("{}", tally.summary());
-    Ok(tally.failed == 0 && tally.passed > 0)
+    Ok(tally.passed())
 }
 
-/// The GPU; none if there is none that the kernels are for, which is said. A right GPU that fails
-/// is an error.
+/// All cases on a GPU, and what else only a GPU shows.
+fn verify_on(gpu: &Gpu, jobs: &[Job], emulated: &[Job], tally: &mut Tally) {
+    println!("On {}:", gpu.name());
+    // The driver compiles kernels while the first references are computed.
+    let records = std::thread::scope(|scope| {
+        scope.spawn(|| compile(gpu.attention(), jobs));
+        run_jobs(jobs, gpu)
+    });
+    tally.add_records(Who::Gpu(gpu.name()), records);
+    let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
+    variants.dedup();
+    let alone = company::every(&variants, gpu);
+    tally.add_check("a batch entry has the same bits alone and in company", &alone);
+    let same = emulate::compare_with(gpu, emulated);
+    tally.add_check("the emulator gives the same", &same);
+}
+
+/// The GPU; none if there is none that the kernels are for, which is said.
+///
+/// # Errors
+/// A right GPU that fails, or none where one is required.
 fn open(options: &Options) -> Result<Option<Gpu>, String> {
-    if options.emulate {
-        println!("GPU: not wanted (--emulate); the kernels run on the emulator.");
-        return Ok(None);
+    for (unwanted, name) in [(options.emulate, "--emulate"), (options.no_gpu, "--no-gpu")] {
+        if unwanted {
+            println!("GPU: not wanted ({name}); the kernels run on the emulator.");
+            return Ok(None);
+        }
     }
-    if options.no_gpu {
-        println!("GPU: not wanted (--no-gpu); the kernels run on the emulator.");
-        return Ok(None);
-    }
-    match Gpu::open(options.device) {
+    match gpu::find(options.device, options.gpu || gpu::is_required())? {
         Ok(gpu) => {
             let facts = gpu.attention().facts();
             println!("GPU: {}, {} multiprocessors", facts.name, facts.sm_count);
             Ok(Some(gpu))
         }
-        Err(
-            error @ (fulgurite::Error::NoDriver { .. }
-            | fulgurite::Error::NoDevice { .. }
-            | fulgurite::Error::DriverTooOld { .. }
-            | fulgurite::Error::Architecture { .. }
-            | fulgurite::Error::NotBuilt { .. }),
-        ) => {
+        Err(error) => {
             println!("GPU: none can be used; the kernels run on the emulator, on small cases.");
             println!("     ({error})");
             Ok(None)
         }
-        Err(error) => Err(error.to_string()),
     }
 }
 

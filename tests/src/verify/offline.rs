@@ -2,8 +2,8 @@
 
 use fulgurite::{DeviceFacts, FwdParams, LaunchSpec, Plan, VARIANTS, Variant};
 
-use super::{Job, Tally, run_model};
-use crate::cases::cases;
+use super::{Job, Tally, Who, run_model};
+use crate::cases::{Needs, cases};
 use crate::check::check;
 use crate::closed_forms;
 use crate::mutants::{Bug, Mutant};
@@ -92,7 +92,8 @@ pub fn verify_model(jobs: &[Job], tally: &mut Tally) {
             &mutants_are_seen(variant),
         );
     }
-    tally.add_records(run_model(jobs));
+    let light: Vec<Job> = jobs.iter().filter(|job| job.case.needs < Needs::Gpu).cloned().collect();
+    tally.add_records(Who::Model, run_model(&light));
 }
 
 fn mutants_are_seen(variant: &Variant) -> Result<(), String> {

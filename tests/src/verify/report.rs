@@ -1,4 +1,4 @@
-//! What `verify` prints and writes.
+//! What `verify` prints and writes, by who computed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +12,32 @@ use crate::check::Outcome;
 use crate::compare::{Finding, Rule};
 use crate::csv_file;
 
+/// Who computed what was compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// The kernels, on the GPU of this name.
+    Gpu(String),
+    /// The kernels, on the emulator.
+    Emulator,
+    /// A float32 model of a right kernel: this checks cases and rules, and no kernel.
+    Model,
+}
+
+impl Who {
+    /// The name in tables, files and sums.
+    pub fn name(&self) -> &str {
+        match self {
+            Who::Gpu(name) => name,
+            Who::Emulator => "the emulator",
+            Who::Model => "a model (no kernel ran)",
+        }
+    }
+}
+
 /// What became of one case of one variant.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The kernel.
+    /// The kernel that the case is for.
     pub entry: String,
     /// The case.
     pub case: String,
@@ -26,6 +48,7 @@ pub struct Record {
 /// One line of the CSV and JSON reports.
 #[derive(Serialize)]
 struct Line<'a> {
+    by: &'a str,
     entry: &'a str,
     case: &'a str,
     result: &'a str,
@@ -35,16 +58,44 @@ struct Line<'a> {
     detail: String,
 }
 
+/// How many passed, failed, and could not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// What passed.
+    pub passed: usize,
+    /// What failed.
+    pub failed: usize,
+    /// What could not run.
+    pub skipped: usize,
+}
+
+impl Counts {
+    fn of<'a>(records: impl Iterator<Item = &'a Record>) -> Counts {
+        let mut counts = Counts::default();
+        for record in records {
+            match &record.outcome {
+                outcome if outcome.passed() => counts.passed += 1,
+                Outcome::Skipped(_) => counts.skipped += 1,
+                _ => counts.failed += 1,
+            }
+        }
+        counts
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} passed, {} failed", self.passed, self.failed);
+        if self.skipped > 0 {
+            text += &format!(", {} skipped", self.skipped);
+        }
+        text
+    }
+}
+
 /// Counts and records of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Cases and checks that passed.
-    pub passed: usize,
-    /// Those that failed.
-    pub failed: usize,
-    /// Those that could not run.
-    pub skipped: usize,
-    records: Vec<Record>,
+    checks: Counts,
+    records: BTreeMap<Who, Vec<Record>>,
 }
 
 impl Tally {
@@ -52,30 +103,26 @@ impl Tally {
     pub fn add_check(&mut self, name: &str, result: &Result<(), String>) {
         match result {
             Ok(()) => {
-                self.passed += 1;
+                self.checks.passed += 1;
                 println!("  ok      {name}");
             }
             Err(reason) => {
-                self.failed += 1;
+                self.checks.failed += 1;
                 println!("  FAILED  {name}: {reason}");
             }
         }
     }
 
-    /// Counts cases; prints those that failed, and why others were skipped.
-    pub fn add_records(&mut self, records: Vec<Record>) {
+    /// Takes cases that `who` computed; prints those that failed, and why others were skipped.
+    pub fn add_records(&mut self, who: Who, records: Vec<Record>) {
         let mut skipped: BTreeMap<&str, (usize, &Record)> = BTreeMap::new();
         for record in &records {
             match &record.outcome {
-                outcome if outcome.passed() => self.passed += 1,
-                Outcome::Skipped(reason) => {
-                    self.skipped += 1;
-                    skipped.entry(reason).or_insert((0, record)).0 += 1;
-                }
-                outcome => {
-                    self.failed += 1;
+                Outcome::Skipped(reason) => skipped.entry(reason).or_insert((0, record)).0 += 1,
+                outcome if outcome.failed() => {
                     println!("  FAILED  {} {}: {}", record.entry, record.case, complaint(outcome));
                 }
+                _ => {}
             }
         }
         for (reason, (count, first)) in skipped {
@@ -83,47 +130,45 @@ impl Tally {
                 if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
             println!("  skipped {} {}{others}: {reason}", first.entry, first.case);
         }
-        self.records.extend(records);
+        let all = self.records.entry(who).or_default();
+        all.extend(records);
+        all.sort_by(|a, b| a.entry.cmp(&b.entry));
     }
 
-    /// The last line of a run.
+    /// Whether something ran and nothing failed.
+    pub fn passed(&self) -> bool {
+        let cases = Counts::of(self.records.values().flatten());
+        self.checks.failed + cases.failed == 0 && self.checks.passed + cases.passed > 0
+    }
+
+    /// The last lines of a run: a sum for each who computed, and none over all, since a model that
+    /// passes says nothing of a kernel.
     pub fn summary(&self) -> String {
-        let mut text = format!("{} passed, {} failed", self.passed, self.failed);
-        if self.skipped > 0 {
-            text += &format!(", {} skipped", self.skipped);
-        }
-        text
+        let of_cases = |(who, records): (&Who, &Vec<Record>)| {
+            format!("cases on {}: {}", who.name(), Counts::of(records.iter()).text())
+        };
+        let mut lines: Vec<String> = self.records.iter().map(of_cases).collect();
+        lines.push(format!("other checks: {}", self.checks.text()));
+        lines.join("\n")
     }
 
-    /// Prints one row per variant: how many cases, and the worst error of each kind.
-    pub fn print_table(&self) {
-        if self.records.is_empty() {
-            return;
-        }
-        let mut table = Table::new();
-        table.load_preset(UTF8_FULL_CONDENSED).set_header([
-            "variant",
-            "cases",
-            "failed",
-            "rms error / limit",
-            "element / limit",
-            "lse / limit",
-            "nearest to a limit",
-        ]);
-        for records in self.records.chunk_by(|a, b| a.entry == b.entry) {
-            let failed = records.iter().filter(|record| record.outcome.failed()).count();
-            let worst = |rule| Cell::new(worst_text(records, Some(rule)));
-            table.add_row([
-                Cell::new(&records[0].entry),
-                Cell::new(records.len()).set_alignment(CellAlignment::Right),
-                Cell::new(failed).set_alignment(CellAlignment::Right),
-                worst(Rule::Rms),
-                worst(Rule::Element),
-                worst(Rule::Lse),
-                Cell::new(worst_case(records)),
-            ]);
-        }
-        println!("{table}");
+    /// For each who computed, a table with a row per variant: how many cases, the worst error of
+    /// each kind over its limit, and below it what came nearest to a limit.
+    pub fn tables(&self) -> String {
+        let table = |(who, records): (&Who, &Vec<Record>)| {
+            let nearest = match worst(records, None) {
+                Some((record, finding)) => {
+                    let (rule, share) = (finding.rule.name(), share_text(finding.severity()));
+                    format!(
+                        "\nnearest to a limit, {share} of it ({rule}):\n  {} {}",
+                        record.entry, record.case
+                    )
+                }
+                None => String::new(),
+            };
+            format!("Computed by {}:\n{}{nearest}", who.name(), table_of(records))
+        };
+        self.records.iter().map(table).collect::<Vec<_>>().join("\n")
     }
 
     /// Writes the reports that are asked for.
@@ -144,12 +189,45 @@ impl Tally {
     }
 
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.records.iter().flat_map(record_lines)
+        let all = self.records.iter();
+        let all = all.flat_map(|(who, records)| records.iter().map(|record| (who.name(), record)));
+        all.flat_map(|(by, record)| record_lines(by, record))
     }
 }
 
-fn record_lines(record: &Record) -> Vec<Line<'_>> {
+fn table_of(records: &[Record]) -> Table {
+    let mut table = Table::new();
+    let columns = ["variant", "cases", "failed", "rms (of limit)", "element", "bound", "lse"];
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(columns);
+    for records in records.chunk_by(|a, b| a.entry == b.entry) {
+        let share = |rule| worst(records, Some(rule)).map(|(_, finding)| finding.severity());
+        let share = |rule| share(rule).map_or(String::new(), share_text);
+        let rms = worst(records, Some(Rule::Rms)).map_or(String::new(), |(_, finding)| {
+            format!("{:.2e} ({})", finding.value, share_text(finding.severity()))
+        });
+        let cells = [
+            records.len().to_string(),
+            Counts::of(records.iter()).failed.to_string(),
+            rms,
+            share(Rule::Element),
+            share(Rule::Bound),
+            share(Rule::Lse),
+        ];
+        let right = |cell: String| Cell::new(cell).set_alignment(CellAlignment::Right);
+        let name = std::iter::once(Cell::new(&records[0].entry));
+        table.add_row(name.chain(cells.into_iter().map(right)));
+    }
+    table
+}
+
+/// A value over its limit: short also where it is far beyond.
+fn share_text(share: f64) -> String {
+    if share < 100.0 { format!("{share:.2}") } else { format!("{share:.0e}") }
+}
+
+fn record_lines<'a>(by: &'a str, record: &'a Record) -> Vec<Line<'a>> {
     let line = |result, detail| Line {
+        by,
         entry: &record.entry,
         case: &record.case,
         result,
@@ -182,16 +260,4 @@ fn worst(records: &[Record], rule: Option<Rule>) -> Option<(&Record, &Finding)> 
     findings
         .filter(|(_, finding)| rule.is_none_or(|rule| finding.rule == rule))
         .max_by(|(_, a), (_, b)| a.severity().total_cmp(&b.severity()))
-}
-
-fn worst_text(records: &[Record], rule: Option<Rule>) -> String {
-    worst(records, rule).map_or(String::new(), |(_, finding)| {
-        format!("{:.2e} / {:.2e}", finding.value, finding.limit)
-    })
-}
-
-fn worst_case(records: &[Record]) -> String {
-    worst(records, None).map_or(String::new(), |(record, finding)| {
-        format!("{}: {}", finding.rule.name(), record.case)
-    })
 }
