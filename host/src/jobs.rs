@@ -1,7 +1,7 @@
 //! The order of a plan's jobs: how many heads share the L2 cache at a time, so that all blocks get
 //! nearly the same work.
 
-use fulgurite_spec::{JobOrder, Tile, Variant};
+use fulgurite_spec::{JobCursor, JobOrder, Tile, Variant};
 
 use crate::{DeviceFacts, Error, Forward, Mask};
 
@@ -24,6 +24,18 @@ const JOB_OVERHEAD: u64 = 2;
 /// How much more even the larger of two sections must be to be worth its room in L2. With 17 MB of
 /// K and V instead of 34, an H200 is 5 to 8 % faster at head dim 128 and 512 tokens.
 const EVENNESS_STEP: f64 = 0.005;
+
+/// Query tiles of a head up to which causal calls go head by head where a head has more than 64
+/// columns. Such calls wait for memory: with all query tiles of a head at work at the same time, K
+/// and V come from it evenly instead of in bursts. On an H100 that is 5 to 12 % faster at 512
+/// tokens, 1 to 4 % at 1024, and slower from 4096 on (the record `h100/2026-11-26-order.csv`).
+const FEW_Q_TILES: u32 = 8;
+
+/// Jobs of each block from which on the order of few query tiles does not matter to evenness.
+const MANY_ROUNDS: u64 = 32;
+
+/// How much less even the order head by head may be to be taken nevertheless.
+const EVENNESS_LOSS: f64 = 0.03;
 
 /// Blocks of the grid and the order in which they take the jobs.
 pub(crate) fn job_order(
@@ -54,11 +66,7 @@ pub(crate) fn job_order(
         Mask::Causal => {
             let jobs =
                 Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count };
-            if jobs.nearly_equal() {
-                JobOrder::even(q_tile_count, batch_head_count, cta_count)
-            } else {
-                JobOrder::growing(q_tile_count, batch_head_count, jobs.section_heads(), cta_count)
-            }
+            jobs.order()
         }
     };
     Ok((cta_count, order.behind(keyless_q_tiles)))
@@ -86,6 +94,47 @@ struct Jobs<'a> {
 }
 
 impl Jobs<'_> {
+    fn order(&self) -> JobOrder {
+        let Jobs { q_tile_count, batch_head_count, cta_count, .. } = *self;
+        let even = JobOrder::even(q_tile_count, batch_head_count, cta_count);
+        if self.nearly_equal() {
+            return even;
+        }
+        let section_heads = self.section_heads();
+        if self.waits_for_memory() && self.is_as_even(&even, section_heads) {
+            return even;
+        }
+        JobOrder::growing(q_tile_count, batch_head_count, section_heads, cta_count)
+    }
+
+    /// Whether the call is so short that loads decide, not the order of work.
+    fn waits_for_memory(&self) -> bool {
+        self.tile.head_dim > 64 && (2..=FEW_Q_TILES).contains(&self.q_tile_count)
+    }
+
+    /// Whether the blocks share the work about as evenly head by head as by sections.
+    fn is_as_even(&self, even: &JobOrder, section_heads: u32) -> bool {
+        let jobs = u64::from(self.q_tile_count) * u64::from(self.batch_head_count);
+        if jobs >= MANY_ROUNDS * u64::from(self.cta_count) {
+            return true;
+        }
+        let costs: Vec<u64> = (0..self.q_tile_count).map(|q_tile| self.cost(q_tile)).collect();
+        self.walked_evenness(even) + EVENNESS_LOSS >= self.evenness(section_heads, &costs)
+    }
+
+    /// The mean block's work over the busiest one's, by walking every block's jobs.
+    fn walked_evenness(&self, order: &JobOrder) -> f64 {
+        let load = |cta| {
+            let mut cursor = JobCursor::new();
+            let jobs = std::iter::from_fn(|| cursor.next(order, cta, self.cta_count));
+            jobs.map(|job| self.cost(job.q_tile - order.keyless_q_tiles)).sum::<u64>()
+        };
+        let loads: Vec<u64> = (0..self.cta_count).map(load).collect();
+        let total: u64 = loads.iter().sum();
+        let most = loads.iter().max().copied().unwrap_or(0).max(1);
+        total as f64 / (loads.len() as f64 * most as f64)
+    }
+
     /// Whether the first query tile costs nearly as much as the last: few queries behind many keys.
     /// Then the K and V that neighbours share are worth more than longest first.
     fn nearly_equal(&self) -> bool {
@@ -187,7 +236,6 @@ mod tests {
     use super::*;
     use crate::{Dtype, Layout, Plan};
     use approx::assert_abs_diff_eq;
-    use fulgurite_spec::JobCursor;
 
     fn causal(batch: usize, rows: usize, heads: usize, head_dim: usize) -> Forward {
         let layout = Layout::bshd(Dtype::Bf16, batch, rows, heads, head_dim);
@@ -209,18 +257,12 @@ mod tests {
             batch_head_count: order.batch_head_count,
             cta_count,
         };
-        let load = |cta| {
-            let mut cursor = JobCursor::new();
-            std::iter::from_fn(move || cursor.next(&order, cta, cta_count))
-                .map(|job| jobs.cost(job.q_tile - order.keyless_q_tiles))
-                .sum::<u64>()
-        };
-        let loads: Vec<u64> = (0..cta_count).map(load).collect();
-        let costs: Vec<u64> = (0..order.q_tile_count).map(|tile| jobs.cost(tile)).collect();
-        let most = *loads.iter().max().expect("a grid has blocks");
-        let evenness = loads.iter().sum::<u64>() as f64 / (loads.len() as u64 * most) as f64;
-        let predicted = jobs.evenness(order.section_heads, &costs);
-        assert_abs_diff_eq!(evenness, predicted, epsilon = 1e-12);
+        let evenness = jobs.walked_evenness(&order);
+        if order.longest_first != 0 {
+            let costs: Vec<u64> = (0..order.q_tile_count).map(|tile| jobs.cost(tile)).collect();
+            let predicted = jobs.evenness(order.section_heads, &costs);
+            assert_abs_diff_eq!(evenness, predicted, epsilon = 1e-12);
+        }
         evenness
     }
 
@@ -237,7 +279,7 @@ mod tests {
     #[test]
     fn few_queries_behind_many_keys_go_head_by_head() {
         let device = DeviceFacts::h200();
-        for (q_rows, kv_rows, even) in [(1024, 8192, true), (1024, 1024, false), (128, 8192, false)]
+        for (q_rows, kv_rows, even) in [(1024, 8192, true), (2048, 2048, false), (128, 8192, false)]
         {
             let q = Layout::bshd(Dtype::Bf16, 2, q_rows, 16, 128);
             let k = Layout::bshd(Dtype::Bf16, 2, kv_rows, 16, 128);
@@ -246,6 +288,25 @@ mod tests {
             let plan = Plan::new(&request, &device).expect("a valid request");
             let (_, order) = job_order(&request, plan.variant(), &device).expect("few jobs");
             assert_eq!(order.longest_first == 0, even, "{q_rows} x {kv_rows}");
+        }
+    }
+
+    #[test]
+    fn short_calls_go_head_by_head_unless_that_is_uneven() {
+        let device = DeviceFacts::h200();
+        for (batch, rows, heads, head_dim, even) in [
+            (32, 512, 16, 128, true),
+            (32, 512, 8, 256, true),
+            (16, 1024, 16, 128, true),
+            (32, 512, 32, 64, false),
+            (4, 4096, 16, 128, false),
+            // 160 jobs for 132 blocks: the longest must come first.
+            (1, 1024, 20, 128, false),
+        ] {
+            let request = causal(batch, rows, heads, head_dim);
+            let plan = Plan::new(&request, &device).expect("a valid request");
+            let (_, order) = job_order(&request, plan.variant(), &device).expect("few jobs");
+            assert_eq!(order.longest_first == 0, even, "{batch} x {rows} x {heads} x {head_dim}");
         }
     }
 
