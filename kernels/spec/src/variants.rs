@@ -207,7 +207,7 @@ macro_rules! for_each_variant {
     ($with:ident) => {
         $with! {
 fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 3, 512;
-        fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Maxima,    128, 128, 4, 3, 1024;
+        fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Maxima,    128, 128, 4, 3, 512;
         fwd_sm90_bf16_d64_full:          Sm90, Bf16,  64, Full,   Anchors,   192, 128, 6, 2, LONG;
         fwd_sm90_bf16_d64_full_long:     Sm90, Bf16,  64, Full,   Parked,    192, 128, 6, 2, ANY;
         fwd_sm90_bf16_d64_causal:        Sm90, Bf16,  64, Causal, Anchors,   192, 128, 6, 2, LONG;
@@ -221,15 +221,15 @@ fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 
         fwd_sm90_bf16_d128_causal_short: Sm90, Bf16, 128, Causal, Maxima,    128, 128, 4, 2, 1024;
         fwd_sm90_bf16_d128_causal:       Sm90, Bf16, 128, Causal, Anchors,   128, 128, 2, 3, LONG;
         fwd_sm90_bf16_d128_causal_long:  Sm90, Bf16, 128, Causal, Parked,    128, 128, 4, 2, ANY;
-        fwd_sm90_bf16_d192_full:         Sm90, Bf16, 192, Full,   Maxima,    128,  96, 3, 2, LONGER;
+        fwd_sm90_bf16_d192_full:         Sm90, Bf16, 192, Full,   Anchors,   128,  96, 3, 2, LONGER;
         fwd_sm90_bf16_d192_full_long:    Sm90, Bf16, 192, Full,   ParkedMax, 128,  80, 2, 2, ANY;
         fwd_sm90_bf16_d192_causal:       Sm90, Bf16, 192, Causal, Anchors,   128,  64, 2, 3, LONGER;
         fwd_sm90_bf16_d192_causal_long:  Sm90, Bf16, 192, Causal, ParkedMax, 128,  64, 2, 2, ANY;
-        fwd_sm90_bf16_d256_full:         Sm90, Bf16, 256, Full,   Maxima,    128,  80, 2, 2, ANY;
+        fwd_sm90_bf16_d256_full:         Sm90, Bf16, 256, Full,   Anchors,   128,  80, 2, 2, ANY;
         fwd_sm90_bf16_d256_causal_short: Sm90, Bf16, 256, Causal, Apart,     128,  64, 2, 2, 1024;
         fwd_sm90_bf16_d256_causal:       Sm90, Bf16, 256, Causal, Anchors,   128,  64, 2, 2, ANY;
         fwd_sm90_f16_d64_full_short:     Sm90, F16,   64, Full,   Maxima,    128, 128, 4, 3, 512;
-        fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Maxima,    128, 128, 4, 3, 1024;
+        fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Maxima,    128, 128, 4, 3, 512;
         fwd_sm90_f16_d64_full:           Sm90, F16,   64, Full,   Anchors,   192, 128, 6, 2, LONG;
         fwd_sm90_f16_d64_full_long:      Sm90, F16,   64, Full,   Parked,    192, 128, 6, 2, ANY;
         fwd_sm90_f16_d64_causal:         Sm90, F16,   64, Causal, Anchors,   192, 128, 6, 2, LONG;
@@ -243,11 +243,11 @@ fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 
         fwd_sm90_f16_d128_causal_short:  Sm90, F16,  128, Causal, Maxima,    128, 128, 4, 2, 1024;
         fwd_sm90_f16_d128_causal:        Sm90, F16,  128, Causal, Anchors,   128, 128, 2, 3, LONG;
         fwd_sm90_f16_d128_causal_long:   Sm90, F16,  128, Causal, Parked,    128, 128, 4, 2, ANY;
-        fwd_sm90_f16_d192_full:          Sm90, F16,  192, Full,   Maxima,    128,  96, 3, 2, LONGER;
+        fwd_sm90_f16_d192_full:          Sm90, F16,  192, Full,   Anchors,   128,  96, 3, 2, LONGER;
         fwd_sm90_f16_d192_full_long:     Sm90, F16,  192, Full,   ParkedMax, 128,  80, 2, 2, ANY;
         fwd_sm90_f16_d192_causal:        Sm90, F16,  192, Causal, Anchors,   128,  64, 2, 3, LONGER;
         fwd_sm90_f16_d192_causal_long:   Sm90, F16,  192, Causal, ParkedMax, 128,  64, 2, 2, ANY;
-        fwd_sm90_f16_d256_full:          Sm90, F16,  256, Full,   Maxima,    128,  80, 2, 2, ANY;
+        fwd_sm90_f16_d256_full:          Sm90, F16,  256, Full,   Anchors,   128,  80, 2, 2, ANY;
         fwd_sm90_f16_d256_causal_short:  Sm90, F16,  256, Causal, Apart,     128,  64, 2, 2, 1024;
         fwd_sm90_f16_d256_causal:        Sm90, F16,  256, Causal, Anchors,   128,  64, 2, 2, ANY;
         }
