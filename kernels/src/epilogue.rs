@@ -15,7 +15,7 @@ use fulgurite_gpu::{
 };
 use fulgurite_spec::FwdScalars;
 
-/// Stores the normalised rows of a warpgroup; `rows` are the indices in the head of the two that this thread
+/// Stores the rows of a warpgroup; `rows` are the indices in the head of the two that this thread
 /// holds, of which those are stored that `stored` says.
 ///
 /// # Safety
@@ -26,10 +26,11 @@ pub unsafe fn store<T: Element, const D: u32>(
     scalars: &FwdScalars,
     job: &Job,
     rows: [u32; 2],
-    out: &Accum<D>,
+    out: &mut Accum<D>,
     finished: &Finished,
     stored: [bool; 2],
 ) {
+    out.scale_rows(finished.factor);
     let address = out_addresses(scalars, job.batch_head);
     // SAFETY: the caller's contract: the rows lie inside the output tensor.
     unsafe {

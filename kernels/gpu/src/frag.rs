@@ -203,12 +203,11 @@ impl<const N: u32> Accum<N> {
         [even[0] + odd[0], even[1] + odd[1]]
     }
 
-    /// Whether this thread holds the first column of one of those rows, and that is NaN.
+    /// Per row, whether this thread holds its first column and that is NaN.
     #[inline(always)]
-    pub fn first_is_nan(&self, rows: [bool; 2]) -> bool {
-        let [low, high] = [self.registers[0].is_nan(), self.registers[2].is_nan()];
-        // No short circuits: they would be branches.
-        (first_column() == 0) & (rows[0] & low | rows[1] & high)
+    pub fn first_is_nan(&self) -> [bool; 2] {
+        let leads = first_column() == 0;
+        [leads && self.registers[0].is_nan(), leads && self.registers[2].is_nan()]
     }
 
     /// Adds its term to each row.

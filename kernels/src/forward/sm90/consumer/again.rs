@@ -58,8 +58,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 // Asked again, because kept from above the answer would take registers.
                 let lost = epilogue::lost_rows::<T>(self.call.scalars, &job, rows);
                 let scalars = self.call.scalars;
-                self.out.scale_rows(finished.factor);
-                epilogue::store::<T, D>(scalars, &job, rows, &self.out, &finished, lost);
+                epilogue::store::<T, D>(scalars, &job, rows, &mut self.out, &finished, lost);
             }
             job = jobs.next();
         }
