@@ -153,7 +153,10 @@ impl Case {
             grid: 1,
             threads: PROBE_THREADS,
             smem_bytes: PROBE_SMEM_BYTES,
-            parameters: ((&raw const params.0).addr() as u64, size_of::<ProbeParams>()),
+            parameters: (
+                (&raw const params.0).expose_provenance() as u64,
+                size_of::<ProbeParams>(),
+            ),
             global: &global,
             seed,
             mutation,
