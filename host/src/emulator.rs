@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub use fulgurite_gpu::emu::{
-    Change, Fault, FaultKind, Global, Mutation, Outcome, Primitive, Stats, SyncSite,
+    Change, Fault, FaultKind, Global, Mutation, MutationSite, Outcome, Primitive, Rows, Stats,
 };
 
 /// How a launch runs; all of it decides the run, so that the same options repeat it.
@@ -158,7 +158,7 @@ impl Emulator {
             grid: plan.cta_count(),
             threads: spec.threads,
             smem_bytes: spec.smem_bytes,
-            parameters: ((&raw const params.0).addr() as u64, size_of::<FwdParams>()),
+            parameters: ((&raw const params.0).expose_provenance() as u64, size_of::<FwdParams>()),
             global,
             seed: self.options.seed,
             mutation: self.options.mutation,

@@ -5,13 +5,12 @@
 //! schedule.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive, SyncSite};
+use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive};
 use fulgurite::{MaskKind, SoftmaxKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use tests::cases::{Case, mutation_cases};
-use tests::emulator::run_once;
+use tests::emulator::{function_of, run_once};
 use tests::memory::Launch;
 
 /// Runs of a mutant at most, each under a schedule of its own.
@@ -24,7 +23,7 @@ fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
     // Where all tiles follow maxima there is no second pass, and with a full mask no job but the
     // block's last ends alone.
     let ends_once = (variant.mask, variant.softmax) == (MaskKind::Full, SoftmaxKind::Maxima);
-    match (site.primitive, site.barrier, change) {
+    match (site.primitive, site.name, change) {
         (Primitive::RegistersGrow, _, Change::Drop) => Some(
             "registers are ptxas's: without the call it would compile the role for the launch's \
              share; the result is the same",
@@ -53,15 +52,6 @@ fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-/// The function that a site lies in, by its source.
-fn function_of(site: &SyncSite) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let source = std::fs::read_to_string(root.join(site.file)).expect("the kernels' source");
-    let before: Vec<&str> = source.lines().take(site.line as usize).collect();
-    let head = before.iter().rev().find_map(|line| line.split_once("fn ")).unwrap_or_default();
-    head.1.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 /// How a mutant was found out.

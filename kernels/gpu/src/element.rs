@@ -17,6 +17,7 @@ pub unsafe trait Element: Copy {
     const HEADROOM: f32;
 
     /// Rounds two floats to nearest even and packs them, `low` into the low half.
+    #[track_caller]
     fn pack(low: f32, high: f32) -> u32;
 
     /// Issues `acc (+)= A × Bᵀ`, both operands in shared memory, K-major; 64×N×16.
@@ -44,6 +45,7 @@ macro_rules! element {
             const HEADROOM: f32 = $headroom;
 
             #[inline(always)]
+            #[track_caller]
             fn pack(low: f32, high: f32) -> u32 {
                 imp::$pack(low, high)
             }

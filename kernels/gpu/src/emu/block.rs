@@ -10,7 +10,7 @@ use super::clock::{Agent, Clock};
 use super::copy::Copy;
 use super::global::Global;
 use super::mbarrier::Mbarrier;
-use super::mutation::{Change, Mutation, SyncSite};
+use super::mutation::{Change, Mutation, MutationSite};
 use super::named::{Coming, Named};
 use super::report::{Broken, Checked, Fault, FaultKind, Primitive, Site};
 use super::run::{Launch, Stats};
@@ -137,6 +137,8 @@ pub struct Lane {
     pub yielder: *const Yielder<(), ()>,
     /// How often it asked an mbarrier without waiting.
     pub questions: u64,
+    /// Products that it has issued since it last closed a group.
+    pub issued: u32,
     /// Registers named since its last fence.
     pub pinned: Vec<Pin>,
     /// Registers that its last fence covers.
@@ -151,6 +153,7 @@ impl Lane {
             site: None,
             request: None,
             questions: 0,
+            issued: 0,
             result: [0; 4],
             woken_by: None,
             yielder: std::ptr::null(),
@@ -191,7 +194,7 @@ pub struct Block {
     global: *const Global<'static>,
     mutation: Option<Mutation>,
     record: bool,
-    pub sites: BTreeSet<SyncSite>,
+    pub sites: BTreeSet<MutationSite>,
     pub fault: Option<Fault>,
     pub stats: Stats,
 }
@@ -315,17 +318,17 @@ impl Block {
         self.fault.get_or_insert(fault);
     }
 
-    /// What is planted at a site of a primitive that synchronises.
+    /// What is planted at a site; `name`: of its barrier or constant, if it has one.
     pub fn planted(
         &mut self,
         primitive: Primitive,
         site: Site,
-        barrier: &'static str,
+        name: &'static str,
     ) -> Option<Change> {
         if !self.record && self.mutation.is_none() {
             return None;
         }
-        let here = SyncSite::new(primitive, site, barrier);
+        let here = MutationSite::new(primitive, site, name);
         if self.record {
             self.sites.insert(here);
         }
@@ -350,6 +353,15 @@ pub fn with<T>(f: impl FnOnce(&mut Block) -> T) -> T {
     // SAFETY: the launcher keeps the block alive while it is current, and holds no reference to
     // it while a fiber runs; fibers of one OS thread run one at a time and never suspend in `f`.
     f(unsafe { &mut *block })
+}
+
+/// What is planted at a site of arithmetic; nothing outside of a launch, where arithmetic is free
+/// to everyone.
+pub fn planted(primitive: Primitive, site: Site) -> Option<Change> {
+    if CURRENT.get().is_null() {
+        return None;
+    }
+    with(|block| block.planted(primitive, site, ""))
 }
 
 /// Does something that may break a rule; if it does, the thread never goes on.

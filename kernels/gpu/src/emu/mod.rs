@@ -11,7 +11,7 @@
 //! * `mbarrier`, `named`, `collective`, `matrix`: what threads do together.
 //! * `copy` and `store` with `tensor_map`, `tensor_core` with `operand`: the engines.
 //! * `shared` with `clock`, `global`: memory, and who may touch it.
-//! * `report`: faults; `mutation`: planted errors.
+//! * `report`: faults; `mutation`: planted errors, `altered.rs`: those of arithmetic.
 //!
 //! ```
 //! use fulgurite_gpu::{barrier, emu, thread};
@@ -58,8 +58,9 @@ mod tensor_map;
 #[cfg(test)]
 mod tests;
 
+pub use crate::planted::Rows;
 pub use global::Global;
-pub use mutation::{Change, Mutation, SyncSite};
+pub use mutation::{Change, Mutation, MutationSite};
 pub use report::{Fault, FaultKind, Primitive, Site};
 pub use run::{Launch, Outcome, Stats, launch};
 pub use schedule::{Actor, Schedule};
