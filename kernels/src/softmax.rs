@@ -104,7 +104,7 @@ impl OnlineSoftmax {
     #[inline(always)]
     #[track_caller]
     pub unsafe fn outgrown<T: Element>(&self, sum: [f32; 2]) -> bool {
-        let most = const { power_of_two(GROWTH - T::HEADROOM) };
+        let most = power_of_two(fulgurite_gpu::planted::constant("GROWTH", GROWTH) - T::HEADROOM);
         let above = |half: usize| sum[half] > self.row_sum[half].min(most);
         // SAFETY: the caller's contract.
         unsafe { warp::any(above(0) || above(1)) }

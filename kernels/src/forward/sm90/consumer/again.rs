@@ -29,6 +29,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         let mut jobs = Jobs::<M>::new(self.call.scalars, S::TILE);
         let mut job = jobs.next();
         while job.kv_tiles > 0 {
+            fulgurite_gpu::planted::count("again");
             // SAFETY: one thread loads what all consumers then take, in the same order.
             unsafe {
                 if self.loads() {
