@@ -1,8 +1,9 @@
 //! `cargo xtask ptx-unchanged`: what serves the emulator alone leaves no trace in the PTX.
 //!
 //! The kernels are built from a copy of the checkout in which all of that is taken out: the second
-//! bodies of the primitives, the carrying of call sites, the names of barriers, the counts of events,
-//! and what lets errors be planted. Every file must come out byte for byte as in the real build.
+//! bodies of the primitives, the carrying of call sites, the names of barriers, the counts of
+//! events, and what lets errors be planted. Every file must come out byte for byte as in the real
+//! build.
 
 use std::path::{Path, PathBuf};
 

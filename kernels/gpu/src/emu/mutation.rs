@@ -30,13 +30,14 @@ pub enum Change {
     /// index (by 1), and an address (by 16 bytes); a factor or a sum is twice as large; a stored
     /// float is in another unit.
     More,
-    /// A count, a number of bytes (by 16), or an index (by 1; a box's row) is smaller; of a product it is not B
-    /// that starts 16 bytes further, as with [`Change::More`], but A.
+    /// A count, a number of bytes (by 16), or an index (by 1; a box's row) is smaller; of a product
+    /// it is not B that starts 16 bytes further, as with [`Change::More`], but A.
     Less,
-    /// The parity, the vote, the sign of an exponent, result or product, or whether products are added up is
-    /// the other one.
+    /// The parity, the vote, the sign of an exponent, result or product, or whether products are
+    /// added up is the other one.
     Flip,
-    /// As [`Change::Drop`] for the second of the thread's two rows; the second of two elements is 0.
+    /// As [`Change::Drop`] for the second of the thread's two rows; the second of two elements
+    /// is 0.
     Half,
     /// The two rows or the two elements are exchanged.
     Swap,
