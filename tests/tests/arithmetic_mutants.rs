@@ -130,7 +130,7 @@ fn run(
     record: bool,
 ) -> Result<(Launch, Outcome), String> {
     let mut launch = fresh.clone();
-    let options = Options { seed: 0, mutation, record_sites: record };
+    let options = Options { seed: 0, mutation, record_sites: record, ..Options::default() };
     let (_, result) = run_once(&mut launch, options).expect("the case is planned");
     result.map(|outcome| (launch, outcome)).map_err(|fault| fault.to_string())
 }

@@ -103,7 +103,8 @@ fn judge(launches: &[(Launch, Launch)], mutation: Mutation) -> Verdict {
         // The cases in turn, each with schedules of every kind.
         let (round, place) = (seed as usize / launches.len(), seed as usize % launches.len());
         let (fresh, right) = &launches[(place + round) % launches.len()];
-        let options = Options { seed, mutation: Some(mutation), record_sites: false };
+        let options =
+            Options { seed, mutation: Some(mutation), record_sites: false, ..Options::default() };
         match run(fresh, options) {
             (_, Err(report)) => return Verdict::Reported(report),
             (launch, Ok(_)) if bits(&launch) != bits(right) => return Verdict::WrongResult,
@@ -125,7 +126,8 @@ fn planted_errors_are_reported() {
         let mut sites = BTreeSet::new();
         for case in mutation_cases(variant) {
             let fresh = launch_of(&case);
-            let options = Options { seed: 0, mutation: None, record_sites: true };
+            let options =
+                Options { seed: 0, mutation: None, record_sites: true, ..Options::default() };
             let (right, outcome) = run(&fresh, options);
             sites.extend(outcome.expect("the kernel is right").sites);
             launches.entry(variant.entry).or_default().push((fresh, right));

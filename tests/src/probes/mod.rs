@@ -161,6 +161,7 @@ impl Case {
             seed,
             mutation,
             record,
+            accumulator: Default::default(),
         };
         // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
         // against `global`.

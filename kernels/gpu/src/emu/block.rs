@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use corosensei::Yielder;
 use fulgurite_spec::Dtype;
 
+use super::accumulator::Accumulator;
 use super::clock::{Agent, Clock};
 use super::copy::Copy;
 use super::global::Global;
@@ -191,6 +192,7 @@ pub struct Block {
     pub budgets: Vec<u32>,
     pub spare_registers: u32,
     pub parameters: (u64, usize),
+    pub accumulator: Accumulator,
     global: *const Global<'static>,
     mutation: Option<Mutation>,
     record: bool,
@@ -233,6 +235,7 @@ impl Block {
             budgets: vec![share.min(255); warpgroups],
             spare_registers: share.saturating_sub(255) * launch.threads,
             parameters: launch.parameters,
+            accumulator: launch.accumulator,
             global: std::ptr::from_ref(launch.global).cast(),
             mutation: launch.mutation,
             record: launch.record,

@@ -11,6 +11,7 @@
 //! * `mbarrier`, `named`, `collective`, `matrix`: what threads do together.
 //! * `copy` and `store` with `tensor_map`, `tensor_core` with `operand`: the engines.
 //! * `shared` with `clock`, `global`: memory, and who may touch it.
+//! * `accumulator`: how the tensor core adds.
 //! * `report`: faults; `mutation`: planted errors, `altered.rs`: those of arithmetic.
 //!
 //! ```
@@ -26,6 +27,7 @@
 //!     seed: 7,
 //!     mutation: None,
 //!     record: false,
+//!     accumulator: emu::Accumulator::default(),
 //! };
 //! // One warp does not come.
 //! let kernel = || {
@@ -38,6 +40,7 @@
 //! assert!(fault.to_string().contains("96 of 128 threads have come"));
 //! ```
 
+mod accumulator;
 pub(crate) mod block;
 pub(crate) mod clock;
 mod collective;
@@ -59,6 +62,7 @@ mod tensor_map;
 mod tests;
 
 pub use crate::planted::Rows;
+pub use accumulator::Accumulator;
 pub use global::Global;
 pub use mutation::{Change, Mutation, MutationSite};
 pub use report::{Fault, FaultKind, Primitive, Site};

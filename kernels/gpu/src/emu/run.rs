@@ -8,6 +8,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 
+use super::accumulator::Accumulator;
 use super::block::{Block, State, enter, panic_message};
 use super::global::Global;
 use super::mutation::{Mutation, MutationSite};
@@ -38,6 +39,8 @@ pub struct Launch<'a> {
     pub mutation: Option<Mutation>,
     /// Whether to list the sites where errors could be planted.
     pub record: bool,
+    /// How the tensor core adds.
+    pub accumulator: Accumulator,
 }
 
 /// What a launch did.

@@ -238,7 +238,7 @@ impl Block {
         if !product.add {
             flight.values.fill(0.0);
         }
-        operand::multiply(&mut flight.values, &a, &b, product.width);
+        self.accumulator.multiply(&mut flight.values, &a, &b, product.width);
     }
 
     /// A warp waits until `pending` of its groups are in flight and gets the results for the

@@ -25,6 +25,7 @@ fn copied(fields: MapFields, at: [u32; 4], elements: usize) -> Vec<u16> {
         seed: 0,
         mutation: None,
         record: false,
+        accumulator: super::Accumulator::default(),
     };
     let mut block = Block::new(&launch, 0);
     let site = std::panic::Location::caller();

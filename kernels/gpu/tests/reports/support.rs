@@ -77,6 +77,7 @@ fn launch(
         seed,
         mutation: None,
         record: false,
+        accumulator: emu::Accumulator::default(),
     };
     // SAFETY: the map is in the parameters, aligned, and lives until the launch has ended.
     let outcome = emu::launch(&launch, &|| kernel(unsafe { MapAddress::new(address) }));
