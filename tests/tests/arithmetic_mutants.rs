@@ -54,13 +54,14 @@ fn cases(variant: &Variant) -> Vec<Case> {
     let mut all = vec![
         case("plain", 2, (4, 2), (70, 2 * kv_rows + 5), Values::Normal),
         one("high start", 3),
-        one("rise", 7),
-        one("leap", 7),
+        one("early rise", 3),
+        one("rise", 8),
+        one("leap", 8),
         case("several query tiles", 1, (2, 1), (2 * q_rows - 9, 6 * kv_rows - 5), Values::Normal),
         case("moving anchors", 1, (1, 1), (q_rows - 9, 6 * kv_rows - 3), Values::Sinks(25.0)),
-        case("lost rows", 1, (2, 1), (q_rows - 9, 6 * kv_rows - 3), Values::Sinks(130.0)),
+        case("lost rows", 1, (2, 1), (q_rows - 9, 8 * kv_rows - 3), Values::Sinks(130.0)),
         // One row of one of several jobs of a block.
-        case("lone sink", 1, (6, 2), (q_rows - 9, 6 * kv_rows - 3), Values::LoneSink(130.0)),
+        case("lone sink", 1, (6, 2), (q_rows - 9, 8 * kv_rows - 3), Values::LoneSink(130.0)),
         case("dominant key", 1, (2, 2), (q_rows - 9, 6 * kv_rows - 3), Values::DominantKey),
         case("lone start", 1, (1, 1), (q_rows - 3, 8 * kv_rows - 3), Values::LoneStart(30.0)),
     ];
@@ -91,6 +92,8 @@ fn scores(name: &str, kv_len: usize, kv_rows: usize) -> Option<Vec<f64>> {
     match name {
         // In the first tile, beyond what float32 holds relative to the keys that follow.
         "high start" => peaks(&[kv_len - 64], 130.0),
+        // In the second tile, which follows the maxima.
+        "early rise" => peaks(&[kv_len - 2 * kv_rows + 4], 25.0),
         // In a tile that keeps anchors, beyond f16 and then float32, with another behind it.
         "rise" => peaks(&late, 25.0),
         "leap" => peaks(&late, 130.0),
