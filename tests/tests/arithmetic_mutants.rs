@@ -56,6 +56,7 @@ fn cases(variant: &Variant) -> Vec<Case> {
         one("high start", 3),
         one("early rise", 3),
         one("rise", 8),
+        one("far", 7),
         one("leap", 8),
         case("several query tiles", 1, (2, 1), (2 * q_rows - 9, 6 * kv_rows - 5), Values::Normal),
         case("moving anchors", 1, (1, 1), (q_rows - 9, 6 * kv_rows - 3), Values::Sinks(25.0)),
@@ -122,6 +123,14 @@ fn inputs(case: &Case) -> Inputs {
         }
         for (key, score) in scores.iter().enumerate() {
             inputs.k.row_mut([0, 0, key])[0] = encode(dtype, score / case.scale());
+        }
+    }
+    if case.name == "far" {
+        // Scaled scores that a float32 cannot hold to within the range of an exponent.
+        let large = encode(case.dtype, 40_000.0);
+        inputs.q.bits.fill(large);
+        for key in [kv_rows + 4, case.kv_len - 64] {
+            inputs.k.row_mut([0, 0, key]).fill(large);
         }
     }
     inputs

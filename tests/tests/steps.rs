@@ -86,3 +86,15 @@ fn a_row_that_does_not_settle_keeps_its_consumer_following() {
         assert!(count("kept") > 0, "{}: the others settle", variant.entry);
     });
 }
+
+#[test]
+fn jobs_with_a_lost_row_alone_are_computed_again() {
+    anchored().into_par_iter().for_each(|variant| {
+        let warps = WARPS * u64::from(Tile::of(variant).consumers);
+        let again = |values| events(variant, values).get("again").copied();
+        // Heads share the keys; their rows have them or not.
+        assert_eq!(again(Values::LoneSink(130.0)), Some(warps), "{}: one row", variant.entry);
+        let all = again(Values::Sinks(130.0));
+        assert_eq!(all, Some(warps * HEADS), "{}: rows of all heads", variant.entry);
+    });
+}
