@@ -13,7 +13,8 @@ use crate::{
 };
 
 pub use fulgurite_gpu::emu::{
-    Change, Fault, FaultKind, Global, Mutation, Outcome, Primitive, Stats, SyncSite,
+    Accumulator, Change, Fault, FaultKind, Global, Mutation, MutationSite, Outcome, Primitive,
+    Rows, Stats,
 };
 
 /// How a launch runs; all of it decides the run, so that the same options repeat it.
@@ -26,6 +27,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// Whether [`Outcome::sites`] is wanted.
     pub record_sites: bool,
+    /// How the tensor core adds.
+    pub accumulator: Accumulator,
 }
 
 /// A Hopper GPU that is emulated on the CPU.
@@ -159,11 +162,12 @@ impl Emulator {
             grid: plan.cta_count(),
             threads: spec.threads,
             smem_bytes: spec.smem_bytes,
-            parameters: ((&raw const params.0).addr() as u64, size_of::<FwdParams>()),
+            parameters: ((&raw const params.0).expose_provenance() as u64, size_of::<FwdParams>()),
             global,
             seed: self.options.seed,
             mutation: self.options.mutation,
             record: self.options.record_sites,
+            accumulator: self.options.accumulator,
         };
         // SAFETY: grid, block, shared memory and parameters are the plan's; addresses are checked
         // against `global` by the emulator.

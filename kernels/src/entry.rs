@@ -30,7 +30,9 @@ macro_rules! entry {
         #[cfg(not(target_arch = "nvptx64"))]
         pub unsafe fn $entry($params: &$type) {
             // SAFETY: the parameters start with the maps that the emulator encoded.
-            let $maps = unsafe { MapAddress::new(core::ptr::from_ref($params).addr() as u64) };
+            let $maps = unsafe {
+                MapAddress::new(core::ptr::from_ref($params).expose_provenance() as u64)
+            };
             $body
         }
     };

@@ -165,7 +165,7 @@ impl OnlineSoftmax {
     /// leave the range of its type.
     #[inline(always)]
     fn above<T: Element>(&self, sum: [f32; 2]) -> [bool; 2] {
-        let most = const { power_of_two(GROWTH - T::HEADROOM) };
+        let most = power_of_two(fulgurite_gpu::planted::constant("GROWTH", GROWTH) - T::HEADROOM);
         [sum[0] > self.row_sum[0].min(most), sum[1] > self.row_sum[1].min(most)]
     }
 

@@ -1,8 +1,9 @@
 //! The emulator as a backend: the kernels themselves, on the CPU.
 
+use std::path::Path;
 use std::sync::Mutex;
 
-use fulgurite::emulator::{Emulator, Fault, Global, Options, Outcome};
+use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Outcome};
 use fulgurite::{DeviceFacts, Mask, Plan, Pointers};
 
 use crate::backend::{Backend, Ran};
@@ -122,6 +123,15 @@ pub fn run_on(
         }
     }
     Ok((plan, result))
+}
+
+/// The function that a site lies in, by its source.
+pub fn function_of(site: &MutationSite) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let source = std::fs::read_to_string(root.join(site.file)).expect("the kernels' source");
+    let before: Vec<&str> = source.lines().take(site.line as usize).collect();
+    let head = before.iter().rev().find_map(|line| line.split_once("fn ")).unwrap_or_default();
+    head.1.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 impl Backend for Emulated {

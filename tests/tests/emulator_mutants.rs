@@ -5,13 +5,12 @@
 //! schedule.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive, SyncSite};
+use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive};
 use fulgurite::{MaskKind, SoftmaxKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use tests::cases::{Case, mutation_cases};
-use tests::emulator::run_once;
+use tests::emulator::{function_of, run_once};
 use tests::memory::Launch;
 
 /// Runs of a mutant at most, each under a schedule of its own.
@@ -24,7 +23,7 @@ fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
     // Where all tiles follow maxima there is no second pass, and with a full mask no job but the
     // block's last ends alone.
     let ends_once = (variant.mask, variant.softmax) == (MaskKind::Full, SoftmaxKind::Maxima);
-    match (site.primitive, site.barrier, change) {
+    match (site.primitive, site.name, change) {
         (Primitive::RegistersGrow, _, Change::Drop) => Some(
             "registers are ptxas's: without the call it would compile the role for the launch's \
              share; the result is the same",
@@ -53,15 +52,6 @@ fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
         }
         _ => None,
     }
-}
-
-/// The function that a site lies in, by its source.
-fn function_of(site: &SyncSite) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let source = std::fs::read_to_string(root.join(site.file)).expect("the kernels' source");
-    let before: Vec<&str> = source.lines().take(site.line as usize).collect();
-    let head = before.iter().rev().find_map(|line| line.split_once("fn ")).unwrap_or_default();
-    head.1.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
 }
 
 /// How a mutant was found out.
@@ -113,7 +103,8 @@ fn judge(launches: &[(Launch, Launch)], mutation: Mutation) -> Verdict {
         // The cases in turn, each with schedules of every kind.
         let (round, place) = (seed as usize / launches.len(), seed as usize % launches.len());
         let (fresh, right) = &launches[(place + round) % launches.len()];
-        let options = Options { seed, mutation: Some(mutation), record_sites: false };
+        let options =
+            Options { seed, mutation: Some(mutation), record_sites: false, ..Options::default() };
         match run(fresh, options) {
             (_, Err(report)) => return Verdict::Reported(report),
             (launch, Ok(_)) if bits(&launch) != bits(right) => return Verdict::WrongResult,
@@ -135,7 +126,8 @@ fn planted_errors_are_reported() {
         let mut sites = BTreeSet::new();
         for case in mutation_cases(variant) {
             let fresh = launch_of(&case);
-            let options = Options { seed: 0, mutation: None, record_sites: true };
+            let options =
+                Options { seed: 0, mutation: None, record_sites: true, ..Options::default() };
             let (right, outcome) = run(&fresh, options);
             sites.extend(outcome.expect("the kernel is right").sites);
             launches.entry(variant.entry).or_default().push((fresh, right));

@@ -1,8 +1,9 @@
 //! `cargo xtask ptx-unchanged`: what serves the emulator alone leaves no trace in the PTX.
 //!
 //! The kernels are built from a copy of the checkout in which all of that is taken out: the second
-//! bodies of the primitives, the carrying of call sites, the names of barriers. Every file must
-//! come out byte for byte as in the real build.
+//! bodies of the primitives, the carrying of call sites, the names of barriers, the counts of
+//! events, and what lets errors be planted. Every file must come out byte for byte as in the real
+//! build.
 
 use std::path::{Path, PathBuf};
 
@@ -73,12 +74,15 @@ fn without_emulator(text: &str) -> String {
 }
 
 fn without_names(line: &str) -> String {
+    let line = &without_constants(line);
     let statement = line.trim();
     let names_a_barrier =
         statement.starts_with("mbarrier::name(") || statement.starts_with("barrier::name(");
     if statement == "#[track_caller]"
         || statement == "name: &'static str,"
         || statement == "/// What the emulator's reports call it."
+        || statement.starts_with("fulgurite_gpu::planted::count(")
+        || (statement.starts_with("let ") && statement.contains(" = imp::alter("))
         || (names_a_barrier && statement.ends_with(");"))
     {
         return String::new();
@@ -88,6 +92,17 @@ fn without_names(line: &str) -> String {
     };
     let after = rest.split_once("\",").map_or(rest, |(_, after)| after);
     format!("{before}{}", after.trim_start())
+}
+
+/// A line whose constants are themselves: `planted::constant(name, value)` without the call.
+fn without_constants(line: &str) -> String {
+    let found = line.split_once("fulgurite_gpu::planted::constant(");
+    let parts = found.and_then(|(before, rest)| {
+        let (arguments, after) = rest.split_once(')')?;
+        let (_, value) = arguments.split_once(", ")?;
+        Some(format!("{before}{value}{after}"))
+    });
+    parts.unwrap_or_else(|| line.to_string())
 }
 
 #[cfg(test)]
@@ -100,5 +115,13 @@ mod tests {
                     [Spec { name: \"q\", offset: 1 }]\n    name: \"k\",\nmbarrier::wait(bar);\n";
         let bare = "\n    fn f() {}\n\n[Spec { offset: 1 }]\n    \nmbarrier::wait(bar);\n";
         assert_eq!(without_emulator(text), bare);
+    }
+
+    #[test]
+    fn planted_values_are_themselves() {
+        let text = "let most = two(fulgurite_gpu::planted::constant(\"G\", G) - H);\n\
+                    let end = imp::alter(imp::Rows::End, end, [MAX; 2]);\n\
+                    fulgurite_gpu::planted::count(\"kept\");\n";
+        assert_eq!(without_emulator(text), "let most = two(G - H);\n\n\n");
     }
 }

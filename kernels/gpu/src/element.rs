@@ -20,6 +20,7 @@ pub unsafe trait Element: Copy {
     const INFINITY_BITS: u32;
 
     /// Rounds two floats to nearest even and packs them, `low` into the low half.
+    #[track_caller]
     fn pack(low: f32, high: f32) -> u32;
 
     /// Issues `acc (+)= A × Bᵀ`, both operands in shared memory, K-major; 64×N×16.
@@ -48,6 +49,7 @@ macro_rules! element {
             const INFINITY_BITS: u32 = $infinity;
 
             #[inline(always)]
+            #[track_caller]
             fn pack(low: f32, high: f32) -> u32 {
                 imp::$pack(low, high)
             }

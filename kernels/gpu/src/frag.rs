@@ -26,10 +26,13 @@ pub struct Packed<const N: u32> {
 
 /// Rows of the 64-row tile that this thread holds, by half.
 #[inline(always)]
+#[track_caller]
 pub fn rows() -> [u32; 2] {
     let thread = imp::thread_index() % 128;
     let first = thread / 32 * 16 + thread % 32 / 4;
-    [first, first + 8]
+    let halves = [0, 8];
+    let halves = imp::alter(imp::Rows::Held, halves, [0; 2]);
+    halves.map(|half| first + half)
 }
 
 /// First of the thread's columns in every group of eight.
@@ -165,6 +168,7 @@ impl<const N: u32> Accum<N> {
     #[inline(always)]
     #[track_caller]
     pub fn row_max(&self, floor: [f32; 2]) -> [f32; 2] {
+        let floor = imp::alter(imp::Rows::Floor, floor, [f32::NEG_INFINITY; 2]);
         // Two chains per row: one chain of N/4 dependent maxima would leave the pipe half idle.
         let mut even = floor;
         let mut odd = floor;
@@ -176,12 +180,14 @@ impl<const N: u32> Accum<N> {
             odd[1] = odd[1].max(self.registers[i + 3]);
             i += 4;
         }
+        let even = imp::alter(imp::Rows::Maximum, even, floor);
         [reduce_quad(even[0].max(odd[0]), f32::max), reduce_quad(even[1].max(odd[1]), f32::max)]
     }
 
     /// Replaces every element `x` by `2^(x * scale + shift[half])` and returns the thread's part of
     /// the row sums.
     #[inline(always)]
+    #[track_caller]
     pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2]) -> [f32; 2] {
         let mut even = [0.0; 2];
         let mut odd = [0.0; 2];
@@ -200,6 +206,7 @@ impl<const N: u32> Accum<N> {
             }
             i += 4;
         }
+        let even = imp::alter(imp::Rows::Sum, even, [self.registers[0], self.registers[2]]);
         [even[0] + odd[0], even[1] + odd[1]]
     }
 
@@ -225,7 +232,9 @@ impl<const N: u32> Accum<N> {
 
     /// Multiplies each row by its factor.
     #[inline(always)]
+    #[track_caller]
     pub fn scale_rows(&mut self, factor: [f32; 2]) {
+        let factor = imp::alter(imp::Rows::Factor, factor, [1.0; 2]);
         let mut i = 0;
         while i < Self::LEN {
             self.registers[i] *= factor[0];
@@ -238,7 +247,9 @@ impl<const N: u32> Accum<N> {
 
     /// Sets the elements of columns `end[half]` and later to `-inf`.
     #[inline(always)]
+    #[track_caller]
     pub fn mask_from(&mut self, end: [i32; 2]) {
+        let end = imp::alter(imp::Rows::End, end, [i32::MAX; 2]);
         // Relative to the thread's first column, so that each test compares with a constant.
         let end = [end[0] - first_column() as i32, end[1] - first_column() as i32];
         let mut i = 0;
@@ -301,6 +312,7 @@ impl<const N: u32> Accum<N> {
 
     /// Rounds to `T`, in the layout of the next product's A operand.
     #[inline(always)]
+    #[track_caller]
     pub fn pack<T: Element>(&self) -> Packed<N> {
         let mut registers = [0; ACCUM_REGISTERS / 2];
         let mut i = 0;

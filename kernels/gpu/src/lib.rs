@@ -31,6 +31,7 @@ pub mod frag;
 pub mod global;
 pub mod math;
 pub mod mbarrier;
+pub mod planted;
 pub mod registers;
 pub mod smem;
 pub mod thread;

@@ -4,12 +4,14 @@ use crate::imp;
 
 /// `2^x` to 2 ulp; subnormal results are 0, `-inf` gives 0 (PTX `ex2.approx.ftz.f32`).
 #[inline(always)]
+#[track_caller]
 pub fn exp2(x: f32) -> f32 {
     imp::ex2(x)
 }
 
 /// `log2(x)`; 0 gives `-inf` (PTX `lg2.approx.ftz.f32`).
 #[inline(always)]
+#[track_caller]
 pub fn log2(x: f32) -> f32 {
     imp::lg2(x)
 }
@@ -17,6 +19,7 @@ pub fn log2(x: f32) -> f32 {
 /// `a * b + c`, rounded once. Asked for by name, because ptxas may not fuse LLVM's `mul.rn` and
 /// `add.rn`.
 #[inline(always)]
+#[track_caller]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     imp::fma(a, b, c)
 }

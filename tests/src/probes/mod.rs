@@ -153,11 +153,15 @@ impl Case {
             grid: 1,
             threads: PROBE_THREADS,
             smem_bytes: PROBE_SMEM_BYTES,
-            parameters: ((&raw const params.0).addr() as u64, size_of::<ProbeParams>()),
+            parameters: (
+                (&raw const params.0).expose_provenance() as u64,
+                size_of::<ProbeParams>(),
+            ),
             global: &global,
             seed,
             mutation,
             record,
+            accumulator: Default::default(),
         };
         // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
         // against `global`.

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use corosensei::Yielder;
 use fulgurite_spec::Dtype;
 
+use super::accumulator::Accumulator;
 use super::clock::{Agent, Clock};
 use super::copy::Copy;
 use super::global::Global;
 use super::mbarrier::Mbarrier;
-use super::mutation::{Change, Mutation, SyncSite};
+use super::mutation::{Change, Mutation, MutationSite};
 use super::named::{Coming, Named};
 use super::report::{Broken, Checked, Fault, FaultKind, Primitive, Site};
 use super::run::{Launch, Stats};
@@ -137,6 +138,8 @@ pub struct Lane {
     pub yielder: *const Yielder<(), ()>,
     /// How often it asked an mbarrier without waiting.
     pub questions: u64,
+    /// Products that it has issued since it last closed a group.
+    pub issued: u32,
     /// Registers named since its last fence.
     pub pinned: Vec<Pin>,
     /// Registers that its last fence covers.
@@ -151,6 +154,7 @@ impl Lane {
             site: None,
             request: None,
             questions: 0,
+            issued: 0,
             result: [0; 4],
             woken_by: None,
             yielder: std::ptr::null(),
@@ -188,10 +192,11 @@ pub struct Block {
     pub budgets: Vec<u32>,
     pub spare_registers: u32,
     pub parameters: (u64, usize),
+    pub accumulator: Accumulator,
     global: *const Global<'static>,
     mutation: Option<Mutation>,
     record: bool,
-    pub sites: BTreeSet<SyncSite>,
+    pub sites: BTreeSet<MutationSite>,
     pub fault: Option<Fault>,
     pub stats: Stats,
 }
@@ -230,6 +235,7 @@ impl Block {
             budgets: vec![share.min(255); warpgroups],
             spare_registers: share.saturating_sub(255) * launch.threads,
             parameters: launch.parameters,
+            accumulator: launch.accumulator,
             global: std::ptr::from_ref(launch.global).cast(),
             mutation: launch.mutation,
             record: launch.record,
@@ -315,17 +321,17 @@ impl Block {
         self.fault.get_or_insert(fault);
     }
 
-    /// What is planted at a site of a primitive that synchronises.
+    /// What is planted at a site; `name`: of its barrier or constant, if it has one.
     pub fn planted(
         &mut self,
         primitive: Primitive,
         site: Site,
-        barrier: &'static str,
+        name: &'static str,
     ) -> Option<Change> {
         if !self.record && self.mutation.is_none() {
             return None;
         }
-        let here = SyncSite::new(primitive, site, barrier);
+        let here = MutationSite::new(primitive, site, name);
         if self.record {
             self.sites.insert(here);
         }
@@ -350,6 +356,15 @@ pub fn with<T>(f: impl FnOnce(&mut Block) -> T) -> T {
     // SAFETY: the launcher keeps the block alive while it is current, and holds no reference to
     // it while a fiber runs; fibers of one OS thread run one at a time and never suspend in `f`.
     f(unsafe { &mut *block })
+}
+
+/// What is planted at a site of arithmetic; nothing outside of a launch, where arithmetic is free
+/// to everyone.
+pub fn planted(primitive: Primitive, site: Site) -> Option<Change> {
+    if CURRENT.get().is_null() {
+        return None;
+    }
+    with(|block| block.planted(primitive, site, ""))
 }
 
 /// Does something that may break a rule; if it does, the thread never goes on.

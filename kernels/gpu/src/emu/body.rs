@@ -6,16 +6,17 @@
 
 use std::panic::Location;
 
-use half::{bf16, f16};
-
-use crate::emu::block::{Request, Shuffle, State, act, collective, suspend, wait, with};
+use crate::emu::block::{self, Request, Shuffle, State, act, collective, suspend, wait, with};
 use crate::emu::mutation::Change;
 use crate::emu::named::Coming;
 use crate::emu::report::{Primitive, broken};
 use crate::registers::Budget;
 use crate::tma::Keep;
 
+#[path = "altered.rs"]
+mod altered;
 mod wgmma;
+pub use altered::*;
 pub use wgmma::*;
 
 pub fn thread_index() -> u32 {
@@ -34,42 +35,14 @@ pub fn dynamic_smem_base() -> u32 {
     crate::emu::shared::BASE
 }
 
-/// Subnormals are zero, with their sign.
-fn flush(x: f32) -> f32 {
-    if x.is_subnormal() { 0.0_f32.copysign(x) } else { x }
-}
-
-/// Flushes a result; every NaN is the one that the device makes.
-fn result(x: f32) -> f32 {
-    if x.is_nan() { f32::from_bits(0x7fff_ffff) } else { flush(x) }
-}
-
-pub fn ex2(x: f32) -> f32 {
-    result(flush(x).exp2())
-}
-
-pub fn lg2(x: f32) -> f32 {
-    result(flush(x).log2())
-}
-
-pub fn fma(a: f32, b: f32, c: f32) -> f32 {
-    result(flush(a).mul_add(flush(b), flush(c)))
-}
-
-pub fn pack_bf16(low: f32, high: f32) -> u32 {
-    let bits = |x: f32| if x.is_nan() { 0x7fff } else { u32::from(bf16::from_f32(x).to_bits()) };
-    bits(low) | bits(high) << 16
-}
-
-pub fn pack_f16(low: f32, high: f32) -> u32 {
-    let bits = |x: f32| if x.is_nan() { 0x7fff } else { u32::from(f16::from_f32(x).to_bits()) };
-    bits(low) | bits(high) << 16
-}
-
 #[track_caller]
 pub fn shuffle_xor<const XOR: u32>(value: u32) -> u32 {
+    let site = Location::caller();
+    if block::planted(Primitive::Shuffle, site).is_some() {
+        return value;
+    }
     let request = Request::Shuffle { from: Shuffle::Xor(XOR), value };
-    collective(Primitive::Shuffle, Location::caller(), request)[0]
+    collective(Primitive::Shuffle, site, request)[0]
 }
 
 #[track_caller]
@@ -85,8 +58,10 @@ pub fn broadcast_first(value: u32) -> u32 {
 
 #[track_caller]
 pub fn ballot(vote: bool) -> u32 {
+    let site = Location::caller();
+    let vote = altered::vote(block::planted(Primitive::Ballot, site), vote);
     let request = Request::Shuffle { from: Shuffle::Ballot, value: vote.into() };
-    collective(Primitive::Shuffle, Location::caller(), request)[0]
+    collective(Primitive::Shuffle, site, request)[0]
 }
 
 #[track_caller]
@@ -113,18 +88,30 @@ pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
 
 #[track_caller]
 pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
+    let site = Location::caller();
+    let address = match block::planted(Primitive::GlobalStore, site) {
+        Some(Change::Drop) => return,
+        Some(_) => address + 16,
+        None => address,
+    };
     let mut bytes = [0; 16];
     for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());
     }
-    act(Primitive::GlobalStore, Location::caller(), |block| {
+    act(Primitive::GlobalStore, site, |block| {
         block.global().write(address, &bytes, block.writer())
     });
 }
 
 #[track_caller]
 pub unsafe fn store_global_f32(address: u64, value: f32) {
-    act(Primitive::GlobalStore, Location::caller(), |block| {
+    let site = Location::caller();
+    let value = match block::planted(Primitive::GlobalStoreFloat, site) {
+        Some(Change::Drop) => return,
+        Some(_) => value * std::f32::consts::LOG2_E,
+        None => value,
+    };
+    act(Primitive::GlobalStore, site, |block| {
         block.global().write(address, &value.to_le_bytes(), block.writer())
     });
 }
@@ -187,6 +174,7 @@ fn named_barrier(primitive: Primitive, id: u32, count: u32, coming: Coming, vote
         Some(Change::Less) => count - 32,
         _ => count,
     };
+    let vote = altered::vote(change, vote);
     collective(primitive, site, Request::Barrier { id, count, coming, vote })[0] != 0
 }
 
@@ -321,7 +309,9 @@ pub unsafe fn tma_prefetch(map: u64) {
 #[track_caller]
 pub unsafe fn tma_load_4d(to: u32, map: u64, bar: u32, at: [u32; 4], _keep: Keep) {
     let site = Location::caller();
-    if planted(Primitive::TmaLoad, site, bar).is_none() {
+    let change = planted(Primitive::TmaLoad, site, bar);
+    if change != Some(Change::Drop) {
+        let at = altered::coordinates(change, at);
         act(Primitive::TmaLoad, site, |block| block.tma_load(to, map, bar, at, site));
     }
     suspend();

@@ -55,8 +55,9 @@ impl Block {
                 "a tensor map at {address:#x}; the parameters are [{start:#x}, {end:#x})"
             );
         }
-        // SAFETY: the address is aligned and inside the parameters, which live during the launch.
-        let map = unsafe { *(address as *const TensorMap) };
+        // SAFETY: the address is aligned and inside the parameters, which live during the launch
+        // and whose provenance the launch's caller has exposed.
+        let map = unsafe { *std::ptr::with_exposed_provenance::<TensorMap>(address as usize) };
         MapFields::decode(&map)
     }
 

@@ -11,7 +11,8 @@
 //! * `mbarrier`, `named`, `collective`, `matrix`: what threads do together.
 //! * `copy` and `store` with `tensor_map`, `tensor_core` with `operand`: the engines.
 //! * `shared` with `clock`, `global`: memory, and who may touch it.
-//! * `report`: faults; `mutation`: planted errors.
+//! * `accumulator`: how the tensor core adds.
+//! * `report`: faults; `mutation`: planted errors, `altered.rs`: those of arithmetic.
 //!
 //! ```
 //! use fulgurite_gpu::{barrier, emu, thread};
@@ -26,6 +27,7 @@
 //!     seed: 7,
 //!     mutation: None,
 //!     record: false,
+//!     accumulator: emu::Accumulator::default(),
 //! };
 //! // One warp does not come.
 //! let kernel = || {
@@ -38,6 +40,7 @@
 //! assert!(fault.to_string().contains("96 of 128 threads have come"));
 //! ```
 
+mod accumulator;
 pub(crate) mod block;
 pub(crate) mod clock;
 mod collective;
@@ -58,8 +61,10 @@ mod tensor_map;
 #[cfg(test)]
 mod tests;
 
+pub use crate::planted::Rows;
+pub use accumulator::Accumulator;
 pub use global::Global;
-pub use mutation::{Change, Mutation, SyncSite};
+pub use mutation::{Change, Mutation, MutationSite};
 pub use report::{Fault, FaultKind, Primitive, Site};
 pub use run::{Launch, Outcome, Stats, launch};
 pub use schedule::{Actor, Schedule};

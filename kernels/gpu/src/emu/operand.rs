@@ -132,14 +132,3 @@ pub fn rows_of_b(values: Vec<f32>, major: Major, extent: usize) -> Vec<f32> {
     }
     rows
 }
-
-/// `d += a × b`: `a` is 64×16, `b` 16×`width`, `d` 64×`width`, all row by row.
-pub fn multiply(d: &mut [f32], a: &[f32], b: &[f32], width: usize) {
-    for (d_row, a_row) in d.chunks_exact_mut(width).zip(a.chunks_exact(K)) {
-        for (factor, b_row) in a_row.iter().zip(b.chunks_exact(width)) {
-            for (sum, value) in d_row.iter_mut().zip(b_row) {
-                *sum += factor * value;
-            }
-        }
-    }
-}

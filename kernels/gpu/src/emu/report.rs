@@ -3,6 +3,8 @@
 use core::fmt;
 use std::panic::Location;
 
+use crate::planted::Rows;
+
 /// Where a primitive was called.
 pub type Site = &'static Location<'static>;
 
@@ -38,6 +40,14 @@ pub enum Primitive {
     MatrixLoad,
     MatrixStore,
     ProxyFence,
+    GlobalStoreFloat,
+    Ballot,
+    Exp2,
+    Log2,
+    Fma,
+    Pack,
+    Rows(Rows),
+    Constant,
     /// No primitive: the kernel's own code, or the end of the block.
     Code,
 }
@@ -74,6 +84,14 @@ impl Primitive {
             Primitive::MatrixLoad => "smem::load_matrices",
             Primitive::MatrixStore => "smem::store_matrices",
             Primitive::ProxyFence => "fence::proxy_async",
+            Primitive::GlobalStoreFloat => "global::store_f32",
+            Primitive::Ballot => "warp::ballot",
+            Primitive::Exp2 => "math::exp2",
+            Primitive::Log2 => "math::log2",
+            Primitive::Fma => "math::fma",
+            Primitive::Pack => "Element::pack",
+            Primitive::Rows(_) => "frag",
+            Primitive::Constant => "planted::constant",
             Primitive::Code => "kernel code",
         }
     }

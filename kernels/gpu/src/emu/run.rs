@@ -1,16 +1,17 @@
 //! Runs a grid: every thread a fiber, every block on one OS thread.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 
+use super::accumulator::Accumulator;
 use super::block::{Block, State, enter, panic_message};
 use super::global::Global;
-use super::mutation::{Mutation, SyncSite};
+use super::mutation::{Mutation, MutationSite};
 use super::report::{Fault, Primitive};
 use super::schedule::{Actor, Schedule};
 
@@ -27,7 +28,8 @@ pub struct Launch<'a> {
     pub threads: u32,
     /// Dynamic shared memory of a block in bytes.
     pub smem_bytes: u32,
-    /// Address and length of the kernel's parameters, where its tensor maps lie.
+    /// Address and length of the kernel's parameters, where its tensor maps lie; the address's
+    /// provenance is exposed.
     pub parameters: (u64, usize),
     /// Global memory.
     pub global: &'a Global<'a>,
@@ -37,6 +39,8 @@ pub struct Launch<'a> {
     pub mutation: Option<Mutation>,
     /// Whether to list the sites where errors could be planted.
     pub record: bool,
+    /// How the tensor core adds.
+    pub accumulator: Accumulator,
 }
 
 /// What a launch did.
@@ -54,6 +58,9 @@ pub struct Stats {
     pub barrier_operations: u64,
     /// Steps of the scheduler.
     pub steps: u64,
+    /// Events that the kernel counts ([`count`](crate::planted::count)), by their names, once for
+    /// each warp.
+    pub events: BTreeMap<&'static str, u64>,
 }
 
 impl Stats {
@@ -64,6 +71,9 @@ impl Stats {
         self.store_bytes += other.store_bytes;
         self.barrier_operations += other.barrier_operations;
         self.steps += other.steps;
+        for (name, count) in &other.events {
+            *self.events.entry(name).or_default() += count;
+        }
     }
 }
 
@@ -73,7 +83,7 @@ pub struct Outcome {
     /// Counts of all blocks.
     pub stats: Stats,
     /// Sites where errors could be planted, if they were asked for.
-    pub sites: BTreeSet<SyncSite>,
+    pub sites: BTreeSet<MutationSite>,
 }
 
 /// Runs `kernel` as every thread of the grid.

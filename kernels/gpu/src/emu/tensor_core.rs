@@ -238,7 +238,7 @@ impl Block {
         if !product.add {
             flight.values.fill(0.0);
         }
-        operand::multiply(&mut flight.values, &a, &b, product.width);
+        self.accumulator.multiply(&mut flight.values, &a, &b, product.width);
     }
 
     /// A warp waits until `pending` of its groups are in flight and gets the results for the
@@ -291,9 +291,11 @@ fn deliver(flight: &Flight, index: usize, address: usize) -> Checked {
         return broken!(Fragment, "thread {index} of the warpgroup waits for other registers");
     }
     // SAFETY: the thread is suspended inside its wait, which was given these registers
-    // exclusively; there are `width / 2` of them at least.
-    let registers =
-        unsafe { std::slice::from_raw_parts_mut(address as *mut f32, flight.width / 2) };
+    // exclusively and exposed their provenance; there are `width / 2` of them at least.
+    let registers = unsafe {
+        let first = std::ptr::with_exposed_provenance_mut::<f32>(address);
+        std::slice::from_raw_parts_mut(first, flight.width / 2)
+    };
     for (register, value) in registers.iter_mut().enumerate() {
         if value.to_bits() != POISON {
             return broken!(

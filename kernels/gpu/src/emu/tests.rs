@@ -12,7 +12,7 @@ fn copied(fields: MapFields, at: [u32; 4], elements: usize) -> Vec<u16> {
     #[repr(align(64))]
     struct Parameters(fulgurite_spec::TensorMap);
     let parameters = Parameters(fields.encode());
-    let address = (&raw const parameters.0).addr() as u64;
+    let address = (&raw const parameters.0).expose_provenance() as u64;
     let tensor: Vec<u8> = (0..elements as u16).flat_map(u16::to_le_bytes).collect();
     let mut global = Global::new();
     global.readable("tensor", fields.address, &tensor);
@@ -25,6 +25,7 @@ fn copied(fields: MapFields, at: [u32; 4], elements: usize) -> Vec<u16> {
         seed: 0,
         mutation: None,
         record: false,
+        accumulator: super::Accumulator::default(),
     };
     let mut block = Block::new(&launch, 0);
     let site = std::panic::Location::caller();

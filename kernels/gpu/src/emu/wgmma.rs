@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use crate::emu::block::{Pin, ProductRequest, Request, act, collective, with};
+use crate::emu::block::{Pin, ProductRequest, Request, act, collective, planted, with};
 use crate::emu::mutation::Change;
 use crate::emu::report::{Primitive, broken, place};
 use crate::emu::tensor_core::POISON;
@@ -29,12 +29,12 @@ fn pin(address: usize, words: Vec<u32>) {
 #[track_caller]
 pub fn pin_f32<const N: u32>(acc: &mut [f32; 128]) {
     let words = acc[..N as usize / 2].iter().map(|value| value.to_bits()).collect();
-    pin(acc.as_ptr() as usize, words);
+    pin(acc.as_ptr().addr(), words);
 }
 
 #[track_caller]
 pub fn pin_u32<const N: u32>(packed: &mut [u32; 64]) {
-    pin(packed.as_ptr() as usize, packed[..N as usize / 4].to_vec());
+    pin(packed.as_ptr().addr(), packed[..N as usize / 4].to_vec());
 }
 
 #[track_caller]
@@ -48,6 +48,7 @@ pub unsafe fn wgmma_fence() {
 #[track_caller]
 pub unsafe fn wgmma_commit() {
     let site = Location::caller();
+    with(|block| block.lanes[block.current].issued = 0);
     if with(|block| block.planted(Primitive::WgmmaCommit, site, "")).is_none() {
         collective(Primitive::WgmmaCommit, site, Request::Commit);
     }
@@ -61,7 +62,8 @@ pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128])
         Some(Change::More) => PENDING + 1,
         _ => PENDING,
     };
-    let address = acc.as_mut_ptr() as usize;
+    // Results are delivered through this address.
+    let address = acc.as_mut_ptr().expose_provenance();
     let request = Request::Wait { pending, width: N as usize, address };
     collective(Primitive::WgmmaWait, site, request);
 }
@@ -72,7 +74,22 @@ pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128])
 fn product<const N: u32>(acc: &mut [f32; 128], mut request: ProductRequest) {
     let site = Location::caller();
     let registers = &mut acc[..N as usize / 2];
-    request.address = registers.as_ptr() as usize;
+    request.address = registers.as_ptr().addr();
+    let issued = with(|block| {
+        let issued = &mut block.lanes[block.current].issued;
+        *issued += 1;
+        *issued
+    });
+    match planted(Primitive::WgmmaIssue, site) {
+        Some(Change::Drop) if issued == 2 => return,
+        Some(Change::More) => request.b += 1,
+        Some(Change::Less) => match &mut request.registers {
+            Some(registers) => registers.rotate_left(1),
+            None => request.a += 1,
+        },
+        Some(Change::Flip) => request.add = !request.add,
+        _ => {}
+    }
     let chained = act(Primitive::WgmmaIssue, site, |block| {
         let thread = block.current;
         let lane = &mut block.lanes[thread];

@@ -7,12 +7,14 @@
 
 mod copy;
 mod matrix;
+mod planted;
 mod scalar;
 mod sync;
 mod wgmma;
 
 pub use copy::*;
 pub use matrix::*;
+pub use planted::*;
 pub use scalar::*;
 pub use sync::*;
 pub use wgmma::*;

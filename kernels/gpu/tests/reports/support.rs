@@ -60,7 +60,7 @@ fn launch(
     kernel: impl Fn(MapAddress) + Sync,
 ) -> (Result<emu::Outcome, Box<Fault>>, Vec<u8>) {
     let parameters = Parameters([map]);
-    let address = parameters.0.as_ptr().addr() as u64;
+    let address = parameters.0.as_ptr().expose_provenance() as u64;
     let (mut tensor, mut out) = (vec![0_u8; 64 * 64 * 2], vec![0_u8; 1024]);
     let mut global = Global::new();
     match writable {
@@ -77,6 +77,7 @@ fn launch(
         seed,
         mutation: None,
         record: false,
+        accumulator: emu::Accumulator::default(),
     };
     // SAFETY: the map is in the parameters, aligned, and lives until the launch has ended.
     let outcome = emu::launch(&launch, &|| kernel(unsafe { MapAddress::new(address) }));

@@ -132,6 +132,7 @@ fn who_does_not_come_hears_of_itself() {
         seed: 0,
         mutation: None,
         record: true,
+        accumulator: emu::Accumulator::default(),
     };
     let kernel = |alone: bool| {
         let voter = thread::index() == 40;

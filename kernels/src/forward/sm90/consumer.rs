@@ -221,6 +221,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.mask_tile(mask, first_row, step);
             }
             softmax.follow_max::<T, KV>(&self.scores);
+            fulgurite_gpu::planted::count("followed");
             self.exponentiate::<true>(&mut softmax);
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
@@ -229,7 +230,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 step -= 1;
                 self.step::<true, false>(&mut softmax, Place { mask, first_row, step, young: 0 });
             }
-            let young = step.saturating_sub(SETTLING_TILES);
+            let settling = fulgurite_gpu::planted::constant("SETTLING_TILES", SETTLING_TILES);
+            let young = step.saturating_sub(settling);
             self.follows = true;
             while step > 0 && (self.follows || !Self::HAS_ANCHORS) {
                 let border = Self::parking_before(step);
@@ -349,8 +351,10 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 self.mask_tile(place.mask, place.first_row, place.step);
             }
             if KEEP {
+                fulgurite_gpu::planted::count("kept");
                 self.keep_anchors(softmax);
             } else {
+                fulgurite_gpu::planted::count("followed");
                 let rescale = softmax.follow_max::<T, KV>(&self.scores);
                 self.finish_product();
                 self.out.scale_rows(rescale);
@@ -381,6 +385,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.finish_product();
             self.probs = self.scores.pack::<T>();
             if softmax.outgrown::<T>(sum) {
+                fulgurite_gpu::planted::count("moved");
                 let rescale = softmax.move_anchor::<T, KV>(&self.scores, sum);
                 sum = [sum[0] * rescale[0], sum[1] * rescale[1]];
                 self.scores.scale_rows(rescale);

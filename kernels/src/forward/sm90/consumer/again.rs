@@ -45,6 +45,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
                 job = jobs.next();
                 continue;
             }
+            fulgurite_gpu::planted::count("again");
             // SAFETY: one thread loads what all consumers then take, in the same order.
             unsafe {
                 if self.loads() {
