@@ -9,7 +9,7 @@ pub enum Accumulator {
     #[default]
     Nearest,
     /// As Hopper does: the products of a step and the accumulator are aligned to the largest
-    /// exponent among them and cut off behind [`FRACTION_BITS`] bits, their sum is exact, and the
+    /// exponent among them and cut off behind 25 fractional bits, their sum is exact, and the
     /// result is cut off to float32. Sums of one sign fall behind, by up to five units in the
     /// last place with every 16 keys.
     Truncating,
