@@ -207,7 +207,7 @@ macro_rules! for_each_variant {
     ($with:ident) => {
         $with! {
 fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 3, 512;
-        fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Maxima,    128, 128, 4, 3, 512;
+        fwd_sm90_bf16_d64_causal_short:  Sm90, Bf16,  64, Causal, Apart,     128, 128, 4, 3, 512;
         fwd_sm90_bf16_d64_full:          Sm90, Bf16,  64, Full,   Anchors,   192, 128, 6, 2, LONG;
         fwd_sm90_bf16_d64_full_long:     Sm90, Bf16,  64, Full,   Parked,    192, 128, 6, 2, ANY;
         fwd_sm90_bf16_d64_causal:        Sm90, Bf16,  64, Causal, Anchors,   192, 128, 6, 2, LONG;
@@ -229,7 +229,7 @@ fwd_sm90_bf16_d64_full_short:    Sm90, Bf16,  64, Full,   Maxima,  128, 128, 4, 
         fwd_sm90_bf16_d256_causal_short: Sm90, Bf16, 256, Causal, Apart,     128,  64, 2, 2, 1024;
         fwd_sm90_bf16_d256_causal:       Sm90, Bf16, 256, Causal, Anchors,   128,  64, 2, 2, ANY;
         fwd_sm90_f16_d64_full_short:     Sm90, F16,   64, Full,   Maxima,    128, 128, 4, 3, 512;
-        fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Maxima,    128, 128, 4, 3, 512;
+        fwd_sm90_f16_d64_causal_short:   Sm90, F16,   64, Causal, Apart,     128, 128, 4, 3, 512;
         fwd_sm90_f16_d64_full:           Sm90, F16,   64, Full,   Anchors,   192, 128, 6, 2, LONG;
         fwd_sm90_f16_d64_full_long:      Sm90, F16,   64, Full,   Parked,    192, 128, 6, 2, ANY;
         fwd_sm90_f16_d64_causal:         Sm90, F16,   64, Causal, Anchors,   192, 128, 6, 2, LONG;
