@@ -254,6 +254,7 @@ impl OnlineSoftmax {
 }
 
 /// Whether a shift is too large to be part of a `fma`. NaN and infinity are.
+#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "NaN is far: it is not below")]
 #[inline(always)]
 fn is_far(shift: f32) -> bool {
     !(shift.abs() < FAR)

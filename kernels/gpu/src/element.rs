@@ -37,7 +37,8 @@ pub unsafe trait Element: Copy {
 }
 
 macro_rules! element {
-    ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $ss:ident, $rs:ident) => {
+    ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $ss:ident,
+     $rs:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;

@@ -35,8 +35,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         let mut jobs = Jobs::<M>::new(self.call.scalars, S::TILE);
         let mut job = jobs.next();
         while job.kv_tiles > 0 {
-            // SAFETY: this thread's quad stored these rows in the first pass; all consumers vote. (As
-            // a function of its own, this makes head dim 256, causal, spill 8 bytes.)
+            // SAFETY: this thread's quad stored these rows in the first pass; all consumers vote.
+            // (As a function of its own, this makes head dim 256, causal, spill 8 bytes.)
             let any_lost = unsafe {
                 let lost = epilogue::lost_rows::<T>(self.call.scalars, &job, self.own_rows(&job));
                 self.any_of_consumers(lost[0] || lost[1])
