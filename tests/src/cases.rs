@@ -369,6 +369,8 @@ pub fn mutation_cases(variant: &Variant) -> Vec<Case> {
         case((3, 1), (2 * q_rows - 3, 2 * q_rows - 3 + 2 * kv_rows - 64)),
         // Rows are lost, so that the blocks take their jobs twice.
         case((6, 2), (q_rows - 3, 6 * kv_rows - 5)).with(|case| case.values = Values::Sinks(130.0)),
+        // Rows are lost in kernels with maxima as well.
+        case((3, 1), (q_rows - 3, 2 * kv_rows - 5)).with(|case| case.values = Values::Equal(3e4)),
         // One row of one warp is lost.
         case((1, 1), (q_rows - 3, 6 * kv_rows - 3))
             .with(|case| case.values = Values::LoneSink(130.0)),

@@ -1,7 +1,5 @@
 //! One case on one backend: run it, compare it, say what was found.
 
-use fulgurite::SoftmaxKind;
-
 use crate::backend::{Backend, Ran};
 use crate::cases::Case;
 use crate::compare::{Answer, Claim, Finding, Reach, compare, untouched};
@@ -175,7 +173,9 @@ fn reach(case: &Case, poison: Poison, reference: &Reference, index: usize) -> Re
     let is_head = (row.batch, row.head) == (0, 0);
     let is_kv_head = row.batch == 0 && row.head / group_size == 0;
     // Rows of a group settle together, where rows settle at all.
-    let row_local = case.variant.is_some_and(|variant| variant.softmax == SoftmaxKind::Maxima);
+    let row_local = case.variant.is_some_and(|variant| !variant.softmax.keeps_anchors());
+    // A NaN in a row's first column has such kernels compute it again, another way.
+    let once = case.variant.is_some_and(|variant| !variant.softmax.loses());
     let near = if row_local { 1 } else { GROUP_ROWS };
     let reached = match poison {
         Poison::QueryNan | Poison::QueryInf => {
@@ -188,8 +188,7 @@ fn reach(case: &Case, poison: Poison, reference: &Reference, index: usize) -> Re
             is_head && row.row / near == LONE_ROW / near
         }
         Poison::HeadNan => is_kv_head,
-        // A NaN in a row's first column makes kernels with anchors compute it again, another way.
-        Poison::ValueNan(column) if is_kv_head && (column > 0 || row_local) => {
+        Poison::ValueNan(column) if is_kv_head && (column > 0 || once) => {
             return Reach::Column(column);
         }
         Poison::ValueNan(_) => is_kv_head,

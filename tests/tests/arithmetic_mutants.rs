@@ -69,7 +69,7 @@ fn cases(variant: &Variant) -> Vec<Case> {
     if variant.mask == MaskKind::Causal {
         all.push(case("keyless", 1, (2, 1), (2 * q_rows + 70, 40), Values::Normal));
     }
-    if variant.dtype == Dtype::F16 && variant.softmax == SoftmaxKind::Anchors {
+    if variant.dtype == Dtype::F16 && variant.softmax.keeps_anchors() {
         all.push(one(CLIMB, 25));
     }
     all
@@ -222,7 +222,7 @@ fn constants(site: &MutationSite) -> &'static [u16] {
 
 /// Constants are those of anchors, which kernels of maxima do not have.
 fn mutations(variant: &Variant, site: MutationSite) -> Vec<Mutation> {
-    let has_anchors = variant.softmax == SoftmaxKind::Anchors;
+    let has_anchors = variant.softmax.keeps_anchors();
     let constants = if has_anchors { constants(&site) } else { &[] };
     let constants = constants.iter().map(|number| Change::Is(*number));
     let constants = constants.map(|change| Mutation { site, change });

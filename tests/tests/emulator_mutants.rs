@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive};
-use fulgurite::{MaskKind, SoftmaxKind, Tile, VARIANTS, Variant};
+use fulgurite::{MaskKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use tests::cases::{Case, mutation_cases};
 use tests::emulator::{function_of, run_once};
@@ -20,9 +20,9 @@ const SEEDS: u64 = 16;
 fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
     let Mutation { site, change } = *mutation;
     let tile = Tile::of(variant);
-    // Where all tiles follow maxima there is no second pass, and with a full mask no job but the
-    // block's last ends alone.
-    let ends_once = (variant.mask, variant.softmax) == (MaskKind::Full, SoftmaxKind::Maxima);
+    // Where no row is lost there is no second pass, and with a full mask no job but the block's
+    // last ends alone.
+    let ends_once = variant.mask == MaskKind::Full && !variant.softmax.loses();
     match (site.primitive, site.name, change) {
         (Primitive::RegistersGrow, _, Change::Drop) => Some(
             "registers are ptxas's: without the call it would compile the role for the launch's \

@@ -2,7 +2,7 @@
 //! that are lost, other entries of the batch.
 
 use fulgurite::emulator::{Options, Outcome};
-use fulgurite::{SoftmaxKind, Tile, VARIANTS, Variant};
+use fulgurite::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use tests::cases::Case;
 use tests::company::same_alone;
@@ -42,7 +42,7 @@ fn all_bits(launch: &Launch) -> (Vec<u16>, Vec<u32>) {
 fn anchored() -> impl ParallelIterator<Item = &'static Variant> {
     let all: Vec<_> = VARIANTS
         .iter()
-        .filter(|variant| variant.softmax == SoftmaxKind::Anchors)
+        .filter(|variant| variant.softmax.keeps_anchors())
         .filter(|variant| variant.dtype == fulgurite::Dtype::Bf16)
         .collect();
     all.into_par_iter()

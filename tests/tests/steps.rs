@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use fulgurite::emulator::Options;
-use fulgurite::{MaskKind, SoftmaxKind, Tile, VARIANTS, Variant};
+use fulgurite::{MaskKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use tests::cases::{Case, mutation_cases};
 use tests::emulator::run_once;
@@ -52,7 +52,7 @@ fn expected(variant: &Variant) -> Vec<(u64, u64)> {
 }
 
 fn anchored() -> Vec<&'static Variant> {
-    VARIANTS.iter().filter(|variant| variant.softmax == SoftmaxKind::Anchors).collect()
+    VARIANTS.iter().filter(|variant| variant.softmax.keeps_anchors()).collect()
 }
 
 #[test]

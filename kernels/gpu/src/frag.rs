@@ -219,7 +219,9 @@ impl<const N: u32> Accum<N> {
 
     /// Adds its term to each row.
     #[inline(always)]
+    #[track_caller]
     pub fn add_rows(&mut self, term: [f32; 2]) {
+        let term = imp::alter(imp::Rows::Term, term, [0.0; 2]);
         let mut i = 0;
         while i < Self::LEN {
             self.registers[i] += term[0];

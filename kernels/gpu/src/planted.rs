@@ -31,6 +31,8 @@ pub enum Rows {
     Sum,
     /// The factor that elements are multiplied by.
     Factor,
+    /// What is added to elements.
+    Term,
     /// The first column that a mask takes.
     End,
 }

@@ -1,7 +1,7 @@
 //! Cases at the edges of the types: large scores, climbs, long rows, and what other results must
 //! not notice where rows have settled.
 
-use fulgurite::{Dtype, SoftmaxKind, Tile, Variant};
+use fulgurite::{Dtype, Tile, Variant};
 
 use super::{Case, Needs};
 use crate::values::{Climb, Exact, Poison, Values, exact};
@@ -104,7 +104,7 @@ fn climbs(variant: &Variant) -> Vec<Case> {
     for (tiles, ratio) in [2, 5, 12, 22].into_iter().flat_map(|t| [(t, 0.7), (t, 0.99)]) {
         for aligned in [false, true] {
             let climb = Climb { tiles, ratio, kv_rows, aligned };
-            let longest = tiles == 22 && ratio > 0.9 && variant.softmax == SoftmaxKind::Anchors;
+            let longest = tiles == 22 && ratio > 0.9 && variant.softmax.keeps_anchors();
             let kind = if aligned { "aligned climb" } else { "climb" };
             let what = format!("{kind} of {tiles}, ratio {ratio}");
             all.push(case(&what, variant, (64, climb.kv_len()), longest, |case| {
@@ -153,7 +153,7 @@ fn settled(variant: &Variant) -> Vec<Case> {
             case.poison = Some(Poison::RowPeak);
         }),
     });
-    if variant.softmax == SoftmaxKind::Anchors {
+    if variant.softmax.keeps_anchors() {
         all.push(small("lost rows, small, nan in v", (70, 765), |case| {
             case.values = Values::Sinks(130.0);
             case.poison = Some(Poison::ValueNan(1));
@@ -174,9 +174,12 @@ fn long_rows(variant: &Variant) -> Vec<Case> {
             case.needs = needs;
         })
     };
+    // What truncation costs where values have a mean is judged where the kernel is preferred:
+    // beyond, there are others, which park.
+    let keys = (variant.kv_len_limit as usize).clamp(1 << 14, 30_001);
     vec![
         long("long rows", (1, 1), (70, 20_011), Needs::Speed, Values::Normal),
         long("long rows, more", (4, 2), (530, 24_000), Needs::Gpu, Values::Normal),
-        long("long rows, v of mean 1", (2, 1), (130, 30_001), Needs::Gpu, Values::MeanOne),
+        long("long rows, v of mean 1", (2, 1), (130, keys), Needs::Gpu, Values::MeanOne),
     ]
 }

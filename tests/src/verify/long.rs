@@ -33,7 +33,8 @@ const CALLS: &[(usize, Mask, usize, usize)] = &[
     (64, Mask::Full, 4096, 1 << 17),
     (128, Mask::Full, 4096, 1 << 17),
     (128, Mask::Causal, 4096, 1 << 17),
-    (256, Mask::Full, 4096, 1 << 17),
+    (192, Mask::Full, 4096, 1 << 17),
+    (192, Mask::Causal, 4096, 1 << 17),
 ];
 
 /// Compares long rows with short ones.
