@@ -31,10 +31,14 @@ struct Prepared {
     events: BTreeMap<&'static str, u64>,
 }
 
-/// The kernels whose arithmetic is altered: one of each softmax, and with `FULGURITE_MUTANTS=all`
+/// The kernels whose arithmetic is altered: one each with anchors, maxima and maxima apart, and with `FULGURITE_MUTANTS=all`
 /// one for each softmax, mask and tile. f16, because its range is the narrower one.
 fn families() -> impl Iterator<Item = &'static Variant> {
-    const USUAL: [&str; 2] = ["fwd_sm90_f16_d64_causal", "fwd_sm90_bf16_d256_full"];
+    const USUAL: [&str; 3] = [
+        "fwd_sm90_f16_d64_causal",
+        "fwd_sm90_bf16_d64_full_short",
+        "fwd_sm90_bf16_d64_causal_short",
+    ];
     let all = std::env::var_os("FULGURITE_MUTANTS").is_some_and(|value| value == "all");
     VARIANTS
         .iter()
@@ -58,6 +62,9 @@ fn cases(variant: &Variant) -> Vec<Case> {
         one("rise", 8),
         one("far", 7),
         one("leap", 8),
+        one("crowd", 8),
+        // One of several jobs of a block.
+        case(FAR_CROWD, 1, (6, 2), (q_rows - 9, 3 * kv_rows - 3), Values::Normal),
         case("several query tiles", 1, (2, 1), (2 * q_rows - 9, 6 * kv_rows - 5), Values::Normal),
         case("moving anchors", 1, (1, 1), (q_rows - 9, 6 * kv_rows - 3), Values::Sinks(25.0)),
         case("lost rows", 1, (2, 1), (q_rows - 9, 8 * kv_rows - 3), Values::Sinks(130.0)),
@@ -79,6 +86,9 @@ fn cases(variant: &Variant) -> Vec<Case> {
 /// f16 unless the sums say so in time.
 const CLIMB: &str = "slow climb";
 
+/// Scores of 30,000 and more that lie near each other, in the first three heads.
+const FAR_CROWD: &str = "far crowd";
+
 /// Scores of all rows in natural units, by key, of the cases of some names; keys are visited in
 /// tiles of `kv_rows`, the last tile first.
 fn scores(name: &str, kv_len: usize, kv_rows: usize) -> Option<Vec<f64>> {
@@ -98,6 +108,11 @@ fn scores(name: &str, kv_len: usize, kv_rows: usize) -> Option<Vec<f64>> {
         // In a tile that keeps anchors, beyond f16 and then float32, with another behind it.
         "rise" => peaks(&late, 25.0),
         "leap" => peaks(&late, 130.0),
+        // In the first tile's place, beyond what a kept anchor bears, with unlike keys.
+        "crowd" => {
+            let crowd = |key: usize| 130.0 - 0.37 * (key % 7) as f64;
+            Some((0..kv_len).map(|key| if key < kv_rows { crowd(key) } else { 0.0 }).collect())
+        }
         CLIMB => {
             let mut scores = vec![0.0; kv_len];
             let mut before = 1.0;
@@ -123,6 +138,21 @@ fn inputs(case: &Case) -> Inputs {
         }
         for (key, score) in scores.iter().enumerate() {
             inputs.k.row_mut([0, 0, key])[0] = encode(dtype, score / case.scale());
+        }
+    }
+    if case.name == FAR_CROWD {
+        let dtype = case.dtype;
+        for (head, row) in (0..case.heads.0).flat_map(|h| (0..case.q_len).map(move |r| (h, r))) {
+            let (columns, weight) = if head < 3 { (case.head_dim, 4.0) } else { (2, 0.0) };
+            // Exact in float32: no other columns.
+            inputs.q.row_mut([0, head, row])[..columns].fill(0);
+            inputs.q.row_mut([0, head, row])[..2].fill(encode(dtype, weight));
+        }
+        for key in 0..case.kv_len {
+            // Maxima that rise from tile to tile, and unlike keys.
+            let steps = 3.0 * ((case.kv_len - 1 - key) / kv_rows) as f64 - (key % 7) as f64;
+            let columns = [60_000.0, 0.375 * steps].map(|x| encode(dtype, x));
+            inputs.k.row_mut([0, 0, key])[..2].copy_from_slice(&columns);
         }
     }
     if case.name == "far" {
@@ -233,6 +263,9 @@ fn mutations(variant: &Variant, site: MutationSite) -> Vec<Mutation> {
 fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
     let Mutation { site, change } = *mutation;
     match (site.primitive, function_of(&site).as_str()) {
+        (Primitive::Fma, "shift_to_max") if !variant.softmax.loses() => {
+            Some("differences are taken first, which leaves the headroom to shift by")
+        }
         (Primitive::Exp2 | Primitive::Rows(Rows::Floor), "run_job") => {
             Some("before the first tile there is nothing to rescale, and no maximum")
         }
