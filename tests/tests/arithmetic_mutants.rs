@@ -31,9 +31,9 @@ struct Prepared {
     events: BTreeMap<&'static str, u64>,
 }
 
-/// The kernels whose arithmetic is altered: one each with anchors, with maxima, and with maxima whose
-/// differences are taken first; with `FULGURITE_MUTANTS=all` one for each softmax, mask and tile.
-/// f16 then, because its range is the narrower one.
+/// The kernels whose arithmetic is altered: one each with anchors, with maxima, and with maxima
+/// whose differences are taken first; with `FULGURITE_MUTANTS=all` one for each softmax, mask and
+/// tile. f16 then, because its range is the narrower one.
 fn families() -> impl Iterator<Item = &'static Variant> {
     const USUAL: [&str; 3] = [
         "fwd_sm90_f16_d64_causal",
