@@ -42,12 +42,22 @@
 //!   `col <= row + kv_len - q_len`.
 //! * **A row that sees no key** (causal, more queries than keys; any mask, no keys) gives output 0
 //!   and lse −∞. Empty tensors need no memory: their addresses are not looked at.
-//! * **Inputs that are not finite**: a NaN or infinity in a row of q stays in that row of the
-//!   output; in a row of k it reaches the query rows that see this key; in v it can reach every
+//! * **Inputs that are not finite**: a NaN or infinity in a row of q makes no other row NaN;
+//!   in a row of k it reaches the query rows that see this key; in v it can reach every
 //!   query row that works on the tile of keys it lies in, because the probability 0 times
 //!   infinity or NaN is NaN. Batch entries, and heads that do not share the KV head, are not
 //!   affected.
-//! * **Determinism**: the same call gives the same bits on every launch.
+//! * **Any finite inputs and any accepted scale** give the right answer, as long as each q·k fits
+//!   float32. A log-sum-exp beyond float32 is infinite then.
+//! * **Bits**: the same call gives the same bits on every launch. Output and log-sum-exp of a query
+//!   row depend on the rows of q in its *group* (64 rows of the same head, from a multiple of 64
+//!   on), on the keys and values of the KV tiles that the group works on, on scale, mask and
+//!   lengths, and on the kernel, which [`Plan::new`] chooses by element type, head dim, mask and
+//!   lengths. They depend on nothing else: not on other groups, heads or batch entries, nor their
+//!   number, not on strides, addresses, the GPU, its number of multiprocessors or earlier calls.
+//!   Other rows of its group never change a row's values beyond rounding.
+//! * **Error**: before the output is rounded each element is within `u · Σ w |v|` of the exact one,
+//!   besides terms of float32: `w` the softmax weights, `u` 2⁻⁸ for bf16 and 2⁻¹¹ for f16.
 //!
 //! # Sources
 //! The algorithm is that of FlashAttention-2 (Dao 2023, section 3.1: online softmax, one
