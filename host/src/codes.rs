@@ -196,7 +196,6 @@ fn remedy_of_program(code: u32) -> Option<&'static str> {
              to another device: open the device and plan again, and use streams of its context"
         }
         226 | 700 | 702 | 710 | 714..=719 => EARLIER_KERNEL,
-        701 => "please report it with the output of `fulgurite-check info`",
         900..=908 => "make plans before the capture begins, and see that nothing else disturbs it",
         _ => return None,
     })

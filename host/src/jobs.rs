@@ -27,7 +27,7 @@ const EVENNESS_STEP: f64 = 0.005;
 
 /// Query tiles of a head up to which causal calls go head by head where a head has more than 64
 /// columns. Such calls wait for memory: with all query tiles of a head at work at the same time, K
-/// and V come from it evenly instead of in bursts. On an H100 that is 5 to 12 % faster at 512
+/// and V come from it evenly instead of in bursts. On an H100 that is 1 to 12 % faster at 512
 /// tokens, 1 to 4 % at 1024, and slower from 4096 on (the record `h100/2026-11-26-order.csv`).
 const FEW_Q_TILES: u32 = 8;
 
@@ -97,7 +97,7 @@ impl Jobs<'_> {
     fn order(&self) -> JobOrder {
         let Jobs { q_tile_count, batch_head_count, cta_count, .. } = *self;
         let even = JobOrder::even(q_tile_count, batch_head_count, cta_count);
-        if self.nearly_equal() {
+        if self.nearly_equal() || self.waits_for_memory() && self.has_many_rounds() {
             return even;
         }
         let section_heads = self.section_heads();
@@ -112,12 +112,14 @@ impl Jobs<'_> {
         self.tile.head_dim > 64 && (2..=FEW_Q_TILES).contains(&self.q_tile_count)
     }
 
+    /// Whether each block has so many jobs that any order shares them evenly.
+    fn has_many_rounds(&self) -> bool {
+        let jobs = u64::from(self.q_tile_count) * u64::from(self.batch_head_count);
+        jobs >= MANY_ROUNDS * u64::from(self.cta_count)
+    }
+
     /// Whether the blocks share the work about as evenly head by head as by sections.
     fn is_as_even(&self, even: &JobOrder, section_heads: u32) -> bool {
-        let jobs = u64::from(self.q_tile_count) * u64::from(self.batch_head_count);
-        if jobs >= MANY_ROUNDS * u64::from(self.cta_count) {
-            return true;
-        }
         let costs: Vec<u64> = (0..self.q_tile_count).map(|q_tile| self.cost(q_tile)).collect();
         self.walked_evenness(even) + EVENNESS_LOSS >= self.evenness(section_heads, &costs)
     }

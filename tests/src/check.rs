@@ -25,6 +25,14 @@ impl Outcome {
         matches!(self, Outcome::Ran(findings) if findings.iter().all(Finding::passed))
     }
 
+    /// Why there is nothing to compare, of a case that did not run.
+    pub fn reason(self) -> String {
+        match self {
+            Outcome::Failed(reason) | Outcome::Skipped(reason) => reason,
+            Outcome::Ran(_) => "it ran, and gave nothing".to_owned(),
+        }
+    }
+
     /// Whether something is wrong.
     pub fn failed(&self) -> bool {
         !self.passed() && !matches!(self, Outcome::Skipped(_))

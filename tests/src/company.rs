@@ -41,10 +41,7 @@ pub fn same_alone(
     let results = |arrangement, entries: &[usize]| -> Result<Results, String> {
         let mut case = Case::new("in company", variant, entries.len(), heads, lengths);
         case.arrangement = arrangement;
-        run(&case, &chosen(&inputs, entries), backend).map_err(|outcome| match outcome {
-            Outcome::Failed(reason) | Outcome::Skipped(reason) => reason,
-            Outcome::Ran(_) => "it ran, and gave nothing".to_owned(),
-        })
+        run(&case, &chosen(&inputs, entries), backend).map_err(Outcome::reason)
     };
     let together = results(Arrangement::Bshd, &[0, 1, 2, 3])?;
     let reversed = results(Arrangement::Sbhd, &[3, 2, 1, 0])?;

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use clap::Args;
 use fulgurite::cudarc::driver::{result, sys};
-use fulgurite::{DeviceFacts, VARIANTS};
+use fulgurite::{DeviceFacts, VARIANTS, Variant};
 use serde::Serialize;
 
 use cache::Cache;
@@ -153,11 +153,8 @@ pub fn run(options: &Options, commit: Option<&str>) -> Result<bool, String> {
 
 /// Asks the machine.
 fn gather(commit: Option<&str>) -> Info {
-    let is_built = |entry: &&'static str| {
-        VARIANTS.iter().any(|row| row.entry == *entry && fulgurite::ptx(row).is_some())
-    };
-    let entries = VARIANTS.iter().map(|row| row.entry);
-    let (built, missing): (Vec<_>, Vec<_>) = entries.partition(is_built);
+    let (built, missing): (Vec<&Variant>, Vec<&Variant>) =
+        VARIANTS.iter().partition(|row| fulgurite::ptx(row).is_some());
     Info {
         version: env!("CARGO_PKG_VERSION"),
         commit: commit.unwrap_or("not known: built without cargo xtask").to_owned(),
@@ -178,7 +175,7 @@ fn gather(commit: Option<&str>) -> Info {
             .into(),
         nvidia_smi: nvidia_smi().into(),
         kernels_built: built.len(),
-        kernels_missing: missing,
+        kernels_missing: missing.iter().map(|row| row.entry).collect(),
         cache: Cache::of_the_driver(|variable| env::var_os(variable)),
         environment: VARIABLES
             .iter()

@@ -281,7 +281,12 @@ impl<const N: u32> Accum<N> {
     /// this thread's alone and holds what it parked or zeros.
     #[inline(always)]
     #[track_caller]
-    pub unsafe fn unpark<const AGAIN: bool>(&mut self, at: Smem, stride: u32, factor: [f32; 2]) {
+    pub unsafe fn add_parked<const AGAIN: bool>(
+        &mut self,
+        at: Smem,
+        stride: u32,
+        factor: [f32; 2],
+    ) {
         let mut unit = 0;
         while unit < N / 16 {
             let at = at.plus(unit * stride);

@@ -195,10 +195,9 @@ pub const fn stores_keyless(mask: MaskKind, softmax: SoftmaxKind) -> bool {
 /// Why a row is as it is: `kernels/PERFORMANCE.md`, "Which softmax, which tile", has the figures.
 /// Short calls want little code, so that instructions stay in their cache: the rows `short` with
 /// maxima (at head dim 256, causal, a second pass would spill: `Apart`). Long ones want little
-/// work: anchors, but for full masks at head dims 192 and 256, where the products hide the maxima.
-/// The Causal calls waste less on half-masked tiles with fewer KV rows.
-/// Rows of more than [`LONG`](crate::variants::LONG) keys have kernels of their own, which park; at
-/// head dim 256 none of the shapes tried has the registers for it.
+/// work: anchors. Causal calls waste less on half-masked tiles with fewer KV rows. Rows of more
+/// than [`LONG`](crate::variants::LONG) keys have kernels of their own, which park; at head dim 256
+/// none of the shapes tried has the registers for it.
 ///
 /// ```
 /// macro_rules! count {

@@ -95,10 +95,7 @@ fn case(
 /// The root-mean-square error of some rows, relative to theirs.
 fn error(case: &Case, gpu: &Gpu) -> Result<f64, String> {
     let inputs = case.clean_inputs();
-    let (out, _) = check::run(case, &inputs, gpu).map_err(|outcome| match outcome {
-        Outcome::Failed(reason) | Outcome::Skipped(reason) => reason,
-        Outcome::Ran(_) => "it ran, and gave nothing".to_owned(),
-    })?;
+    let (out, _) = check::run(case, &inputs, gpu).map_err(Outcome::reason)?;
     let problem = check::problem(case, &inputs);
     let rows: Vec<_> = problem.rows().into_iter().step_by(case.q_len.div_ceil(ROWS)).collect();
     let reference = oracle::attention(&problem, &rows);

@@ -303,18 +303,19 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         let inside = epilogue::inside(scalars, rows);
         // SAFETY: the caller's contract; the whole warp votes.
         unsafe {
+            let finished = if Self::LOSES {
+                softmax.finish::<T, true>()
+            } else {
+                softmax.finish::<T, false>()
+            };
             if Self::LOSES {
-                let finished = softmax.finish::<T, true>();
                 // Before the store: behind it, what is asked here would stay in registers all the
                 // way through the rounding, and head dim 256 spills.
                 let first = self.out.first_is_nan();
                 let lost = |half: usize| finished.factor[half].is_nan() || first[half];
                 self.lost |= warp::ballot(inside[0] && lost(0) || inside[1] && lost(1));
-                epilogue::store::<T, D>(scalars, job, rows, &mut self.out, &finished, inside);
-            } else {
-                let finished = softmax.finish::<T, false>();
-                epilogue::store::<T, D>(scalars, job, rows, &mut self.out, &finished, inside);
             }
+            epilogue::store::<T, D>(scalars, job, rows, &mut self.out, &finished, inside);
         }
     }
 

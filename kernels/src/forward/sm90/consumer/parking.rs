@@ -69,7 +69,7 @@ impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S,
         if Self::PARKS {
             let factor = softmax.take_since_parked();
             // SAFETY: as `clear_parked`, which has filled these bytes.
-            unsafe { self.out.unpark::<true>(self.parked(), Self::PARKED_STRIDE, factor) }
+            unsafe { self.out.add_parked::<true>(self.parked(), Self::PARKED_STRIDE, factor) }
         }
     }
 
@@ -83,7 +83,7 @@ impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S,
         if Self::PARKS {
             let factor = softmax.take_since_parked();
             // SAFETY: as `park`.
-            unsafe { self.out.unpark::<false>(self.parked(), Self::PARKED_STRIDE, factor) }
+            unsafe { self.out.add_parked::<false>(self.parked(), Self::PARKED_STRIDE, factor) }
         }
     }
 }
