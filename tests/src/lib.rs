@@ -1,32 +1,5 @@
-//! The CPU reference, the list of cases, the rules of comparison, and what `fulgurite-check` does.
+//! What `fulgurite-check` does besides checking and measuring.
 //!
-//! * [`oracle`]: attention in float64; [`closed_forms`]: what it must give where that is known.
-//! * [`lowprec`]: the rounding that no kernel of this element type avoids.
-//! * [`cases`] with [`values`] and [`memory`]: what is computed, on which numbers, laid out how.
-//! * [`backend`]: who computes; [`gpu`]: a GPU does; [`mutants`]: someone gets it wrong.
-//! * [`check`] runs a case on a backend, [`compare`] judges the answer; [`company`]: a batch entry
-//!   alone and among others.
-//! * [`probes`]: single primitives, on a GPU and on the emulator.
-//! * [`verify`] and [`bench`]: the two commands; [`csv_file`]: what they write.
 //! * [`info`]: what a report of an error should say about the machine.
 
-pub mod backend;
-pub mod bench;
-pub mod cases;
-pub mod check;
-pub mod closed_forms;
-pub mod company;
-pub mod compare;
-pub mod csv_file;
-pub mod emulator;
-pub mod gpu;
 pub mod info;
-pub mod lowprec;
-pub mod memory;
-pub mod mutants;
-pub mod oracle;
-pub mod output;
-pub mod probes;
-pub mod tensor;
-pub mod values;
-pub mod verify;

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::artifacts;
 use crate::build::{self, BuildArgs};
+use crate::closed_output;
 use crate::error::{Error, Result};
-use crate::output;
 use crate::process::{cargo, run};
 use crate::workspace::{Workspace, write_if_changed};
 
@@ -58,7 +58,7 @@ pub fn run_subcommand(
     let mut command = Command::new(program(workspace)?);
     command.arg(subcommand).args(arguments);
     let result = run(&format!("{PROGRAM} {subcommand}"), &mut command);
-    output::pass_on_closed(&result);
+    closed_output::pass_on_closed(&result);
     result
 }
 

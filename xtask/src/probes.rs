@@ -1,4 +1,4 @@
-//! The probes' PTX, for the program that checks the kernels: one file per probe in `tests/ptx`.
+//! The probes' PTX, for the program that checks the kernels: one file each in `tests/check/ptx`.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ pub fn build(
     }
     ptxas::assemble_all(workspace, arch, &files, ptxas)?;
     write_if_changed(&made_from, &inputs)?;
-    println!("built PTX of {} probes: tests/ptx", files.len());
+    println!("built PTX of {} probes: tests/check/ptx", files.len());
     Ok(())
 }
 

@@ -1,0 +1,143 @@
+//! `verify --input`: the same check on a user's own q, k and v.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use fulgurite::{Dtype, Mask, Variant};
+use half::{bf16, f16};
+use safetensors::{Dtype as FileDtype, SafeTensors, tensor::TensorView};
+
+use super::{Options, Record, Tally, Who};
+use crate::device::Device;
+use crate::emulator::Emulated;
+use crate::forward::cases::{Case, Needs};
+use crate::forward::judge::check_inputs;
+use crate::gpu::Gpu;
+use crate::memory::Arrangement;
+use reference::forward::values::{Inputs, Values};
+use reference::tensor::Tensor;
+
+/// One tensor of the file: shape (batch, head, row, head dim) and values.
+struct FileTensor {
+    shape: [usize; 4],
+    values: Vec<f32>,
+}
+
+/// Reads the file and checks every set of q, k and v in it.
+///
+/// # Errors
+/// A message if the file cannot be read or holds no such set.
+pub fn verify(
+    path: &Path,
+    options: &Options,
+    gpu: Option<&Gpu>,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let at = |reason: String| format!("{}: {reason}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| at(error.to_string()))?;
+    let sets = read_sets(&bytes).map_err(at)?;
+    if gpu.is_none() {
+        println!("The emulator runs what is small enough for it.");
+    }
+    let emulated = Emulated::new(options.seeds());
+    let mut records = Vec::new();
+    for (name, [q, k, v]) in &sets {
+        for dtype in [Dtype::Bf16, Dtype::F16] {
+            let tensor = |t: &FileTensor| Tensor::new(dtype, t.shape, t.values.iter().copied());
+            let inputs = Inputs { q: tensor(q), k: tensor(k), v: tensor(v) };
+            for mask in [Mask::Full, Mask::Causal] {
+                let case = case(name, q.shape, k.shape, dtype, mask);
+                let variant = variant_of(&case).map_err(at)?;
+                if !options.wants(variant.entry, &case.name) {
+                    continue;
+                }
+                let backend = gpu.map_or(&emulated as &dyn Device, |gpu| gpu as &dyn Device);
+                let outcome = check_inputs(&case, &inputs, backend);
+                records.push(Record { entry: variant.entry.to_owned(), case: case.name, outcome });
+            }
+        }
+    }
+    tally.add_records(gpu.map_or(Who::Emulator, |gpu| Who::Gpu(gpu.name())), records);
+    Ok(())
+}
+
+/// The variant that a plan chooses.
+fn variant_of(case: &Case) -> Result<&'static Variant, String> {
+    let (batch, head_dim) = (case.batch, case.head_dim);
+    let layout = |heads, rows| fulgurite::Layout::bshd(case.dtype, batch, rows, heads, head_dim);
+    let (q, kv) = (layout(case.heads.0, case.q_len), layout(case.heads.1, case.kv_len));
+    let (mask, scale, lse) = (case.mask, case.scale, case.lse);
+    let request = fulgurite::Forward { q, k: kv, v: kv, out: q, mask, scale, lse };
+    fulgurite::Plan::new(&request, &fulgurite::DeviceFacts::h200())
+        .map(|plan| plan.variant())
+        .map_err(|error| format!("{}: {error}", case.name))
+}
+
+fn case(name: &str, q: [usize; 4], kv: [usize; 4], dtype: Dtype, mask: Mask) -> Case {
+    let [batch, q_heads, q_len, head_dim] = q;
+    Case {
+        variant: None,
+        name: format!("{name} b{batch} h{q_heads}/{} {q_len}x{} d{head_dim}", kv[1], kv[2]),
+        batch,
+        heads: (q_heads, kv[1]),
+        q_len,
+        kv_len: kv[2],
+        head_dim,
+        dtype,
+        mask,
+        scale: None,
+        lse: true,
+        arrangement: Arrangement::Bshd,
+        values: Values::Normal,
+        poison: None,
+        needs: Needs::Nothing,
+    }
+}
+
+/// All sets of q, k and v in a file, by the name in front of them.
+fn read_sets(bytes: &[u8]) -> Result<BTreeMap<String, [FileTensor; 3]>, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let mut sets = BTreeMap::new();
+    for name in file.names() {
+        let prefix = match name.strip_suffix('q') {
+            Some(prefix) if prefix.is_empty() || prefix.ends_with('.') => prefix,
+            _ => continue,
+        };
+        let tensor = |part: &str| {
+            let name = format!("{prefix}{part}");
+            let view = file.tensor(&name).map_err(|error| format!("tensor {name}: {error}"))?;
+            read_tensor(&view).map_err(|reason| format!("tensor {name}: {reason}"))
+        };
+        let title = if prefix.is_empty() { "input" } else { prefix.trim_end_matches('.') };
+        sets.insert(title.to_owned(), [tensor("q")?, tensor("k")?, tensor("v")?]);
+    }
+    if sets.is_empty() {
+        let names = file.names().iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let names = names.join(", ");
+        return Err(format!("no tensors named q, k, v or <prefix>.q, ...; it has: {names}"));
+    }
+    Ok(sets)
+}
+
+fn read_tensor(view: &TensorView) -> Result<FileTensor, String> {
+    let shape = match *view.shape() {
+        [batch, heads, rows, head_dim] => [batch, heads, rows, head_dim],
+        [heads, rows, head_dim] => [1, heads, rows, head_dim],
+        ref other => {
+            return Err(format!(
+                "shape {other:?}: [batch, heads, rows, head_dim] or [heads, rows, head_dim] is read"
+            ));
+        }
+    };
+    let data = view.data();
+    let pairs = || data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    let values = match view.dtype() {
+        FileDtype::F32 => {
+            data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        FileDtype::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+        FileDtype::BF16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        other => return Err(format!("type {other:?}: F32, F16 and BF16 are read")),
+    };
+    Ok(FileTensor { shape, values })
+}

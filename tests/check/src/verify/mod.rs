@@ -1,0 +1,267 @@
+//! `verify`: every variant on every case, or on a user's own tensors.
+
+mod emulate;
+mod input;
+mod long;
+mod offline;
+mod probes;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use fulgurite::{FlashAttention, VARIANTS, Variant};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+
+use crate::device::{Device, Model};
+use crate::forward::cases::{Case, cases, emulated_cases};
+use crate::forward::company;
+use crate::forward::judge::{Outcome, check};
+use crate::gpu::{self, Gpu};
+pub use crate::report::{Counts, Record, Tally, Who};
+pub use offline::{ptx_faults, static_checks};
+
+/// Options of `verify`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Only variants and cases whose "entry case" contains this text; may be repeated (all must)
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Vec<String>,
+    /// Check the q, k and v of a safetensors file instead of the case list. Tensors are named
+    /// `q`, `k`, `v` or `<prefix>.q`, ... and shaped [batch, heads, rows, head_dim] or
+    /// [heads, rows, head_dim]; F32, F16 and BF16 are read, each set runs as bf16 and f16, full
+    /// and causal
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// List the cases and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Write every finding as CSV
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write every finding as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Ordinal of the GPU
+    #[arg(long, default_value_t = 0)]
+    pub device: usize,
+    /// Fail if no GPU runs the kernels, instead of running them on the emulator; so does a variable
+    /// FULGURITE_REQUIRE_GPU in the environment
+    #[arg(long, conflicts_with_all = ["no_gpu", "emulate"])]
+    pub gpu: bool,
+    /// Do not use a GPU even if there is one
+    #[arg(long)]
+    pub no_gpu: bool,
+    /// Check rows of 2^17 and 2^20 keys against shorter ones, and nothing else; needs a GPU
+    #[arg(long, conflicts_with_all = ["no_gpu", "emulate", "input"])]
+    pub long: bool,
+    /// Run the kernels on the emulator alone, even if there is a GPU
+    #[arg(long)]
+    pub emulate: bool,
+    /// The emulator's first schedule: 0 is round robin, odd ones are random, even ones random by
+    /// priorities
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// How many schedules the emulator runs every case under
+    #[arg(long, value_name = "N", default_value_t = emulate::SCHEDULES)]
+    pub schedules: u64,
+    /// Run the emulator under this one schedule, the seed of a report
+    #[arg(long, value_name = "SEED")]
+    pub replay: Option<u64>,
+    /// Have the GPU refuse the probes that it must refuse as well. Each ends its context, and the
+    /// driver logs an illegal instruction (Xid 13)
+    #[arg(long)]
+    pub provoke: bool,
+    /// Print how many products, copied bytes and barrier operations the kernels take per tile
+    #[arg(long)]
+    pub stats: bool,
+}
+
+impl Options {
+    fn wants(&self, entry: &str, case: &str) -> bool {
+        let full = format!("{entry} {case}");
+        self.filter.iter().all(|text| full.contains(text))
+    }
+
+    /// The cases of a list that are wanted, for every variant.
+    fn jobs(&self, list: fn(&Variant) -> Vec<Case>) -> Vec<Job> {
+        let jobs = VARIANTS
+            .iter()
+            .flat_map(|variant| list(variant).into_iter().map(move |case| Job { variant, case }));
+        jobs.filter(|job| self.wants(job.variant.entry, &job.case.name)).collect()
+    }
+
+    /// The emulator's schedules.
+    fn seeds(&self) -> Vec<u64> {
+        match self.replay {
+            Some(seed) => vec![seed],
+            None => (self.seed..self.seed.saturating_add(self.schedules.max(1))).collect(),
+        }
+    }
+}
+
+/// One case of one variant.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The kernel.
+    pub variant: &'static Variant,
+    /// What it is to compute.
+    pub case: Case,
+}
+
+/// Runs `verify`; `Ok(true)` if nothing failed.
+///
+/// # Errors
+/// A message if the options cannot be followed: an unreadable input, a report that cannot be
+/// written.
+pub fn run(options: &Options) -> Result<bool, String> {
+    let jobs = options.jobs(cases);
+    let emulated = options.jobs(emulated_cases);
+    let probes = probes::wanted(options);
+    if options.list {
+        let listed = if options.emulate { &emulated } else { &jobs };
+        listed.iter().for_each(|job| println!("{} {}", job.variant.entry, job.case.name));
+        probes.iter().for_each(|probe| println!("{}", probe.title()));
+        return Ok(true);
+    }
+    if jobs.is_empty() && emulated.is_empty() && probes.is_empty() && options.input.is_none() {
+        return Err(format!("no case contains {:?}; --list shows them", options.filter));
+    }
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    if options.long {
+        long::verify(&gpu::find(options.device, true)?.map_err(|e| e.to_string())?, &mut tally);
+        println!("{}", tally.summary());
+        return Ok(tally.passed());
+    }
+    let gpu = open(options)?;
+    if let Some(path) = &options.input {
+        input::verify(path, options, gpu.as_ref(), &mut tally)?;
+    } else {
+        println!("Without a GPU:");
+        for (name, result) in static_checks(&jobs) {
+            tally.add_check(name, &result);
+        }
+        match &gpu {
+            Some(gpu) => verify_on(gpu, &jobs, &emulated, &mut tally),
+            None => {
+                if !options.emulate {
+                    offline::verify_model(&jobs, &mut tally);
+                }
+                emulate::verify(&emulated, jobs, options, &mut tally);
+            }
+        }
+        probes::verify(&probes, gpu.as_ref(), options, &mut tally);
+    }
+    let tables = tally.tables();
+    if !tables.is_empty() {
+        println!("{tables}");
+    }
+    println!("took {:.0} s", start.elapsed().as_secs_f64());
+    tally.write(options.csv.as_deref(), options.json.as_deref())?;
+    println!("{}", tally.summary());
+    Ok(tally.passed())
+}
+
+/// All cases on a GPU, and what else only a GPU shows.
+fn verify_on(gpu: &Gpu, jobs: &[Job], emulated: &[Job], tally: &mut Tally) {
+    println!("On {}:", gpu.name());
+    // The driver compiles kernels while the first references are computed.
+    let records = std::thread::scope(|scope| {
+        scope.spawn(|| compile(gpu.attention(), jobs));
+        run_jobs(jobs, gpu)
+    });
+    tally.add_records(Who::Gpu(gpu.name()), records);
+    let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
+    variants.dedup();
+    let alone = company::every(&variants, gpu);
+    tally.add_check("a batch entry has the same bits alone and in company", &alone);
+    let same = emulate::compare_with(gpu, emulated);
+    tally.add_check("the emulator gives the same", &same);
+}
+
+/// The GPU; none if there is none that the kernels are for, which is said.
+///
+/// # Errors
+/// A right GPU that fails, or none where one is required.
+fn open(options: &Options) -> Result<Option<Gpu>, String> {
+    for (unwanted, name) in [(options.emulate, "--emulate"), (options.no_gpu, "--no-gpu")] {
+        if unwanted {
+            println!("GPU: not wanted ({name}); the kernels run on the emulator.");
+            return Ok(None);
+        }
+    }
+    match gpu::find(options.device, options.gpu || gpu::is_required())? {
+        Ok(gpu) => {
+            let facts = gpu.attention().facts();
+            println!("GPU: {}, {} multiprocessors", facts.name, facts.sm_count);
+            Ok(Some(gpu))
+        }
+        Err(error) => {
+            println!("GPU: none can be used; the kernels run on the emulator, on small cases.");
+            println!("     ({error})");
+            Ok(None)
+        }
+    }
+}
+
+/// Has the driver compile the kernels. One that it refuses is reported by its first case.
+fn compile(attention: &FlashAttention, jobs: &[Job]) {
+    let start = Instant::now();
+    let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
+    variants.dedup();
+    if attention.preload(&variants).is_ok() {
+        let seconds = start.elapsed().as_secs_f64();
+        println!("  {} kernels compiled and loaded in {seconds:.1} s", variants.len());
+    }
+}
+
+/// Runs jobs on a backend; references are computed in parallel, the backend is asked in turn.
+pub fn run_jobs(jobs: &[Job], backend: &dyn Device) -> Vec<Record> {
+    run_jobs_on(jobs, |_| backend)
+}
+
+/// Runs every job on the model of a right kernel with its variant's tile.
+pub fn run_model(jobs: &[Job]) -> Vec<Record> {
+    let models: Vec<Model> = VARIANTS.iter().map(Model::of).collect();
+    let place = |job: &Job| VARIANTS.iter().position(|variant| variant == job.variant);
+    run_jobs_on(jobs, |job| &models[place(job).expect("jobs are of the table")])
+}
+
+fn run_jobs_on<'a, F>(jobs: &[Job], backend: F) -> Vec<Record>
+where
+    F: Fn(&Job) -> &'a dyn Device,
+    F: Sync,
+{
+    let bar = ProgressBar::new(jobs.len() as u64).with_style(
+        ProgressStyle::with_template("  {bar:40} {pos}/{len} {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let one = |job: &Job| {
+        bar.set_message(format!("{} {}", job.variant.entry, job.case.name));
+        let outcome = check(&job.case, backend(job));
+        bar.inc(1);
+        Record { entry: job.variant.entry.to_owned(), case: job.case.name.clone(), outcome }
+    };
+    let records = jobs.par_iter().map(one).collect();
+    bar.finish_and_clear();
+    records
+}
+
+/// Turns an outcome into a line for people; empty if it passed.
+pub fn complaint(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Ran(findings) => {
+            let failed = findings.iter().filter(|finding| !finding.passed()).map(|finding| {
+                let at = finding.row.map_or(String::new(), |id| {
+                    format!(" (batch {}, head {}, row {})", id.batch, id.head, id.row)
+                });
+                let (rule, value, limit) = (finding.rule.name(), finding.value, finding.limit);
+                format!("{rule} {value:.3e} > {limit:.3e}{at}")
+            });
+            failed.collect::<Vec<_>>().join("; ")
+        }
+        Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
+    }
+}

@@ -1,0 +1,110 @@
+//! What can be checked without a GPU.
+
+use fulgurite::{DeviceFacts, FwdParams, LaunchSpec, Plan, VARIANTS, Variant};
+
+use super::{Job, Tally, Who, run_model};
+use crate::forward::cases::{Needs, cases};
+use crate::forward::judge::check;
+use crate::forward::mutants::{Bug, Mutant};
+use reference::forward::closed_forms;
+
+/// A check's name and what it found.
+type Check = (&'static str, Result<(), String>);
+
+/// Plans, PTX and the reference: everything but the arithmetic of kernels.
+pub fn static_checks(jobs: &[Job]) -> Vec<Check> {
+    let mut checks: Vec<Check> =
+        closed_forms::ALL.iter().map(|(name, form)| (*name, form())).collect();
+    checks.push(("every case is planned for its variant", every(jobs, plan)));
+    checks.push(("every variant's PTX is embedded and sound", every(VARIANTS, ptx)));
+    checks
+}
+
+/// Applies a check to all, and tells of the first that fails and how many do.
+fn every<T>(all: &[T], one: impl Fn(&T) -> Result<(), String>) -> Result<(), String> {
+    let mut failures = all.iter().filter_map(|item| one(item).err());
+    match failures.next() {
+        None => Ok(()),
+        Some(first) => match failures.count() {
+            0 => Err(first),
+            more => Err(format!("{first} (and {more} more)")),
+        },
+    }
+}
+
+fn plan(job: &Job) -> Result<(), String> {
+    let name = format!("{} {}", job.variant.entry, job.case.name);
+    let launch = job.case.launch(&job.case.blank_inputs());
+    let plan = Plan::with_variant(&launch.request, &DeviceFacts::h200(), job.variant)
+        .map_err(|error| format!("{name}: {error}"))?;
+    if plan.variant() != job.variant {
+        return Err(format!("{name}: planned as {}", plan.variant().entry));
+    }
+    if plan.is_noop() || plan.cta_count() == 0 {
+        return Err(format!("{name}: planned as no work"));
+    }
+    Ok(())
+}
+
+fn ptx(variant: &Variant) -> Result<(), String> {
+    let Some(text) = fulgurite::ptx(variant) else {
+        return Err(format!("{} is not in this build: run `cargo xtask build`", variant.entry));
+    };
+    match ptx_faults(variant, text).first() {
+        None => Ok(()),
+        Some(fault) => Err(format!("{}: {fault}", variant.entry)),
+    }
+}
+
+/// What is wrong with a variant's PTX, judged by its text.
+pub fn ptx_faults(variant: &Variant, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let entries = text.matches(".entry ").count();
+    if entries != 1 || !text.contains(&format!(".entry {}", variant.entry)) {
+        faults.push(format!("{entries} entries, want the one of its name"));
+    }
+    let parameter = format!(".b8 {}_param_0[{}]", variant.entry, size_of::<FwdParams>());
+    let wanted = [
+        format!(".target {}\n", variant.arch.target()),
+        format!(".maxntid {}, 1, 1\n", LaunchSpec::of(variant).threads),
+        format!(".param .align 64 {parameter}"),
+        "wgmma.mma_async".to_owned(),
+    ];
+    for want in wanted {
+        if !text.contains(&want) {
+            faults.push(format!("`{}` is missing", want.trim_end()));
+        }
+    }
+    for bad in [".local", ".extern .func", "call.uni"] {
+        if text.contains(bad) {
+            faults.push(format!("`{bad}` must not occur"));
+        }
+    }
+    faults
+}
+
+/// Runs the case list on the model of a right kernel, and planted errors, which must be seen.
+pub fn verify_model(jobs: &[Job], tally: &mut Tally) {
+    println!("Rules and cases, on a model of a right kernel (no kernel of the table runs):");
+    for variant in [&VARIANTS[1], &VARIANTS[10]] {
+        tally.add_check(
+            &format!("planted errors are seen ({})", variant.entry),
+            &mutants_are_seen(variant),
+        );
+    }
+    let light: Vec<Job> = jobs.iter().filter(|job| job.case.needs < Needs::Gpu).cloned().collect();
+    tally.add_records(Who::Model, run_model(&light));
+}
+
+fn mutants_are_seen(variant: &Variant) -> Result<(), String> {
+    let cases = cases(variant);
+    for (bug, name) in Bug::ALL.iter().filter(|(bug, _)| bug.applies_to(variant.mask)) {
+        let Some(case) = cases.iter().find(|case| case.name.starts_with(name)) else {
+            return Err(format!("{bug:?}: no case starts with `{name}`"));
+        };
+        if !check(case, &Mutant { bug: *bug }).failed() {
+            return Err(format!("{bug:?} passes in the case {}", case.name));
+        }
+    }
+    Ok(())
+}
