@@ -1,16 +1,17 @@
 //! What cells are measured on, and what must come out.
 
-use fulgurite::Prepared;
-use fulgurite::cudarc::driver::CudaSlice;
-
-use super::grid::{Cell, HIDDEN, TOKENS};
+use check::forward::call;
 use check::forward::compare::{Answer, compare};
 use check::gpu::{Bits, Gpu, failed};
 use check::memory::UNWRITTEN;
+use fulgurite::Prepared;
+use fulgurite::cudarc::driver::CudaSlice;
 use reference::forward::lowprec::{self, Arithmetic, LowPrecision};
-use reference::forward::oracle::{self, Problem, Reference, RowId};
+use reference::forward::oracle::{self, Problem, Reference};
 use reference::random::normal_bits;
-use reference::tensor::View;
+use reference::tensor::{RowId, View};
+
+use super::grid::{Cell, HIDDEN, TOKENS};
 
 /// Heads, and rows of each, that are compared before a cell is timed.
 const CHECKED_HEADS: usize = 8;
@@ -47,9 +48,7 @@ impl<T: Bits> Data<T> {
     /// A message if the host crate refuses.
     pub fn launch(&mut self, gpu: &Gpu, prepared: &Prepared) -> Result<(), String> {
         let [q, k, v] = &self.device;
-        prepared
-            .launch(gpu.stream(), q, k, v, &mut self.out, None)
-            .map_err(|error| error.to_string())
+        call::launch::<T>(prepared, gpu.stream(), [q, k, v], &mut self.out, None)
     }
 }
 
@@ -63,13 +62,13 @@ pub struct Expected {
 impl Expected {
     /// Computes it on the CPU.
     pub fn of<T: Bits>(cell: &Cell, data: &Data<T>) -> Expected {
-        let request = cell.request();
+        let call = cell.call();
         let problem = Problem {
-            q: View { layout: &request.q, bits: &data.host[0] },
-            k: View { layout: &request.k, bits: &data.host[1] },
-            v: View { layout: &request.v, bits: &data.host[2] },
-            mask: request.mask,
-            scale: 1.0 / (cell.head_dim as f64).sqrt(),
+            q: View { layout: &call.q, bits: &data.host[0] },
+            k: View { layout: &call.k, bits: &data.host[1] },
+            v: View { layout: &call.v, bits: &data.host[2] },
+            mask: call.mask,
+            scale: call.scale(),
         };
         let rows = checked_rows(cell);
         let reference = oracle::attention(&problem, &rows);
@@ -93,7 +92,7 @@ impl Expected {
         data.launch(gpu, prepared)?;
         gpu.wait()?;
         let out = gpu.stream().clone_dtoh(&data.out).map_err(failed("copying back"))?;
-        let layout = cell.request().out;
+        let layout = cell.call().out;
         let bits = &T::bits(&out)[..layout.shape.iter().product()];
         let unwritten = bits.iter().filter(|&&bits| bits == UNWRITTEN).count();
         if unwritten > 0 {

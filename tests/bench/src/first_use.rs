@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use check::forward::call::{self, ForwardCall};
+use check::gpu::failed;
 use clap::Args;
-use fulgurite::{Dtype, FlashAttention, Forward, Layout, Mask};
+use fulgurite::{Dtype, FlashAttention, Layout, Mask};
 use half::bf16;
 use serde::{Deserialize, Serialize};
 
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::side_by_side::scratch;
-use check::gpu::failed;
 
 /// A kernel of each size.
 const HEAD_DIMS: [usize; 3] = [64, 128, 256];
@@ -154,20 +155,17 @@ fn process_ms(device: usize, head_dim: usize, cache: &Path) -> Result<(f64, Part
 
 /// One small call, from nothing to its output on the host.
 fn first_result(device: usize, head_dim: usize) -> Result<Parts, String> {
-    let text = |error: fulgurite::Error| error.to_string();
     let start = Instant::now();
-    let attention = FlashAttention::open(device).map_err(text)?;
+    let attention = FlashAttention::open(device).map_err(|error| error.to_string())?;
     let opened = Instant::now();
     let layout = Layout::bshd(Dtype::Bf16, 1, ROWS, 1, head_dim);
-    let (q, k, v, out) = (layout, layout, layout, layout);
-    let request = Forward { q, k, v, out, mask: Mask::Full, scale: None, lse: false };
-    let prepared = attention.plan(&request).map_err(text)?;
+    let prepared = ForwardCall::plain(layout, layout, Mask::Full).prepare(&attention)?;
     let planned = Instant::now();
     let stream = attention.context().default_stream();
     let ones = vec![bf16::ONE; ROWS * head_dim];
     let input = stream.clone_htod(&ones).map_err(failed("copying to the device"))?;
     let mut out = stream.alloc_zeros::<bf16>(ROWS * head_dim).map_err(failed("allocating"))?;
-    prepared.launch(&stream, &input, &input, &input, &mut out, None).map_err(text)?;
+    call::launch::<bf16>(&prepared, &stream, [&input; 3], &mut out, None)?;
     let result = stream.clone_dtoh(&out).map_err(failed("copying back"))?;
     let ended = Instant::now();
     // All values are equal, and so are all means of them.

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use check::forward::call::ForwardCall;
 use clap::ValueEnum;
-use fulgurite::{Dtype, Forward, Layout, Mask};
+use fulgurite::{Dtype, Layout, Mask};
 use serde::{Deserialize, Serialize};
 
 /// Tokens of a call, batch entries × rows, unless one sequence is longer.
@@ -115,12 +116,11 @@ impl Cell {
     }
 
     /// The call, on contiguous tensors `[batch, row, head, head dim]`.
-    pub fn request(&self) -> Forward {
+    pub fn call(&self) -> ForwardCall {
         let layout =
             |rows, heads| Layout::bshd(self.dtype.into(), self.batch, rows, heads, self.head_dim);
         let (q, kv) = (layout(self.q_len, self.heads), layout(self.kv_len, self.heads_kv));
-        let mask = if self.causal { Mask::Causal } else { Mask::Full };
-        Forward { q, k: kv, v: kv, out: q, mask, scale: None, lse: false }
+        ForwardCall::plain(q, kv, if self.causal { Mask::Causal } else { Mask::Full })
     }
 
     /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, where pairs

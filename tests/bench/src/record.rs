@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use check::csv_file;
 use clap::ValueEnum;
 use fulgurite::Dtype;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,6 @@ use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::{peers, plot, section};
-use check::csv_file;
 
 /// What all lines of a record share.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use check::gpu::{Bits, Gpu};
 use fulgurite::Dtype;
 use half::{bf16, f16};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,7 +13,6 @@ use super::facts;
 use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::timing::Timer;
-use check::gpu::{Bits, Gpu};
 
 /// What was measured.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub struct Measured {
 /// A message if there is no usable GPU, the driver refuses, or a cell's result is wrong.
 pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
     let gpu = Gpu::open(options.device).map_err(|error| error.to_string())?;
-    let name = gpu.attention().facts().name.clone();
+    let name = gpu.facts().name.clone();
     println!("GPU: {name}");
     let (mut times, start) = (Vec::new(), Instant::now());
     for dtype in [Dtype::Bf16, Dtype::F16] {
@@ -67,8 +67,7 @@ fn measure_typed<T: Bits>(
             break;
         }
         bar.set_message(cell.to_string());
-        let request = cell.request();
-        let prepared = gpu.attention().plan(&request).map_err(|error| error.to_string())?;
+        let prepared = cell.call().prepare(gpu.attention())?;
         Expected::of(cell, &data)
             .check(gpu, cell, &prepared, &mut data)
             .map_err(|reason| format!("{cell}: {reason}"))?;

@@ -9,8 +9,10 @@ use bench::grid::{Cell, DtypeName, HIDDEN, TOKENS};
 use bench::measurement::{self, Measurement, OURS};
 use bench::variants::record as variants;
 use bench::{self, peers, plot, record, section};
+use check::call::Call;
+use check::forward::call::ForwardCall;
 use clap::Parser;
-use fulgurite::{DeviceFacts, Plan};
+use fulgurite::DeviceFacts;
 
 const BF16: DtypeName = DtypeName::Bf16;
 
@@ -50,10 +52,10 @@ fn the_grid_has_as_many_tokens_and_columns_everywhere() {
         assert!(cell.is_main());
         assert_eq!(cell.batch * cell.q_len, TOKENS);
         assert_eq!(cell.heads * cell.head_dim, HIDDEN);
-        let request = cell.request();
-        assert_eq!(request.q.shape, [cell.batch, cell.heads, cell.q_len, cell.head_dim]);
-        assert_eq!(request.q.strides[3], 1);
-        assert_eq!(request.q.strides[1], cell.head_dim);
+        let call = cell.call();
+        assert_eq!(call.q.shape, [cell.batch, cell.heads, cell.q_len, cell.head_dim]);
+        assert_eq!(call.q.strides[3], 1);
+        assert_eq!(call.q.strides[1], cell.head_dim);
     }
 }
 
@@ -64,7 +66,7 @@ fn every_cell_can_be_planned_and_has_a_name_of_its_own() {
         let extra = Cell::extra(dtype, false);
         assert!(extra.iter().all(|cell| !cell.is_main()));
         for cell in Cell::grid(dtype, false).into_iter().chain(extra) {
-            Plan::new(&cell.request(), &DeviceFacts::h200()).expect("it is a good request");
+            cell.call().plan(&DeviceFacts::h200()).expect("it is a good request");
             assert!(names.insert(cell.to_string()), "{cell} is there twice");
         }
     }
@@ -197,8 +199,8 @@ fn all_built_variants_can_be_measured_in_turn() {
         let variant = variant.expect("a variant of this build");
         for cell in Cell::lengths(row.dtype, row.head_dim, row.mask == "causal", false) {
             assert!(cell.batch * cell.q_len * cell.heads * cell.head_dim <= TOKENS * HIDDEN);
-            Plan::with_variant(&cell.request(), &DeviceFacts::h200(), variant)
-                .expect("the variant computes the cell");
+            let call = ForwardCall { variant: Some(*variant), ..cell.call() };
+            call.plan(&DeviceFacts::h200()).expect("the variant computes the cell");
         }
     }
 }

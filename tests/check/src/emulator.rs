@@ -1,13 +1,14 @@
-//! The emulator as a backend: the kernels themselves, on the CPU.
+//! The emulator as a device: the kernels themselves, on the CPU.
 
 use std::path::Path;
 use std::sync::Mutex;
 
 use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Outcome};
-use fulgurite::{DeviceFacts, Mask, Plan, Pointers};
+use fulgurite::{DeviceFacts, Plan};
 
+use crate::call::Launch;
 use crate::device::{Device, Ran};
-use crate::memory::{Allocation, GUARD_ELEMENTS, Launch};
+use crate::memory::{Allocation, GUARD_ELEMENTS, Memory, Region};
 
 /// Multiplications of a product beyond which a case is too long to emulate.
 pub const BUDGET: usize = 400_000_000;
@@ -29,7 +30,7 @@ pub struct Emulated {
 pub struct Counted {
     /// The kernel.
     pub entry: &'static str,
-    /// Query tiles × KV tiles of all heads that the mask makes the kernel visit.
+    /// Query tiles × KV tiles, or what else the kernel repeats.
     pub tiles: u64,
     /// The launch's counts.
     pub outcome: Outcome,
@@ -45,11 +46,6 @@ impl Emulated {
     pub fn counts(&self) -> Vec<Counted> {
         self.counts.lock().map(|counts| counts.clone()).unwrap_or_default()
     }
-}
-
-/// Multiplications of one of a call's two products; `q`: shape of the queries.
-pub fn products([batch, heads, rows, head_dim]: [usize; 4], kv_len: usize) -> usize {
-    batch * heads * rows.next_multiple_of(128) * kv_len.next_multiple_of(64) * head_dim
 }
 
 /// Runs a launch once. The inner error is a rule that the kernel broke.
@@ -75,54 +71,93 @@ pub fn run_on(
     let emulator = Emulator::new().with_options(options);
     let own = emulator.facts();
     let facts = DeviceFacts { sm_count: sm_count.unwrap_or(own.sm_count), ..own.clone() };
-    let plan = match &launch.variant {
-        Some(variant) => Plan::with_variant(&launch.request, &facts, variant)?,
-        None => Plan::new(&launch.request, &facts)?,
-    };
-    let address = |allocation: usize| FIRST_ADDRESS * (1 + allocation as u64);
-    let at = |place: crate::memory::Place| address(place.allocation) + 2 * place.start as u64;
-    let lse_address = address(launch.allocations.len());
-    let pointers = Pointers {
-        q: at(launch.q),
-        k: at(launch.k),
-        v: at(launch.v),
-        out: at(launch.out),
-        lse: launch.lse.as_ref().map(|_| lse_address + 4 * GUARD_ELEMENTS as u64),
-    };
-    let out = launch.out.allocation;
-    // Bytes of memory as the kernel sees it: little-endian elements.
-    let pack = |allocation: &Allocation| -> Vec<Vec<u8>> {
-        let bytes = |bits: &Vec<u16>| bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-        allocation.regions.iter().map(|region| bytes(&region.bits)).collect()
-    };
-    let mut contents: Vec<Vec<Vec<u8>>> = launch.allocations.iter().map(pack).collect();
-    let mut lse: Vec<u8> =
-        launch.lse.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+    let plan = launch.call.plan(&facts)?;
+    let memory = &mut launch.memory;
+    let pointers = launch.call.pointers(&|name| address_of(memory, name));
+    let mut bytes = Bytes::of(memory);
     let mut global = Global::new();
-    for (index, allocation) in contents.iter_mut().enumerate() {
-        for (region, bytes) in launch.allocations[index].regions.iter().zip(allocation) {
-            let start = address(index) + 2 * region.start as u64;
-            match index == out {
-                true => global.writable("out", start, bytes),
-                false => global.readable("q, k, v", start, bytes),
+    bytes.map(memory, &mut global);
+    let result = emulator.launch_raw(&plan, &pointers, &global)?;
+    drop(global);
+    bytes.write_back(memory);
+    Ok((plan, result))
+}
+
+/// The address of an allocation; those of numbers follow those of tensors.
+fn address(allocation: usize) -> u64 {
+    FIRST_ADDRESS * (1 + allocation as u64)
+}
+
+/// The address of a tensor or of numbers.
+fn address_of(memory: &Memory, name: &str) -> Option<u64> {
+    if let Some(index) = memory.numbers.iter().position(|numbers| numbers.name == name) {
+        return Some(address(memory.allocations.len() + index) + 4 * GUARD_ELEMENTS as u64);
+    }
+    let place = memory.tensors.iter().find(|tensor| tensor.name == name)?.place;
+    Some(address(place.allocation) + 2 * place.start as u64)
+}
+
+/// What reports call an allocation that is read.
+fn name_of(memory: &Memory, allocation: usize) -> &'static str {
+    let mut inside = memory.tensors.iter().filter(|it| it.place.allocation == allocation);
+    match (inside.next(), inside.next()) {
+        (Some(tensor), None) => tensor.name,
+        _ => "the inputs",
+    }
+}
+
+/// Memory as a kernel sees it: little-endian bytes.
+struct Bytes {
+    /// Of each allocation's regions.
+    regions: Vec<Vec<Vec<u8>>>,
+    numbers: Vec<Vec<u8>>,
+}
+
+impl Bytes {
+    fn of(memory: &Memory) -> Bytes {
+        let region = |region: &Region| region.bits.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let regions = |it: &Allocation| it.regions.iter().map(region).collect();
+        let numbers = memory.numbers.iter();
+        Bytes {
+            regions: memory.allocations.iter().map(regions).collect(),
+            numbers: numbers
+                .map(|it| it.guarded.iter().flat_map(|x| x.to_le_bytes()).collect())
+                .collect(),
+        }
+    }
+
+    fn map<'a>(&'a mut self, memory: &Memory, global: &mut Global<'a>) {
+        for (index, regions) in self.regions.iter_mut().enumerate() {
+            let allocation = &memory.allocations[index];
+            let written = memory.written().find(|it| it.place.allocation == index);
+            for (region, bytes) in allocation.regions.iter().zip(regions) {
+                let start = address(index) + 2 * region.start as u64;
+                match written {
+                    Some(tensor) => global.writable(tensor.name, start, bytes),
+                    None => global.readable(name_of(memory, index), start, bytes),
+                }
+            }
+        }
+        for (index, (numbers, bytes)) in memory.numbers.iter().zip(&mut self.numbers).enumerate() {
+            global.writable(numbers.name, address(memory.allocations.len() + index), bytes);
+        }
+    }
+
+    fn write_back(&self, memory: &mut Memory) {
+        let written: Vec<usize> = memory.written().map(|it| it.place.allocation).collect();
+        for index in written {
+            let regions = memory.allocations[index].regions.iter_mut();
+            for (region, bytes) in regions.zip(&self.regions[index]) {
+                let pairs = bytes.chunks_exact(2).map(|x| u16::from_le_bytes([x[0], x[1]]));
+                region.bits = pairs.collect();
+            }
+        }
+        for (numbers, bytes) in memory.numbers.iter_mut().zip(&self.numbers) {
+            for (value, word) in numbers.guarded.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
             }
         }
     }
-    if !lse.is_empty() {
-        global.writable("lse", lse_address, &mut lse);
-    }
-    let result = emulator.launch_raw(&plan, &pointers, &global)?;
-    drop(global);
-    for (region, bytes) in launch.allocations[out].regions.iter_mut().zip(&contents[out]) {
-        let pairs = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-        region.bits = pairs.collect();
-    }
-    if let Some(values) = &mut launch.lse {
-        for (value, word) in values.iter_mut().zip(lse.chunks_exact(4)) {
-            *value = f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        }
-    }
-    Ok((plan, result))
 }
 
 /// The function that a site lies in, by its source.
@@ -140,8 +175,7 @@ impl Device for Emulated {
     }
 
     fn run(&self, launch: &mut Launch) -> Result<Ran, String> {
-        let request = &launch.request;
-        if products(request.q.shape, request.k.shape[2]) > BUDGET {
+        if launch.call.products() > BUDGET {
             return Ok(Ran::Skipped("too long to emulate".to_owned()));
         }
         let fresh = launch.clone();
@@ -153,44 +187,21 @@ impl Device for Emulated {
             let outcome = result.map_err(|fault| {
                 format!("{fault}\n  to see it again: --emulate --replay {seed}")
             })?;
-            self.count(&plan, outcome);
-            let out = |launch: &Launch| launch.allocations[launch.out.allocation].regions.clone();
+            let tiles = launch.call.tiles(&plan);
+            if let Ok(mut counts) = self.counts.lock() {
+                counts.push(Counted { entry: plan.variant().entry, tiles, outcome });
+            }
             match &first {
                 None => first = Some(one),
-                Some(first) => {
-                    let same = out(first).iter().zip(out(&one)).all(|(a, b)| a.bits == b.bits);
-                    if !same {
-                        return Err(format!("seed {seed} gives another output than the first"));
-                    }
+                Some(first) if first.memory.written_bits() != one.memory.written_bits() => {
+                    return Err(format!("seed {seed} gives another output than the first"));
                 }
+                Some(_) => {}
             }
         }
         if let Some(done) = first {
             *launch = done;
         }
         Ok(Ran::Done)
-    }
-}
-
-impl Emulated {
-    fn count(&self, plan: &Plan, outcome: Outcome) {
-        let (tile, request) = (plan.tile(), plan.request());
-        let [batch, heads, rows, _] = request.q.shape;
-        let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
-        let kv_len = request.k.shape[2];
-        let visited = |first_row: usize| {
-            let last_row = (first_row + q_rows).min(rows) - 1;
-            let keys = match request.mask {
-                Mask::Full => kv_len,
-                Mask::Causal => (last_row + 1 + kv_len).saturating_sub(rows).min(kv_len),
-            };
-            // Query tiles without keys are no jobs, or jobs of one masked tile.
-            keys.div_ceil(kv_rows).max(usize::from(!plan.variant().stores_keyless()))
-        };
-        let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
-        let tiles = (batch * heads * of_head) as u64;
-        if let Ok(mut counts) = self.counts.lock() {
-            counts.push(Counted { entry: plan.variant().entry, tiles, outcome });
-        }
     }
 }

@@ -1,15 +1,19 @@
-//! The GPU backend: the launch's memory on a device, through the host crate's safe door.
+//! A GPU: the launch's memory on it, calls through the host crate's safe door.
 
+use std::cell::{Ref, RefCell, RefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fulgurite::cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError};
-use fulgurite::{Dtype, Element, FlashAttention};
+use fulgurite::cudarc::driver::{
+    CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtrMut, DriverError,
+};
+use fulgurite::{DeviceFacts, Element, FlashAttention, VARIANTS, Variant};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
+use crate::call::Launch;
 use crate::device::{Device, Ran};
-use crate::memory::{Allocation, Launch};
+use crate::memory::{Allocation, GUARD_ELEMENTS, Memory};
 
 /// After this long without an end a kernel is taken to hang; right ones need milliseconds.
 const HANG: Duration = Duration::from_secs(30);
@@ -101,68 +105,38 @@ impl Gpu {
         &self.stream
     }
 
-    fn run_typed<T: Bits>(&self, launch: &mut Launch) -> Result<(), String> {
-        let prepared = match &launch.variant {
-            Some(variant) => self.attention.plan_with(&launch.request, variant),
-            None => self.attention.plan(&launch.request),
-        };
-        let prepared = prepared.map_err(|error| error.to_string())?;
-        let mut buffers = Vec::new();
-        for allocation in &launch.allocations {
-            let buffer = self.upload::<T>(allocation).map_err(failed("copying to the device"))?;
-            buffers.push(buffer);
-        }
-        // The output is alone in the last allocation.
-        let mut out = buffers.pop().ok_or("a launch has allocations")?;
-        let mut lse = match &launch.lse {
-            Some(lse) => Some(self.stream.clone_htod(lse).map_err(failed("copying lse"))?),
-            None => None,
-        };
-        let guard = crate::memory::GUARD_ELEMENTS;
-        let mut lse_view = lse.as_mut().map(|lse| {
-            let end = lse.len() - guard;
-            lse.slice_mut(guard..end)
-        });
-        let lse_pointer = lse_view.as_mut().map(|view| view as &mut dyn DevicePtrMut<f32>);
-        let [q, k, v] = [launch.q, launch.k, launch.v]
-            .map(|place| buffers[place.allocation].slice(place.start..));
-        let mut out_view = out.slice_mut(launch.out.start..);
-        prepared
-            .launch::<T>(&self.stream, &q, &k, &v, &mut out_view, lse_pointer)
-            .map_err(|error| error.to_string())?;
-        if let Err(error) = self.wait() {
-            // A kernel may still write here: the memory stays allocated, and freeing would wait.
-            std::mem::forget((buffers, out, lse));
-            return Err(error);
-        }
-        let place = launch.out.allocation;
-        self.download(&out, &mut launch.allocations[place]).map_err(failed("copying out back"))?;
-        if let (Some(host), Some(device)) = (&mut launch.lse, &lse) {
-            self.stream.memcpy_dtoh(device, host).map_err(failed("copying lse back"))?;
-        }
-        self.stream.synchronize().map_err(failed("copying back"))
+    /// What the driver says of the device.
+    pub fn facts(&self) -> &DeviceFacts {
+        self.attention.facts()
     }
 
-    fn upload<T: Bits>(&self, allocation: &Allocation) -> Result<CudaSlice<T>, DriverError> {
+    /// Has the driver compile and load kernels; says how many. One that it refuses is reported by
+    /// its first call.
+    pub fn preload(&self, entries: &[&str]) -> Option<usize> {
+        let wanted = |variant: &&Variant| entries.contains(&variant.entry);
+        let variants: Vec<&Variant> = VARIANTS.iter().filter(wanted).collect();
+        self.attention.preload(&variants).is_ok().then_some(variants.len())
+    }
+
+    fn upload(&self, allocation: &Allocation) -> Result<CudaSlice<u16>, DriverError> {
         // SAFETY: the elements of regions are written next; nothing else is read from a launch's
         // allocation, unless a kernel reads where it may not, which the comparison then shows.
-        let mut buffer = unsafe { self.stream.alloc::<T>(allocation.len)? };
+        let mut buffer = unsafe { self.stream.alloc::<u16>(allocation.len)? };
         for region in &allocation.regions {
             let mut view = buffer.slice_mut(region.start..region.start + region.bits.len());
-            self.stream.memcpy_htod(T::of(&region.bits), &mut view)?;
+            self.stream.memcpy_htod(&region.bits, &mut view)?;
         }
         Ok(buffer)
     }
 
-    fn download<T: Bits>(
+    fn download(
         &self,
-        buffer: &CudaSlice<T>,
+        buffer: &CudaSlice<u16>,
         allocation: &mut Allocation,
     ) -> Result<(), DriverError> {
         for region in &mut allocation.regions {
             let view = buffer.slice(region.start..region.start + region.bits.len());
-            let elements = self.stream.clone_dtoh(&view)?;
-            region.bits.copy_from_slice(T::bits(&elements));
+            region.bits.copy_from_slice(&self.stream.clone_dtoh(&view)?);
         }
         Ok(())
     }
@@ -199,6 +173,101 @@ pub fn failed(step: &'static str) -> impl FnOnce(DriverError) -> String {
     move |error| format!("{step} failed: {error}")
 }
 
+/// A launch's memory on a GPU.
+pub struct OnGpu<'a> {
+    memory: &'a Memory,
+    allocations: Vec<RefCell<CudaSlice<u16>>>,
+    numbers: Vec<RefCell<CudaSlice<f32>>>,
+}
+
+/// An allocation on a GPU, seen from a tensor's first element on.
+pub struct Seen<R> {
+    allocation: R,
+    start: usize,
+}
+
+impl<'a> OnGpu<'a> {
+    fn new(gpu: &Gpu, memory: &'a Memory) -> Result<OnGpu<'a>, DriverError> {
+        let allocations = memory.allocations.iter().map(|it| gpu.upload(it).map(RefCell::new));
+        let numbers = memory.numbers.iter().map(|it| gpu.stream.clone_htod(&it.guarded));
+        let numbers = numbers.map(|it| it.map(RefCell::new)).collect::<Result<_, _>>()?;
+        Ok(OnGpu { memory, allocations: allocations.collect::<Result<_, _>>()?, numbers })
+    }
+
+    /// A tensor that the call reads.
+    pub fn read(&self, name: &str) -> Seen<Ref<'_, CudaSlice<u16>>> {
+        let place = self.memory.place(name);
+        Seen { allocation: self.allocations[place.allocation].borrow(), start: place.start }
+    }
+
+    /// A tensor that the call writes.
+    pub fn write(&self, name: &str) -> Seen<RefMut<'_, CudaSlice<u16>>> {
+        let place = self.memory.place(name);
+        Seen { allocation: self.allocations[place.allocation].borrow_mut(), start: place.start }
+    }
+
+    /// Numbers that the call writes, for `with`; none if none of this name were laid out.
+    pub fn with_numbers<O>(
+        &self,
+        name: &str,
+        with: impl FnOnce(Option<&mut dyn DevicePtrMut<f32>>) -> O,
+    ) -> O {
+        match self.memory.numbers.iter().position(|numbers| numbers.name == name) {
+            Some(index) => {
+                let mut buffer = self.numbers[index].borrow_mut();
+                let end = buffer.len() - GUARD_ELEMENTS;
+                with(Some(&mut buffer.slice_mut(GUARD_ELEMENTS..end)))
+            }
+            None => with(None),
+        }
+    }
+}
+
+impl Seen<Ref<'_, CudaSlice<u16>>> {
+    /// As elements of a type.
+    pub fn view<T: Bits>(&self) -> CudaView<'_, T> {
+        // SAFETY: both types that `Bits` has are 16 bits wide, and any bits are a value of them.
+        let all = unsafe { self.allocation.transmute::<T>(self.allocation.len()) };
+        all.expect("as many elements of as many bytes").slice(self.start..)
+    }
+}
+
+impl Seen<RefMut<'_, CudaSlice<u16>>> {
+    /// Gives its elements, as those of a type, to `with`.
+    pub fn with_view<T: Bits, O>(&mut self, with: impl FnOnce(&mut CudaViewMut<'_, T>) -> O) -> O {
+        let len = self.allocation.len();
+        // SAFETY: both types that `Bits` has are 16 bits wide, and any bits are a value of them.
+        let all = unsafe { self.allocation.transmute_mut::<T>(len) };
+        let mut all = all.expect("as many elements of as many bytes");
+        with(&mut all.slice_mut(self.start..))
+    }
+}
+
+impl Gpu {
+    fn run_alone(&self, launch: &mut Launch) -> Result<(), String> {
+        let on_gpu = OnGpu::new(self, &launch.memory).map_err(failed("copying to the device"))?;
+        launch.call.launch(self, &on_gpu)?;
+        if let Err(error) = self.wait() {
+            // A kernel may still write here: the memory stays allocated, and freeing would wait.
+            std::mem::forget(on_gpu);
+            return Err(error);
+        }
+        let OnGpu { allocations, numbers, .. } = on_gpu;
+        for (index, buffer) in allocations.iter().enumerate() {
+            if launch.memory.is_written(index) {
+                let place = &mut launch.memory.allocations[index];
+                self.download(&buffer.borrow(), place).map_err(failed("copying results back"))?;
+            }
+        }
+        for (buffer, place) in numbers.iter().zip(&mut launch.memory.numbers) {
+            self.stream
+                .memcpy_dtoh(&*buffer.borrow(), &mut place.guarded)
+                .map_err(failed("copying numbers back"))?;
+        }
+        self.stream.synchronize().map_err(failed("copying back"))
+    }
+}
+
 impl Device for Gpu {
     fn name(&self) -> String {
         self.attention.facts().name.clone()
@@ -210,16 +279,13 @@ impl Device for Gpu {
             return Ok(Ran::Skipped(format!("an earlier case ended the GPU's context: {reason}")));
         }
         let (free, _) = self.attention.context().mem_get_info().map_err(failed("memory info"))?;
-        let need = launch.device_bytes();
+        let need = launch.memory.device_bytes();
         if need + SPARE_BYTES > free {
             let mib = |bytes: usize| bytes >> 20;
             let reason = format!("needs {} MiB of GPU memory, {} are free", mib(need), mib(free));
             return Ok(Ran::Skipped(reason));
         }
-        match launch.request.q.dtype {
-            Dtype::Bf16 => self.run_typed::<bf16>(launch)?,
-            Dtype::F16 => self.run_typed::<f16>(launch)?,
-        }
+        self.run_alone(launch)?;
         Ok(Ran::Done)
     }
 

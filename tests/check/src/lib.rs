@@ -1,14 +1,14 @@
 //! Cases, who computes them, and the rules that judge the answers.
 //!
-//! What every operation shares knows none of them:
-//! * [`device`]: who computes; [`gpu`] and [`emulator`] do.
-//! * [`memory`]: the places of tensors.
-//! * [`report`]: what became of all; [`csv_file`]: how it is written.
-//! * [`probes`]: single primitives, on a GPU and on the emulator.
-//! * [`verify`]: the command.
+//! What every operation shares knows none of them: [`case`], what is checked; [`call`] and
+//! [`memory`], the call that it makes and what that reads and writes; [`device`], who computes, as
+//! [`gpu`] and [`emulator`] do; [`rules`] and [`report`], what is found and how it is told, with
+//! [`csv_file`]; [`verify`], the command; [`probes`], single primitives on a GPU and the emulator.
 //!
 //! [`forward`] has the cases of attention.
 
+pub mod call;
+pub mod case;
 pub mod csv_file;
 pub mod device;
 pub mod emulator;
@@ -17,4 +17,5 @@ pub mod gpu;
 pub mod memory;
 pub mod probes;
 pub mod report;
+pub mod rules;
 pub mod verify;

@@ -1,21 +1,21 @@
-//! A case's tensors laid out as a kernel would find them: strided, guarded, with poison between.
+//! Tensors as a kernel would find them in memory: strided, guarded, with poison between.
 
 use std::ops::Range;
 
-use fulgurite::{Dtype, Forward, Layout, Variant};
+use fulgurite::{Dtype, Layout};
 
 use reference::tensor::Tensor;
 
 /// What every 16-bit element holds that nobody wrote: a NaN of both types that no kernel makes.
 pub const UNWRITTEN: u16 = 0xffff;
 
-/// What every log-sum-exp holds before the launch: a NaN with every bit set.
-pub const UNWRITTEN_LSE: u32 = u32::MAX;
+/// What every float32 number holds that nobody wrote: a NaN with every bit set.
+pub const UNWRITTEN_F32: u32 = u32::MAX;
 
-/// Elements in front of and behind every allocation's tensors; nothing may touch them.
+/// Elements in front of and behind all tensors of an allocation; nothing may touch them.
 pub const GUARD_ELEMENTS: usize = 2048;
 
-/// How the tensors of a case lie in memory.
+/// How tensors lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrangement {
     /// `[batch, row, head, head dim]`, contiguous.
@@ -24,8 +24,8 @@ pub enum Arrangement {
     Bhsd,
     /// `[row, batch, head, head dim]`, contiguous.
     Sbhd,
-    /// Q, K and V as slices of one `[batch, row, q heads + 2 * kv heads, head dim]`.
-    PackedQkv,
+    /// Tensors that are read as slices of one `[batch, row, heads of all, head dim]`.
+    Packed,
     /// 8 columns into rows that are 24 wider than the head dim.
     SlicedHeadDim,
     /// `[batch, head, row, head dim]` with room after every row, head and batch entry.
@@ -66,26 +66,35 @@ pub struct Place {
     pub layout: Layout,
 }
 
-/// Everything one launch reads and writes.
+/// A tensor of a call, by the name that the call gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// The name.
+    pub name: &'static str,
+    /// Where it lies.
+    pub place: Place,
+    /// Whether the call writes it; nothing else is in its allocation then.
+    pub is_written: bool,
+}
+
+/// Float32 numbers that a call writes, contiguous, in an allocation of their own.
 #[derive(Clone, Debug)]
-pub struct Launch {
-    /// The call to plan.
-    pub request: Forward,
-    /// The kernel to plan it for; `None`: the plan chooses.
-    pub variant: Option<Variant>,
-    /// Device memory before the launch, the output's last; a backend leaves there what the output's
-    /// holds after the launch.
+pub struct Numbers {
+    /// The name that the call gives them.
+    pub name: &'static str,
+    /// The numbers, with [`GUARD_ELEMENTS`] in front and behind.
+    pub guarded: Vec<f32>,
+}
+
+/// Everything that one launch reads and writes: device memory before it, and after it.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The allocations that hold tensors.
     pub allocations: Vec<Allocation>,
-    /// Queries.
-    pub q: Place,
-    /// Keys.
-    pub k: Place,
-    /// Values.
-    pub v: Place,
-    /// The output; nothing else is in its allocation.
-    pub out: Place,
-    /// Log-sum-exp with [`GUARD_ELEMENTS`] in front and behind, if it is wanted.
-    pub lse: Option<Vec<f32>>,
+    /// The tensors.
+    pub tensors: Vec<Placed>,
+    /// Numbers that are written beside them.
+    pub numbers: Vec<Numbers>,
 }
 
 impl Allocation {
@@ -160,7 +169,7 @@ fn arrange(arrangement: Arrangement, dtype: Dtype, shape: [usize; 4]) -> (Layout
     let [batch, heads, rows, head_dim] = shape;
     let strided = |strides| Layout::strided(dtype, shape, strides);
     match arrangement {
-        Arrangement::Bshd | Arrangement::PackedQkv => {
+        Arrangement::Bshd | Arrangement::Packed => {
             (Layout::bshd(dtype, batch, rows, heads, head_dim), 0)
         }
         Arrangement::Bhsd => (Layout::bhsd(dtype, batch, heads, rows, head_dim), 0),
@@ -203,151 +212,187 @@ fn place_alone(
     Place { allocation: allocations.len() - 1, start, layout }
 }
 
-/// Q, K and V as slices of the rows of one tensor.
+/// Tensors of as many batch entries, rows and columns, as slices of the rows of one.
 fn place_packed(
     allocations: &mut Vec<Allocation>,
     dtype: Dtype,
-    [q_shape, kv_shape]: [[usize; 4]; 2],
-) -> [Place; 3] {
-    let [batch, q_heads, rows, head_dim] = q_shape;
-    assert_eq!(rows, kv_shape[2], "a packed qkv has as many queries as keys");
-    let row = (q_heads + 2 * kv_shape[1]) * head_dim;
+    shapes: &[[usize; 4]],
+) -> Vec<Place> {
+    let [batch, _, rows, head_dim] = shapes[0];
+    let row = shapes.iter().map(|shape| shape[1] * head_dim).sum::<usize>();
     let allocation = allocations.len();
     allocations.push(Allocation::whole(batch * rows * row + 2 * GUARD_ELEMENTS));
-    let k_start = GUARD_ELEMENTS + q_heads * head_dim;
-    let place = |start, [_, heads, ..]: [usize; 4]| Place {
-        allocation,
-        start,
-        layout: Layout::strided(
-            dtype,
-            [batch, heads, rows, head_dim],
-            [rows * row, head_dim, row, 1],
-        ),
+    let mut start = GUARD_ELEMENTS;
+    let place = |&shape: &[usize; 4]| {
+        let heads = shape[1];
+        assert_eq!(shape, [batch, heads, rows, head_dim], "packed tensors differ in heads alone");
+        let layout = Layout::strided(dtype, shape, [rows * row, head_dim, row, 1]);
+        let place = Place { allocation, start, layout };
+        start += heads * head_dim;
+        place
     };
-    [
-        place(GUARD_ELEMENTS, q_shape),
-        place(k_start, kv_shape),
-        place(k_start + kv_shape[1] * head_dim, kv_shape),
-    ]
+    shapes.iter().map(place).collect()
 }
 
-/// Q, K and V one after another in every batch entry, the entries far apart.
+/// Tensors one after another in every batch entry, the entries far apart.
 fn place_huge(
     allocations: &mut Vec<Allocation>,
     dtype: Dtype,
-    [q_shape, kv_shape]: [[usize; 4]; 2],
-) -> [Place; 3] {
-    let (q_elements, kv_elements) = (entry_elements(q_shape), entry_elements(kv_shape));
+    shapes: &[[usize; 4]],
+) -> Vec<Place> {
     let allocation = allocations.len();
-    let all = q_elements + 2 * kv_elements;
-    allocations.push(Allocation::sparse(GUARD_ELEMENTS, all, q_shape[0]));
-    let place = |start, shape| {
+    let all = shapes.iter().map(|&shape| entry_elements(shape)).sum();
+    allocations.push(Allocation::sparse(GUARD_ELEMENTS, all, shapes[0][0]));
+    let mut start = GUARD_ELEMENTS;
+    let place = |&shape: &[usize; 4]| {
         let (layout, _) = arrange(Arrangement::HugeBatchStride, dtype, shape);
-        Place { allocation, start, layout }
+        let place = Place { allocation, start, layout };
+        start += entry_elements(shape);
+        place
     };
-    let k_start = GUARD_ELEMENTS + q_elements;
-    [
-        place(GUARD_ELEMENTS, q_shape),
-        place(k_start, kv_shape),
-        place(k_start + kv_elements, kv_shape),
-    ]
+    shapes.iter().map(place).collect()
 }
 
-/// What a [`Launch`] is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting {
-    /// The kernel, if it is not the plan's choice.
-    pub variant: Option<Variant>,
-    /// How the tensors lie in memory.
-    pub arrangement: Arrangement,
-    /// Which keys a row sees.
-    pub mask: fulgurite::Mask,
-    /// Softmax scale, if not the default.
-    pub scale: Option<f32>,
-    /// Whether the log-sum-exp is wanted.
-    pub lse: bool,
-}
-
-impl Launch {
-    /// Lays out the inputs and a poisoned output.
-    pub fn new(setting: Setting, q: &Tensor, k: &Tensor, v: &Tensor) -> Launch {
-        let dtype = q.layout.dtype;
-        let shapes = [q.layout.shape, k.layout.shape];
-        let mut allocations = Vec::new();
-        let [q_place, k_place, v_place] = match setting.arrangement {
-            Arrangement::PackedQkv => place_packed(&mut allocations, dtype, shapes),
-            Arrangement::HugeBatchStride => place_huge(&mut allocations, dtype, shapes),
-            alone => [shapes[0], shapes[1], shapes[1]]
-                .map(|shape| place_alone(&mut allocations, alone, dtype, shape)),
+impl Memory {
+    /// Lays out tensors of one element type that are read.
+    pub fn add_read(&mut self, arrangement: Arrangement, tensors: &[(&'static str, &Tensor)]) {
+        let dtype = tensors[0].1.layout.dtype;
+        let shapes: Vec<[usize; 4]> = tensors.iter().map(|(_, it)| it.layout.shape).collect();
+        let allocations = &mut self.allocations;
+        let places = match arrangement {
+            Arrangement::Packed => place_packed(allocations, dtype, &shapes),
+            Arrangement::HugeBatchStride => place_huge(allocations, dtype, &shapes),
+            alone => {
+                let one = |&shape| place_alone(allocations, alone, dtype, shape);
+                shapes.iter().map(one).collect()
+            }
         };
-        for (place, tensor) in [(&q_place, q), (&k_place, k), (&v_place, v)] {
-            place.write(&mut allocations[place.allocation], tensor);
+        for (place, &(name, tensor)) in places.into_iter().zip(tensors) {
+            place.write(&mut self.allocations[place.allocation], tensor);
+            self.tensors.push(Placed { name, place, is_written: false });
         }
-        let out = place_alone(&mut allocations, setting.arrangement, dtype, shapes[0]);
-        let [batch, heads, rows, _] = shapes[0];
-        let lse_len = batch * heads * rows + 2 * GUARD_ELEMENTS;
-        let request = Forward {
-            q: q_place.layout,
-            k: k_place.layout,
-            v: v_place.layout,
-            out: out.layout,
-            mask: setting.mask,
-            scale: setting.scale,
-            lse: setting.lse,
-        };
-        let lse = setting.lse.then(|| vec![f32::from_bits(UNWRITTEN_LSE); lse_len]);
-        let variant = setting.variant;
-        Launch { request, variant, allocations, q: q_place, k: k_place, v: v_place, out, lse }
     }
 
-    /// Q, K and V as they lie in memory.
-    pub fn inputs(&self) -> [Tensor; 3] {
-        [self.q, self.k, self.v].map(|place| place.read(&self.allocations[place.allocation]))
+    /// Lays out a tensor that is written.
+    pub fn add_written(
+        &mut self,
+        arrangement: Arrangement,
+        name: &'static str,
+        dtype: Dtype,
+        shape: [usize; 4],
+    ) {
+        let place = place_alone(&mut self.allocations, arrangement, dtype, shape);
+        self.tensors.push(Placed { name, place, is_written: true });
     }
 
-    /// Writes an answer, rows in the order (batch, head, row), where a kernel would.
-    pub fn store(&mut self, out: Vec<u16>, lse: &[f32]) {
-        let layout = self.out.layout;
-        let out = Tensor::from_bits(layout.dtype, layout.shape, out);
-        self.out.write(&mut self.allocations[self.out.allocation], &out);
-        if let Some(guarded) = &mut self.lse {
-            guarded[GUARD_ELEMENTS..GUARD_ELEMENTS + lse.len()].copy_from_slice(lse);
+    /// Lays out numbers that are written.
+    pub fn add_numbers(&mut self, name: &'static str, count: usize) {
+        let guarded = vec![f32::from_bits(UNWRITTEN_F32); count + 2 * GUARD_ELEMENTS];
+        self.numbers.push(Numbers { name, guarded });
+    }
+
+    /// The place of a tensor, which was laid out.
+    pub fn place(&self, name: &str) -> Place {
+        let found = self.tensors.iter().find(|tensor| tensor.name == name);
+        found.unwrap_or_else(|| panic!("no tensor {name} was laid out")).place
+    }
+
+    /// A tensor as it lies in memory.
+    pub fn tensor(&self, name: &str) -> Tensor {
+        let place = self.place(name);
+        place.read(&self.allocations[place.allocation])
+    }
+
+    /// Numbers without their guards; none if none of this name were laid out.
+    pub fn numbers(&self, name: &str) -> Option<&[f32]> {
+        self.numbers.iter().find(|numbers| numbers.name == name).map(Numbers::values)
+    }
+
+    /// The tensors that are written.
+    pub fn written(&self) -> impl Iterator<Item = &Placed> {
+        self.tensors.iter().filter(|tensor| tensor.is_written)
+    }
+
+    /// Whether an allocation is written.
+    pub fn is_written(&self, allocation: usize) -> bool {
+        self.written().any(|tensor| tensor.place.allocation == allocation)
+    }
+
+    /// All bits of what is written, guards included.
+    pub fn written_bits(&self) -> (Vec<u16>, Vec<u32>) {
+        let allocations = self.written().map(|it| &self.allocations[it.place.allocation]);
+        let regions = allocations.flat_map(|allocation| &allocation.regions);
+        let numbers = self.numbers.iter().flat_map(|numbers| &numbers.guarded);
+        (
+            regions.flat_map(|region| region.bits.iter().copied()).collect(),
+            numbers.map(|x| x.to_bits()).collect(),
+        )
+    }
+
+    /// Writes a tensor's elements, rows in the order (batch, head, row), where a kernel would.
+    pub fn store(&mut self, name: &str, bits: Vec<u16>) {
+        let place = self.place(name);
+        let tensor = Tensor::from_bits(place.layout.dtype, place.layout.shape, bits);
+        place.write(&mut self.allocations[place.allocation], &tensor);
+    }
+
+    /// Writes numbers where a kernel would, if there is a place for them.
+    pub fn store_numbers(&mut self, name: &str, values: &[f32]) {
+        if let Some(numbers) = self.numbers.iter_mut().find(|numbers| numbers.name == name) {
+            numbers.guarded[GUARD_ELEMENTS..GUARD_ELEMENTS + values.len()].copy_from_slice(values);
         }
     }
 
     /// Bytes of device memory that the launch needs.
     pub fn device_bytes(&self) -> usize {
         let elements: usize = self.allocations.iter().map(|allocation| allocation.len).sum();
-        2 * elements + 4 * self.lse.as_ref().map_or(0, Vec::len)
+        2 * elements + 4 * self.numbers.iter().map(|numbers| numbers.guarded.len()).sum::<usize>()
     }
 
-    /// The output after a launch: the tensor and the log-sum-exp. An error names the first thing
-    /// that was written where nothing may be, or left unwritten.
-    pub fn results(&self) -> Result<(Tensor, Option<Vec<f32>>), String> {
-        let allocation = &self.allocations[self.out.allocation];
-        let out = self.out.read(allocation);
-        if let Some(index) = out.bits.iter().position(|&bits| bits == UNWRITTEN) {
-            return Err(format!("out was left unwritten at {}", place_name(&out.layout, index)));
+    /// Whether all that had to be written was, and nothing else.
+    ///
+    /// # Errors
+    /// The first thing that was written where nothing may be, or left unwritten.
+    pub fn check_written(&self) -> Result<(), String> {
+        self.written().try_for_each(|tensor| self.check_tensor(tensor))?;
+        self.numbers.iter().try_for_each(Numbers::check)
+    }
+
+    fn check_tensor(&self, Placed { name, place, .. }: &Placed) -> Result<(), String> {
+        let allocation = &self.allocations[place.allocation];
+        let tensor = place.read(allocation);
+        if let Some(index) = tensor.bits.iter().position(|&bits| bits == UNWRITTEN) {
+            let place = place_name(&tensor.layout, index);
+            return Err(format!("{name} was left unwritten at {place}"));
         }
         let written = allocation.regions.iter().flat_map(|region| &region.bits);
         let written = written.filter(|&&bits| bits != UNWRITTEN).count();
-        if written != out.bits.len() {
-            let extra = written - out.bits.len();
-            return Err(format!("{extra} elements outside of out were written"));
+        if written != tensor.bits.len() {
+            let extra = written - tensor.bits.len();
+            return Err(format!("{extra} elements outside of {name} were written"));
         }
-        let Some(guarded) = &self.lse else {
-            return Ok((out, None));
-        };
-        let unwritten = |x: &f32| x.to_bits() == UNWRITTEN_LSE;
-        let (front, rest) = guarded.split_at(GUARD_ELEMENTS);
-        let (lse, back) = rest.split_at(rest.len() - GUARD_ELEMENTS);
+        Ok(())
+    }
+}
+
+impl Numbers {
+    /// The numbers without their guards.
+    pub fn values(&self) -> &[f32] {
+        &self.guarded[GUARD_ELEMENTS..self.guarded.len() - GUARD_ELEMENTS]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let unwritten = |x: &f32| x.to_bits() == UNWRITTEN_F32;
+        let (front, rest) = self.guarded.split_at(GUARD_ELEMENTS);
+        let (values, back) = rest.split_at(rest.len() - GUARD_ELEMENTS);
+        let name = self.name;
         if !front.iter().chain(back).all(unwritten) {
-            return Err("elements outside of lse were written".to_owned());
+            return Err(format!("elements outside of {name} were written"));
         }
-        if let Some(row) = lse.iter().position(unwritten) {
-            return Err(format!("lse was left unwritten at row {row} (all heads counted)"));
+        if let Some(row) = values.iter().position(unwritten) {
+            return Err(format!("{name} was left unwritten at row {row} (all heads counted)"));
         }
-        Ok((out, Some(lse.to_vec())))
+        Ok(())
     }
 }
 

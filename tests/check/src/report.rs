@@ -7,10 +7,9 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
+use crate::case::{Case, Outcome};
 use crate::csv_file;
-use crate::forward::compare::{Finding, Rule};
-use crate::forward::judge::Outcome;
-use crate::verify::complaint;
+use crate::rules::{Finding, Rule};
 
 /// Who computed what was compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +42,13 @@ pub struct Record {
     pub case: String,
     /// What was found.
     pub outcome: Outcome,
+}
+
+impl Record {
+    /// What became of this case.
+    pub fn of(case: &dyn Case, outcome: Outcome) -> Record {
+        Record { entry: case.entry().to_owned(), case: case.name().to_owned(), outcome }
+    }
 }
 
 /// One line of the CSV and JSON reports.
@@ -120,7 +126,7 @@ impl Tally {
             match &record.outcome {
                 Outcome::Skipped(reason) => skipped.entry(reason).or_insert((0, record)).0 += 1,
                 outcome if outcome.failed() => {
-                    println!("  FAILED  {} {}: {}", record.entry, record.case, complaint(outcome));
+                    println!("  FAILED  {} {}: {}", record.entry, record.case, outcome.complaint());
                 }
                 _ => {}
             }

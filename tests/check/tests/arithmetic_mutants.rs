@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use check::call::Launch;
 use check::emulator::{function_of, run_once};
-use check::forward::cases::{Case, mutation_cases};
-use check::forward::compare::{Answer, Rule, compare};
-use check::forward::judge::expected;
-use check::memory::Launch;
+use check::forward::cases::{ForwardCase, mutation_cases};
+use check::forward::compare::{Answer, compare};
+use check::forward::judge::{expected, results};
+use check::rules::Rule;
 use fulgurite::emulator::{Change, Mutation, MutationSite, Options, Outcome, Primitive, Rows};
 use fulgurite::{Dtype, MaskKind, SoftmaxKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
@@ -22,7 +23,7 @@ use reference::tensor::encode;
 
 /// A case with all that a mutant is judged by.
 struct Prepared {
-    case: Case,
+    case: ForwardCase,
     fresh: Launch,
     reference: Reference,
     model: LowPrecision,
@@ -47,13 +48,13 @@ fn families() -> impl Iterator<Item = &'static Variant> {
 }
 
 /// The cases, the cheapest first. Some have the scores that [`scores`] gives.
-fn cases(variant: &Variant) -> Vec<Case> {
+fn cases(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
     let case = |name: &str, batch, heads, (q_len, kv_len), values| {
         let name = name.to_owned();
         let first = mutation_cases(variant).swap_remove(0);
-        Case { name, batch, heads, q_len, kv_len, values, ..first }
+        ForwardCase { name, batch, heads, q_len, kv_len, values, ..first }
     };
     let one = |name, tiles: usize| case(name, 1, (1, 1), (64, tiles * kv_rows), Values::Normal);
     let mut all = vec![
@@ -128,7 +129,7 @@ fn scores(name: &str, kv_len: usize, kv_rows: usize) -> Option<Vec<f64>> {
     }
 }
 
-fn inputs(case: &Case) -> Inputs {
+fn inputs(case: &ForwardCase) -> Inputs {
     let mut inputs = case.clean_inputs();
     let kv_rows = case.variant.map_or(1, |variant| Tile::of(&variant).kv_rows as usize);
     if let Some(scores) = scores(&case.name, case.kv_len, kv_rows) {
@@ -180,14 +181,15 @@ fn run(
 
 /// The rules that a launch's results break; all of them are broken by results that cannot be read.
 fn broken(prepared: &Prepared, launch: &Launch) -> Result<Vec<Rule>, String> {
-    let (out, lse) = launch.results()?;
+    launch.memory.check_written()?;
+    let (out, lse) = results(&launch.memory);
     let answer = Answer { out: &out.bits, lse: lse.as_deref() };
     let (reference, model) = (&prepared.reference, &prepared.model);
     let findings = compare(prepared.case.dtype, reference, model, answer, None);
     Ok(findings.iter().filter(|finding| !finding.passed()).map(|finding| finding.rule).collect())
 }
 
-fn prepare(case: Case) -> (Prepared, BTreeSet<MutationSite>) {
+fn prepare(case: ForwardCase) -> (Prepared, BTreeSet<MutationSite>) {
     let inputs = inputs(&case);
     let fresh = case.launch(&inputs);
     let (launch, outcome) = run(&fresh, None, true).expect("the kernel is right");

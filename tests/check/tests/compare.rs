@@ -1,11 +1,14 @@
 //! The rules of comparison: right answers pass, planted errors fail, each by the rule meant for it.
 
 use approx::assert_abs_diff_eq;
+use check::case::{Outcome, check};
 use check::device::Model;
-use check::forward::cases::{Case, cases};
-use check::forward::compare::{Answer, Rule, compare, sampling_slack};
-use check::forward::judge::{Outcome, check, expected, problem};
+use check::forward::cases::{ForwardCase, cases};
+use check::forward::compare::{Answer, compare};
+use check::forward::judge::{expected, problem};
+use check::forward::model::ModelOf;
 use check::forward::mutants::{Bug, Mutant};
+use check::rules::{Rule, sampling_slack};
 use fulgurite::{Dtype, MaskKind, VARIANTS, Variant};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::values::Poison;
@@ -15,7 +18,7 @@ fn variant(dtype: Dtype, mask: MaskKind) -> &'static Variant {
     VARIANTS.iter().find(wanted).expect("the table has head dim 64")
 }
 
-fn case(variant: &Variant, start: &str) -> Case {
+fn case(variant: &Variant, start: &str) -> ForwardCase {
     let found = cases(variant).into_iter().find(|case| case.name.starts_with(start));
     found.unwrap_or_else(|| panic!("no case starts with `{start}`"))
 }
@@ -40,7 +43,7 @@ fn the_cases_of_planted_errors_pass_without_them() {
         let variant = variant(Dtype::Bf16, mask);
         for (_, start) in Bug::ALL {
             let case = case(variant, start);
-            let outcome = check(&case, &Model::of(variant));
+            let outcome = check(&case, &Model);
             assert!(outcome.passed(), "{} {}: {outcome:?}", variant.entry, case.name);
         }
     }
@@ -80,7 +83,7 @@ fn climbs_have_a_yardstick_of_their_own() {
         let inputs = climb.clean_inputs();
         // Their mean is the yardstick: those below it pass, and so does what mixes them.
         let passes =
-            |arithmetic: &Arithmetic| check(&climb, &Model { arithmetic: *arithmetic }).passed();
+            |arithmetic: &Arithmetic| check(&climb, &ModelOf { arithmetic: *arithmetic }).passed();
         let good = Arithmetic::phases().iter().filter(|phase| passes(phase)).count();
         assert!(good >= 4, "{}: {good} of 8 phases pass", variant.entry);
         let outcome = check(&climb, &Mutant { bug: Bug::Truncated });
@@ -106,7 +109,7 @@ fn aligned_climbs_come_near_the_bound() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
         let variant = variant(dtype, MaskKind::Full);
         let climb = case(variant, "aligned climb of 12, ratio 0.99");
-        let severity = |arithmetic: Arithmetic| match check(&climb, &Model { arithmetic }) {
+        let severity = |arithmetic: Arithmetic| match check(&climb, &ModelOf { arithmetic }) {
             Outcome::Ran(findings) => {
                 findings.iter().find(|f| f.rule == Rule::Bound).expect("applied").severity()
             }
@@ -124,7 +127,7 @@ fn aligned_climbs_come_near_the_bound() {
 fn log_sum_exps_end_where_float32_does() {
     let variant = variant(Dtype::Bf16, MaskKind::Full);
     let case = case(variant, "scale 1e36, large row");
-    let outcome = check(&case, &Model::of(variant));
+    let outcome = check(&case, &Model);
     assert!(outcome.passed(), "{outcome:?}");
     let mut inputs = case.clean_inputs();
     Poison::RowHuge.plant(&mut inputs);
@@ -165,7 +168,7 @@ fn a_single_element_is_seen() {
 fn a_stale_maximum_is_seen() {
     let variant = variant(Dtype::Bf16, MaskKind::Full);
     let arithmetic = Arithmetic { rescale_threshold: 8.0, ..Arithmetic::PEER };
-    let outcome = check(&case(variant, "dominant key"), &Model { arithmetic });
+    let outcome = check(&case(variant, "dominant key"), &ModelOf { arithmetic });
     assert!(outcome.failed(), "{outcome:?}");
 }
 

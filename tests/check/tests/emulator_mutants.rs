@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use check::call::Launch;
 use check::emulator::{function_of, run_once};
-use check::forward::cases::{Case, mutation_cases};
-use check::memory::Launch;
+use check::forward::cases::{ForwardCase, mutation_cases};
 use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive};
 use fulgurite::{MaskKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
@@ -92,12 +92,6 @@ fn run(fresh: &Launch, options: Options) -> (Launch, Result<Outcome, String>) {
     (launch, result.map_err(|fault| fault.to_string()))
 }
 
-fn bits(launch: &Launch) -> (Vec<u16>, Vec<u32>) {
-    let regions = &launch.allocations[launch.out.allocation].regions;
-    let lse = launch.lse.iter().flatten().map(|value| value.to_bits());
-    (regions.iter().flat_map(|region| region.bits.clone()).collect(), lse.collect())
-}
-
 fn judge(launches: &[(Launch, Launch)], mutation: Mutation) -> Verdict {
     for seed in 0..SEEDS {
         // The cases in turn, each with schedules of every kind.
@@ -107,14 +101,16 @@ fn judge(launches: &[(Launch, Launch)], mutation: Mutation) -> Verdict {
             Options { seed, mutation: Some(mutation), record_sites: false, ..Options::default() };
         match run(fresh, options) {
             (_, Err(report)) => return Verdict::Reported(report),
-            (launch, Ok(_)) if bits(&launch) != bits(right) => return Verdict::WrongResult,
+            (launch, Ok(_)) if launch.memory.written_bits() != right.memory.written_bits() => {
+                return Verdict::WrongResult;
+            }
             _ => {}
         }
     }
     Verdict::Survived
 }
 
-fn launch_of(case: &Case) -> Launch {
+fn launch_of(case: &ForwardCase) -> Launch {
     case.launch(&case.clean_inputs())
 }
 

@@ -3,10 +3,8 @@
 
 use std::io::Write;
 
-use check::forward::cases::cases;
 use check::gpu;
-use check::verify::{Job, complaint, run_jobs};
-use fulgurite::VARIANTS;
+use check::verify::{every_case, run_jobs};
 
 #[test]
 fn every_variant_on_every_case() {
@@ -19,15 +17,11 @@ fn every_variant_on_every_case() {
         }
         Err(error) => panic!("{error}"),
     };
-    let jobs: Vec<Job> = VARIANTS
-        .iter()
-        .flat_map(|variant| cases(variant).into_iter().map(move |case| Job { variant, case }))
-        .collect();
-    let records = run_jobs(&jobs, &gpu);
+    let records = run_jobs(&every_case(), &gpu);
     let failed: Vec<String> = records
         .iter()
         .filter(|record| record.outcome.failed())
-        .map(|record| format!("{} {}: {}", record.entry, record.case, complaint(&record.outcome)))
+        .map(|record| format!("{} {}: {}", record.entry, record.case, record.outcome.complaint()))
         .collect();
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }

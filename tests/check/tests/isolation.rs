@@ -1,10 +1,11 @@
 //! What a row's bits do not depend on, on the emulator: the number of multiprocessors, other rows
 //! that are lost, other entries of the batch.
 
+use check::call::Launch;
 use check::emulator::{Emulated, run_on};
-use check::forward::cases::Case;
+use check::forward::cases::ForwardCase;
 use check::forward::company::same_alone;
-use check::memory::Launch;
+use check::forward::judge::results;
 use fulgurite::emulator::{Options, Outcome};
 use fulgurite::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
@@ -17,7 +18,7 @@ fn variant(entry: &str) -> &'static Variant {
 }
 
 /// Runs on a device of so many multiprocessors.
-fn run(case: &Case, inputs: &Inputs, sm_count: u32) -> (Launch, Outcome) {
+fn run(case: &ForwardCase, inputs: &Inputs, sm_count: u32) -> (Launch, Outcome) {
     let mut launch = case.launch(inputs);
     let (_, result) =
         run_on(&mut launch, Options::default(), Some(sm_count)).expect("the case is planned");
@@ -26,7 +27,7 @@ fn run(case: &Case, inputs: &Inputs, sm_count: u32) -> (Launch, Outcome) {
 
 /// Output and log-sum-exp of a row, as bits.
 fn row(launch: &Launch, head: usize, row: usize) -> (Vec<u16>, Option<u32>) {
-    let (out, lse) = launch.results().expect("all is written");
+    let (out, lse) = results(&launch.memory);
     let start = out.row_start([0, head, row]);
     let [_, _, rows, head_dim] = out.layout.shape;
     let lse = lse.map(|lse| lse[head * rows + row].to_bits());
@@ -34,8 +35,7 @@ fn row(launch: &Launch, head: usize, row: usize) -> (Vec<u16>, Option<u32>) {
 }
 
 fn all_bits(launch: &Launch) -> (Vec<u16>, Vec<u32>) {
-    let (out, lse) = launch.results().expect("all is written");
-    (out.bits, lse.into_iter().flatten().map(f32::to_bits).collect())
+    launch.memory.written_bits()
 }
 
 /// Kernels with anchors of one type: the other type's have the same control flow.
@@ -54,7 +54,7 @@ fn lost_rows_give_the_same_bits_on_any_number_of_multiprocessors() {
     anchored().for_each(|variant| {
         let tile = Tile::of(variant);
         let lengths = (70, 6 * tile.kv_rows as usize - 3);
-        let mut case = Case::new("lost on any device", variant, 1, (6, 2), lengths);
+        let mut case = ForwardCase::new("lost on any device", variant, 1, (6, 2), lengths);
         case.values = Values::LoneSink(130.0);
         let inputs = case.clean_inputs();
         let (first, _) = run(&case, &inputs, 1);
@@ -74,7 +74,7 @@ fn only_jobs_with_a_lost_row_are_computed_again() {
     const LOST: [usize; 6] = [0, 31, 32, 63, 64, JOBS - 1];
     for entry in ["fwd_sm90_bf16_d64_full", "fwd_sm90_f16_d128_full"] {
         let variant = variant(entry);
-        let case = Case::new("many jobs", variant, 1, (JOBS, 1), (3, 40));
+        let case = ForwardCase::new("many jobs", variant, 1, (JOBS, 1), (3, 40));
         let clean = case.clean_inputs();
         let planted = |heads: &[usize]| {
             let mut inputs = clean.clone();
@@ -101,7 +101,7 @@ fn only_jobs_with_a_lost_row_are_computed_again() {
 #[test]
 fn nan_in_the_first_column_of_v_hangs_on_nobody() {
     anchored().for_each(|variant| {
-        let mut case = Case::new("nan in v", variant, 1, (4, 2), (70, 900));
+        let mut case = ForwardCase::new("nan in v", variant, 1, (4, 2), (70, 900));
         case.values = Values::NanValue;
         let alone = case.clean_inputs();
         let mut inputs = alone.clone();
@@ -133,7 +133,7 @@ fn batch_entries_are_the_same_alone() {
 /// The planted row is one that the tests above plant in.
 #[test]
 fn the_lone_row_is_planted() {
-    let case = Case::new("planted", variant("fwd_sm90_bf16_d64_full"), 1, (1, 1), (70, 64));
+    let case = ForwardCase::new("planted", variant("fwd_sm90_bf16_d64_full"), 1, (1, 1), (70, 64));
     let mut inputs = case.clean_inputs();
     Poison::RowNan.plant(&mut inputs);
     let not_numbers = |row| inputs.q.view().row([0, 0, row]).filter(|x| x.is_nan()).count();

@@ -1,9 +1,9 @@
 //! What `verify` says at its end: sums by who computed, in 100 columns.
 
+use check::case::Outcome;
 use check::forward::cases::cases;
-use check::forward::compare::{Finding, Rule};
-use check::forward::judge::Outcome;
-use check::verify::{Record, Tally, Who};
+use check::report::{Record, Tally, Who};
+use check::rules::{Finding, Rule};
 use fulgurite::VARIANTS;
 
 /// One record for every variant and case, each with the same findings.

@@ -1,6 +1,7 @@
 //! Requests of odd shapes on the emulator: tensors that share memory give the bits of copies, and
 //! calls without keys zeros and -inf.
 
+use check::forward::call::ForwardCall;
 use fulgurite::emulator::Options;
 use fulgurite::{Dtype, Emulator, Forward, Layout, Mask};
 use half::{bf16, f16};
@@ -71,8 +72,10 @@ fn broadcast_tensors_give_the_bits_of_their_copies() {
             let q = Expanded::new(0, out.shape, axes[0]);
             let k = Expanded::new(1, kv_shape, axes[1]);
             let v = Expanded::new(2, kv_shape, axes[2]);
-            let call =
-                |[q, k, v]: [Layout; 3]| Forward { q, k, v, out, mask, scale: None, lse: true };
+            let call = |[q, k, v]: [Layout; 3]| {
+                let plain = ForwardCall::plain(out, k, mask);
+                ForwardCall { q, v, lse: true, ..plain }.request()
+            };
             let shared = run(
                 &call([q.shared, k.shared, v.shared]),
                 [&q.shared_values, &k.shared_values, &v.shared_values],
@@ -103,8 +106,8 @@ fn without_keys_there_are_zeros() {
         for (mask, lse) in
             [Mask::Full, Mask::Causal].map(|mask| [(mask, true), (mask, false)]).concat()
         {
-            let (k, v) = (none, none);
-            let request = Forward { q, k, v, out: out_layout, mask, scale: None, lse };
+            let plain = ForwardCall::plain(q, none, mask);
+            let request = ForwardCall { out: out_layout, lse, ..plain }.request();
             let plan = emulator.plan(&request).expect("a valid request");
             // Not even a NaN in q is seen. Behind the tensors nothing may be written.
             let queries = vec![f16::NAN; plan.buffer_elements()[0]];

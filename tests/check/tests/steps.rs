@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use check::emulator::run_once;
-use check::forward::cases::{Case, mutation_cases};
+use check::forward::cases::{ForwardCase, mutation_cases};
 use fulgurite::emulator::Options;
 use fulgurite::{MaskKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
@@ -24,7 +24,7 @@ fn events(variant: &Variant, values: Values) -> BTreeMap<&'static str, u64> {
     let q_len = Tile::of(variant).q_rows() as usize;
     let first = mutation_cases(variant).swap_remove(0);
     let (heads, name) = ((HEADS as usize, 1), "steps".to_owned());
-    let case = Case { name, heads, q_len, kv_len: KEYS, values, ..first };
+    let case = ForwardCase { name, heads, q_len, kv_len: KEYS, values, ..first };
     let mut launch = case.launch(&case.clean_inputs());
     let (_, result) = run_once(&mut launch, Options::default()).expect("the case is planned");
     result.expect("the kernel is right").stats.events

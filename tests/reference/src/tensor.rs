@@ -19,6 +19,17 @@ pub fn encode(dtype: Dtype, value: f64) -> u16 {
     }
 }
 
+/// One row of a tensor (batch, head, row).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowId {
+    /// Index of the batch entry.
+    pub batch: usize,
+    /// Index of the head.
+    pub head: usize,
+    /// Index of the row in its head.
+    pub row: usize,
+}
+
 /// A strided tensor (batch, head, row, head dim) over borrowed elements.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {

@@ -3,8 +3,9 @@
 use fulgurite::{Dtype, Mask};
 use reference::forward::closed_forms;
 use reference::forward::lowprec::{self, Arithmetic};
-use reference::forward::oracle::{Problem, RowId, attention};
+use reference::forward::oracle::{Problem, attention};
 use reference::forward::values::Values;
+use reference::tensor::RowId;
 
 #[test]
 fn closed_forms_hold() {

@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use check::device::Device;
+use check::forward::call::ForwardCall;
+use check::gpu::{Bits, Gpu};
 use fulgurite::{Prepared, VARIANTS};
 use half::{bf16, f16};
 use indicatif::ProgressBar;
@@ -12,8 +15,6 @@ use super::super::run::progress;
 use super::super::timing::Timer;
 use super::Options;
 use super::record::{Row, Times};
-use check::device::Device;
-use check::gpu::{Bits, Gpu};
 
 /// What was measured.
 pub struct Measured {
@@ -32,7 +33,7 @@ pub struct Measured {
 /// marked and left out instead.
 pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
     let gpu = Gpu::open(options.device).map_err(|error| error.to_string())?;
-    let name = gpu.attention().facts().name.clone();
+    let name = gpu.facts().name.clone();
     println!("GPU: {name}");
     let groups = groups(rows, options.quick);
     let steps = groups.iter().map(|group| group.lengths.len()).sum();
@@ -172,5 +173,5 @@ fn prepare(gpu: &Gpu, cell: &Cell, row: &Row) -> Result<Prepared, String> {
         .iter()
         .find(|variant| variant.entry == row.entry)
         .ok_or("not in this program; use the one that was built with it")?;
-    gpu.attention().plan_with(&cell.request(), variant).map_err(|error| error.to_string())
+    ForwardCall { variant: Some(*variant), ..cell.call() }.prepare(gpu.attention())
 }

@@ -1,28 +1,23 @@
-//! The one case list: what every variant is checked with.
+//! The cases of attention: what every variant is checked with.
 
-use fulgurite::{Dtype, Mask, Variant};
-use fulgurite::{MaskKind, Tile};
+use std::sync::Arc;
 
-use crate::memory::{Arrangement, Launch, Setting};
+use fulgurite::{Dtype, Layout, Mask, MaskKind, Tile, VARIANTS, Variant};
 use reference::forward::values::{Inputs, Poison, Values};
 use reference::tensor::Tensor;
 
-mod extremes;
+use super::call::ForwardCall;
+use super::judge::judge;
+use crate::call::{Call, Launch};
+use crate::case::{Case, Job, Needs};
+use crate::memory::Arrangement;
+use crate::rules::Finding;
 
-/// What a backend must be to run a case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needs {
-    /// Any.
-    Nothing,
-    /// Faster than the emulator, for which others show the same.
-    Speed,
-    /// A GPU.
-    Gpu,
-}
+mod extremes;
 
 /// One attention to check.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Case {
+pub struct ForwardCase {
     /// What is special about it, and its sizes; unique among the cases of a variant.
     pub name: String,
     /// The kernel, if it is not the plan's choice.
@@ -55,7 +50,7 @@ pub struct Case {
     pub needs: Needs,
 }
 
-impl Case {
+impl ForwardCase {
     /// A plain case: `[batch, row, head, head dim]`, N(0, 1), default scale, with LSE.
     pub fn new(
         what: &str,
@@ -63,21 +58,36 @@ impl Case {
         batch: usize,
         heads: (usize, usize),
         lengths: (usize, usize),
-    ) -> Case {
-        let (q_len, kv_len) = lengths;
-        let mut case = Case {
+    ) -> ForwardCase {
+        let mask = match variant.mask {
+            MaskKind::Full => Mask::Full,
+            MaskKind::Causal => Mask::Causal,
+        };
+        let head_dim = variant.head_dim as usize;
+        let chosen =
+            ForwardCase::chosen(what, (variant.dtype, mask), batch, heads, lengths, head_dim);
+        ForwardCase { variant: Some(*variant), ..chosen }
+    }
+
+    /// The same by the plan's choice of a kernel for a type and a mask.
+    pub fn chosen(
+        what: &str,
+        (dtype, mask): (Dtype, Mask),
+        batch: usize,
+        heads: (usize, usize),
+        (q_len, kv_len): (usize, usize),
+        head_dim: usize,
+    ) -> ForwardCase {
+        let mut case = ForwardCase {
             name: String::new(),
-            variant: Some(*variant),
+            variant: None,
             batch,
             heads,
             q_len,
             kv_len,
-            head_dim: variant.head_dim as usize,
-            dtype: variant.dtype,
-            mask: match variant.mask {
-                MaskKind::Full => Mask::Full,
-                MaskKind::Causal => Mask::Causal,
-            },
+            head_dim,
+            dtype,
+            mask,
             scale: None,
             lse: true,
             arrangement: Arrangement::Bshd,
@@ -95,7 +105,7 @@ impl Case {
         self.name = format!("{what} b{batch} h{q_heads}/{kv_heads} {q_len}x{kv_len} d{head_dim}");
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Case)) -> Case {
+    fn with(mut self, change: impl FnOnce(&mut ForwardCase)) -> ForwardCase {
         let what = self.name.split(" b").next().unwrap_or_default().to_owned();
         change(&mut self);
         self.rename(&what);
@@ -104,9 +114,20 @@ impl Case {
 
     /// Scale of the scores, as a kernel receives it.
     pub fn scale(&self) -> f64 {
-        match self.scale {
-            Some(scale) => f64::from(scale),
-            None => 1.0 / (self.head_dim as f64).sqrt(),
+        self.call().scale()
+    }
+
+    /// Its call, on tensors that are contiguous.
+    pub fn call(&self) -> ForwardCall {
+        let (q, kv) = self.shapes();
+        let layout = |[batch, heads, rows, head_dim]: [usize; 4]| {
+            Layout::bshd(self.dtype, batch, rows, heads, head_dim)
+        };
+        ForwardCall {
+            scale: self.scale,
+            lse: self.lse,
+            variant: self.variant,
+            ..ForwardCall::plain(layout(q), layout(kv), self.mask)
         }
     }
 
@@ -139,21 +160,66 @@ impl Case {
         Inputs { q: blank(q_shape), k: blank(kv_shape), v: blank(kv_shape) }
     }
 
+    /// Its inputs, with what is planted in them.
+    pub fn inputs(&self) -> Inputs {
+        let mut inputs = self.clean_inputs();
+        if let Some(poison) = self.poison {
+            poison.plant(&mut inputs);
+        }
+        inputs
+    }
+
     /// Its tensors in memory.
     pub fn launch(&self, inputs: &Inputs) -> Launch {
-        let setting = Setting {
-            variant: self.variant,
-            arrangement: self.arrangement,
-            mask: self.mask,
-            scale: self.scale,
-            lse: self.lse,
-        };
-        Launch::new(setting, &inputs.q, &inputs.k, &inputs.v)
+        self.call().on(self.arrangement, [&inputs.q, &inputs.k, &inputs.v])
     }
 }
 
+impl Case for ForwardCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn entry(&self) -> &'static str {
+        self.variant.map_or("the plan's choice", |variant| variant.entry)
+    }
+
+    fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    fn products(&self) -> usize {
+        self.call().products()
+    }
+
+    fn blank(&self) -> Launch {
+        self.launch(&self.blank_inputs())
+    }
+
+    /// Where something is planted: without it, and with it.
+    fn launches(&self) -> Vec<Launch> {
+        let clean = self.clean_inputs();
+        let mut launches = vec![self.launch(&clean)];
+        if let Some(poison) = self.poison {
+            let mut planted = clean;
+            poison.plant(&mut planted);
+            launches.push(self.launch(&planted));
+        }
+        launches
+    }
+
+    fn judge(&self, ran: &[Launch]) -> Vec<Finding> {
+        judge(self, ran)
+    }
+}
+
+/// The cases of every variant, of a list.
+pub fn every(list: fn(&Variant) -> Vec<ForwardCase>) -> Vec<Job> {
+    VARIANTS.iter().flat_map(list).map(|case| Arc::new(case) as Job).collect()
+}
+
 /// Every case of a variant.
-pub fn cases(variant: &Variant) -> Vec<Case> {
+pub fn cases(variant: &Variant) -> Vec<ForwardCase> {
     let mut all = lengths(variant);
     all.extend(tile_edges(variant));
     all.extend(heads(variant));
@@ -169,7 +235,7 @@ pub fn cases(variant: &Variant) -> Vec<Case> {
 
 /// Lengths that mean something whatever the tile is; more queries than keys leave causal rows
 /// without any key.
-fn lengths(variant: &Variant) -> Vec<Case> {
+fn lengths(variant: &Variant) -> Vec<ForwardCase> {
     const LENGTHS: &[(usize, usize)] = &[
         (1, 1),
         (1, 2),
@@ -193,11 +259,11 @@ fn lengths(variant: &Variant) -> Vec<Case> {
     let no_keys: &[(usize, usize)] =
         if variant.stores_keyless() { &[(1, 0), (300, 0), (384, 0)] } else { &[] };
     let all = LENGTHS.iter().chain(no_keys);
-    all.map(|&lengths| Case::new("length", variant, 1, (2, 2), lengths)).collect()
+    all.map(|&lengths| ForwardCase::new("length", variant, 1, (2, 2), lengths)).collect()
 }
 
 /// One row less and one row more than whole tiles, and enough KV tiles to go round the ring.
-fn tile_edges(variant: &Variant) -> Vec<Case> {
+fn tile_edges(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
     let ring = kv_rows * (2 * tile.kv_stages as usize + 1);
@@ -210,11 +276,14 @@ fn tile_edges(variant: &Variant) -> Vec<Case> {
         (3 * q_rows - 1, ring + 1),
         (ring, q_rows + 8),
     ];
-    edges.into_iter().map(|lengths| Case::new("tile edge", variant, 1, (1, 1), lengths)).collect()
+    edges
+        .into_iter()
+        .map(|lengths| ForwardCase::new("tile edge", variant, 1, (1, 1), lengths))
+        .collect()
 }
 
-fn heads(variant: &Variant) -> Vec<Case> {
-    let case = |what, batch, heads, lengths| Case::new(what, variant, batch, heads, lengths);
+fn heads(variant: &Variant) -> Vec<ForwardCase> {
+    let case = |what, batch, heads, lengths| ForwardCase::new(what, variant, batch, heads, lengths);
     vec![
         case("odd heads", 3, (5, 5), (70, 130)),
         case("grouped heads", 2, (8, 2), (200, 300)),
@@ -223,16 +292,17 @@ fn heads(variant: &Variant) -> Vec<Case> {
     ]
 }
 
-fn arrangements(variant: &Variant) -> Vec<Case> {
+fn arrangements(variant: &Variant) -> Vec<ForwardCase> {
     let case = |what, arrangement, heads, lengths| {
-        Case::new(what, variant, 2, heads, lengths).with(|case| case.arrangement = arrangement)
+        ForwardCase::new(what, variant, 2, heads, lengths)
+            .with(|case| case.arrangement = arrangement)
     };
     vec![
         case("bhsd", Arrangement::Bhsd, (3, 3), (150, 210)),
         case("bhsd, keyless tiles", Arrangement::Bhsd, (3, 3), (660, 210)),
         case("sbhd", Arrangement::Sbhd, (3, 3), (150, 210)),
-        case("packed qkv", Arrangement::PackedQkv, (3, 3), (190, 190)),
-        case("packed grouped qkv", Arrangement::PackedQkv, (4, 2), (190, 190)),
+        case("packed qkv", Arrangement::Packed, (3, 3), (190, 190)),
+        case("packed grouped qkv", Arrangement::Packed, (4, 2), (190, 190)),
         case("sliced head dim", Arrangement::SlicedHeadDim, (2, 2), (150, 210)),
         case("sliced head dim, keyless tiles", Arrangement::SlicedHeadDim, (2, 2), (660, 210)),
         case("padded", Arrangement::Padded, (2, 2), (150, 210)),
@@ -240,7 +310,7 @@ fn arrangements(variant: &Variant) -> Vec<Case> {
 }
 
 /// Head dims that the variant pads: the smallest it takes, one in between, the next to its own.
-fn head_dims(variant: &Variant) -> Vec<Case> {
+fn head_dims(variant: &Variant) -> Vec<ForwardCase> {
     let dims: &[usize] = match variant.head_dim {
         64 => &[8, 16, 40, 56],
         96 => &[72, 80, 88],
@@ -250,14 +320,15 @@ fn head_dims(variant: &Variant) -> Vec<Case> {
         other => unreachable!("no head dims listed for a variant of {other}"),
     };
     let case = |&head_dim: &usize| {
-        Case::new("head dim", variant, 1, (2, 1), (150, 210)).with(|case| case.head_dim = head_dim)
+        ForwardCase::new("head dim", variant, 1, (2, 1), (150, 210))
+            .with(|case| case.head_dim = head_dim)
     };
     dims.iter().map(case).collect()
 }
 
-fn options(variant: &Variant) -> Vec<Case> {
-    let case = |what, lengths, change: fn(&mut Case)| {
-        Case::new(what, variant, 1, (2, 2), lengths).with(change)
+fn options(variant: &Variant) -> Vec<ForwardCase> {
+    let case = |what, lengths, change: fn(&mut ForwardCase)| {
+        ForwardCase::new(what, variant, 1, (2, 2), lengths).with(change)
     };
     vec![
         case("scale 0.5", (140, 280), |case| case.scale = Some(0.5)),
@@ -268,9 +339,9 @@ fn options(variant: &Variant) -> Vec<Case> {
     ]
 }
 
-fn values(variant: &Variant) -> Vec<Case> {
+fn values(variant: &Variant) -> Vec<ForwardCase> {
     let case = |what, values, lengths| {
-        Case::new(what, variant, 1, (2, 2), lengths).with(|case| case.values = values)
+        ForwardCase::new(what, variant, 1, (2, 2), lengths).with(|case| case.values = values)
     };
     vec![
         case("large logits", Values::LargeLogits, (500, 700)),
@@ -285,9 +356,9 @@ fn values(variant: &Variant) -> Vec<Case> {
     ]
 }
 
-fn poisons(variant: &Variant) -> Vec<Case> {
+fn poisons(variant: &Variant) -> Vec<ForwardCase> {
     let case = |what, poison, lengths| {
-        Case::new(what, variant, 2, (4, 2), lengths).with(|case| case.poison = Some(poison))
+        ForwardCase::new(what, variant, 2, (4, 2), lengths).with(|case| case.poison = Some(poison))
     };
     let mut all = vec![
         case("nan in q", Poison::QueryNan, (200, 250)),
@@ -303,17 +374,17 @@ fn poisons(variant: &Variant) -> Vec<Case> {
 
 /// Large calls: one for the statistics of the error, one that gives every block several jobs, one
 /// past the grid's limits, one past 2³¹.
-fn sizes(variant: &Variant) -> Vec<Case> {
+fn sizes(variant: &Variant) -> Vec<ForwardCase> {
     let mut all = vec![
-        Case::new("many rows", variant, 2, (8, 4), (512, 640)),
-        Case::new("many jobs", variant, 12, (16, 4), (260, 90)),
+        ForwardCase::new("many rows", variant, 2, (8, 4), (512, 640)),
+        ForwardCase::new("many jobs", variant, 12, (16, 4), (260, 90)),
     ];
     if variant.head_dim == 64 {
-        let many = Case::new("many heads", variant, 16_500, (4, 2), (3, 5));
+        let many = ForwardCase::new("many heads", variant, 16_500, (4, 2), (3, 5));
         all.push(many.with(|case| case.head_dim = 8));
     }
     if variant.head_dim == 128 {
-        let huge = Case::new("offsets beyond 2^31", variant, 2, (2, 2), (150, 210));
+        let huge = ForwardCase::new("offsets beyond 2^31", variant, 2, (2, 2), (150, 210));
         all.push(huge.with(|case| case.arrangement = Arrangement::HugeBatchStride));
     }
     all
@@ -322,10 +393,10 @@ fn sizes(variant: &Variant) -> Vec<Case> {
 /// The cases for the emulator, small but with every branch: one row, partial tiles, more queries
 /// than keys, several KV tiles so that the ring goes round, grouped heads, and enough jobs that
 /// each of two blocks does several.
-pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
+pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
-    let case = |what, batch, heads, lengths| Case::new(what, variant, batch, heads, lengths);
+    let case = |what, batch, heads, lengths| ForwardCase::new(what, variant, batch, heads, lengths);
     vec![
         case("one row", 1, (1, 1), (1, 1)),
         case("one row, several tiles", 1, (2, 1), (1, 2 * kv_rows + 5)),
@@ -357,10 +428,10 @@ pub fn emulated_cases(variant: &Variant) -> Vec<Case> {
 
 /// The cases for planted errors, several jobs for each of two blocks in all: each ring gone round
 /// several times; many short jobs; tiles that some warpgroups skip.
-pub fn mutation_cases(variant: &Variant) -> Vec<Case> {
+pub fn mutation_cases(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
-    let case = |heads, lengths| Case::new("mutants", variant, 1, heads, lengths);
+    let case = |heads, lengths| ForwardCase::new("mutants", variant, 1, heads, lengths);
     vec![
         case((3, 1), (2 * q_rows - 3, 3 * kv_rows - 5)),
         case((10, 2), (q_rows - 9, kv_rows - 7)),

@@ -1,27 +1,28 @@
 //! A batch entry's results have the same bits alone and in any company, wherever its tensors lie.
 
-use fulgurite::Variant;
-
-use crate::device::Device;
-use crate::forward::cases::Case;
-use crate::forward::judge::{Outcome, Results, run};
-use crate::memory::Arrangement;
+use fulgurite::{VARIANTS, Variant};
 use reference::forward::values::{Inputs, Poison};
 use reference::tensor::Tensor;
+
+use super::cases::ForwardCase;
+use super::judge::{Results, run};
+use crate::case::Outcome;
+use crate::device::Device;
+use crate::memory::Arrangement;
 
 /// Batch entries of the call that is compared.
 const ENTRIES: usize = 4;
 
-/// Runs `every` variant on a call whose rows settle.
+/// Runs every variant of some entries on a call whose rows settle.
 ///
 /// # Errors
 /// A message that names what differs, or why it could not be run.
-pub fn every(variants: &[&Variant], backend: &dyn Device) -> Result<(), String> {
-    let one = |variant: &&Variant| {
-        same_alone(variant, (4, 2), (130, 1150), backend)
+pub fn every(entries: &[&str], device: &dyn Device) -> Result<(), String> {
+    let one = |variant: &Variant| {
+        same_alone(variant, (4, 2), (130, 1150), device)
             .map_err(|reason| format!("{}: {reason}", variant.entry))
     };
-    variants.iter().try_for_each(one)
+    VARIANTS.iter().filter(|variant| entries.contains(&variant.entry)).try_for_each(one)
 }
 
 /// Computes four batch entries, the first with a NaN in a row of q: in order, in reverse, and the
@@ -33,15 +34,15 @@ pub fn same_alone(
     variant: &Variant,
     heads: (usize, usize),
     lengths: (usize, usize),
-    backend: &dyn Device,
+    device: &dyn Device,
 ) -> Result<(), String> {
-    let case = Case::new("in company", variant, ENTRIES, heads, lengths);
+    let case = ForwardCase::new("in company", variant, ENTRIES, heads, lengths);
     let mut inputs = case.clean_inputs();
     Poison::RowNan.plant(&mut inputs);
     let results = |arrangement, entries: &[usize]| -> Result<Results, String> {
-        let mut case = Case::new("in company", variant, entries.len(), heads, lengths);
+        let mut case = ForwardCase::new("in company", variant, entries.len(), heads, lengths);
         case.arrangement = arrangement;
-        run(&case, &chosen(&inputs, entries), backend).map_err(Outcome::reason)
+        run(&case, &chosen(&inputs, entries), device).map_err(Outcome::reason)
     };
     let together = results(Arrangement::Bshd, &[0, 1, 2, 3])?;
     let reversed = results(Arrangement::Sbhd, &[3, 2, 1, 0])?;

@@ -35,11 +35,10 @@
 use fulgurite::Dtype;
 
 use reference::forward::lowprec::LowPrecision;
-use reference::forward::oracle::{Reference, RowId};
-use reference::tensor::{decode, encode};
+use reference::forward::oracle::Reference;
+use reference::tensor::{RowId, decode, encode};
 
-/// How much worse than the model's error a kernel's may be.
-pub const RMS_FACTOR: f64 = 1.05;
+use crate::rules::{Finding, RMS_FACTOR, Rule, distance, roundings, sampling_slack, values};
 
 /// Error of a log-sum-exp relative to the largest score of its row: about 170 units in the last
 /// place of float32. The tensor core adds with truncation along the head dim (up to 16 steps of a
@@ -84,72 +83,6 @@ pub enum Claim<'a> {
 impl Claim<'_> {
     fn has_exact_scores(&self) -> bool {
         matches!(self, Claim::Equal(_) | Claim::Exact | Claim::Dominant)
-    }
-}
-
-/// What was compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// NaN and zeros where they belong; value: elements where not.
-    Places,
-    /// Relative root-mean-square error.
-    Rms,
-    /// Largest absolute error.
-    Element,
-    /// Error of the log-sum-exp of the worst row.
-    Lse,
-    /// The element nearest to its proved limit, or farthest beyond it.
-    Bound,
-    /// Elements that differ from the one value that has all the weight.
-    Dominant,
-    /// Elements that differ from the constant.
-    Constant,
-    /// Rows that changed though nothing they see did.
-    Untouched,
-}
-
-impl Rule {
-    /// The name in tables and files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Rule::Places => "places",
-            Rule::Rms => "rms",
-            Rule::Element => "element",
-            Rule::Lse => "lse",
-            Rule::Bound => "bound",
-            Rule::Dominant => "dominant",
-            Rule::Constant => "constant",
-            Rule::Untouched => "untouched",
-        }
-    }
-}
-
-/// The outcome of one rule.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    /// The rule.
-    pub rule: Rule,
-    /// What was measured.
-    pub value: f64,
-    /// The most it may be.
-    pub limit: f64,
-    /// The worst row.
-    pub row: Option<RowId>,
-}
-
-impl Finding {
-    /// Whether the rule holds; a value that is not a number fails.
-    pub fn passed(&self) -> bool {
-        self.value <= self.limit
-    }
-
-    /// Value over limit: above 1 fails.
-    pub fn severity(&self) -> f64 {
-        match (self.value, self.limit) {
-            (value, _) if value.is_nan() => f64::INFINITY,
-            (0.0, _) => 0.0,
-            (value, limit) => value / limit,
-        }
     }
 }
 
@@ -202,10 +135,6 @@ pub fn compare(
     findings
 }
 
-fn values(dtype: Dtype, bits: &[u16]) -> Vec<f64> {
-    bits.iter().map(|&bits| f64::from(decode(dtype, bits))).collect()
-}
-
 /// Rows of the reference with their index; those that hold numbers only.
 fn number_rows(reference: &Reference) -> impl Iterator<Item = usize> + '_ {
     let rows = reference.out.chunks(reference.head_dim).enumerate();
@@ -246,11 +175,6 @@ fn beyond_float32(reference: &Reference, index: usize, got: f64) -> bool {
     want.abs() + doubt >= f64::from(f32::MAX) && got == want.signum() * f64::INFINITY
 }
 
-/// Squared distance of two rows.
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
-}
-
 /// `models`: the answers of each model, several for one that is a mean; the worst counts.
 fn rms(reference: &Reference, got: &[f64], models: &[&[Vec<f64>]]) -> Finding {
     let head_dim = reference.head_dim;
@@ -280,19 +204,6 @@ fn rms(reference: &Reference, got: &[f64], models: &[&[Vec<f64>]]) -> Finding {
     Finding { rule: Rule::Rms, value: relative(error), limit, row: worst.1 }
 }
 
-/// By how much the ratio of two equally good kernels' errors may be off by chance.
-///
-/// An error's square is a sum over rows of e². The variance of that sum is at most Σ e⁴, so its
-/// relative standard deviation is at most 1/√n with n = (Σ e²)² / Σ e⁴, the effective number of
-/// rows; the root halves that, the ratio of two independent errors makes it √½ / √n. Twice that is
-/// granted: 140% for a single row, 2% for five thousand. The bound is far from tight (the elements
-/// of a row are nearly independent), so it amounts to many standard deviations.
-pub fn sampling_slack(squared_errors: &[f64]) -> f64 {
-    let sum: f64 = squared_errors.iter().sum();
-    let sum_of_squares: f64 = squared_errors.iter().map(|e| e * e).sum();
-    if sum == 0.0 { 0.0 } else { 2.0 * (0.5 * sum_of_squares).sqrt() / sum }
-}
-
 fn element(dtype: Dtype, reference: &Reference, got: &[f64], ideal: &[f64]) -> Finding {
     let head_dim = reference.head_dim;
     let round = |x: f64| f64::from(decode(dtype, encode(dtype, x)));
@@ -319,14 +230,6 @@ fn turn(reference: &Reference, index: usize, exact_scores: bool) -> f64 {
     match exact_scores {
         true => LSE_TOLERANCE + NEAR_TURN * (peak / FAR).min(1.0),
         false => LSE_TOLERANCE * peak.max(1.0),
-    }
-}
-
-/// Half a unit in the last place of 1, and half the distance of the least numbers.
-fn roundings(dtype: Dtype) -> (f64, f64) {
-    match dtype {
-        Dtype::Bf16 => (2f64.powi(-8), 2f64.powi(-134)),
-        Dtype::F16 => (2f64.powi(-11), 2f64.powi(-25)),
     }
 }
 

@@ -1,84 +1,81 @@
-//! One case on one backend: run it, compare it, say what was found.
+//! What must come of a case of attention, and whether it did.
 
-use crate::device::{Device, Ran};
-use crate::forward::cases::Case;
-use crate::forward::compare::{Answer, Claim, Finding, Reach, compare, untouched};
 use reference::forward::lowprec::{self, Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Problem, Reference};
 use reference::forward::values::{Exact, Inputs, LONE_ROW, Poison, Values};
 use reference::tensor::{Tensor, decode, encode};
 
-/// What became of a case.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// It ran; every rule's finding.
-    Ran(Vec<Finding>),
-    /// The backend could not run it, for this reason.
-    Skipped(String),
-    /// It failed before anything could be compared, or wrote where it may not.
-    Failed(String),
-}
-
-impl Outcome {
-    /// Whether it ran and every rule held.
-    pub fn passed(&self) -> bool {
-        matches!(self, Outcome::Ran(findings) if findings.iter().all(Finding::passed))
-    }
-
-    /// Why there is nothing to compare, of a case that did not run.
-    pub fn reason(self) -> String {
-        match self {
-            Outcome::Failed(reason) | Outcome::Skipped(reason) => reason,
-            Outcome::Ran(_) => "it ran, and gave nothing".to_owned(),
-        }
-    }
-
-    /// Whether something is wrong.
-    pub fn failed(&self) -> bool {
-        !self.passed() && !matches!(self, Outcome::Skipped(_))
-    }
-}
+use super::call;
+use super::cases::ForwardCase;
+use super::compare::{Answer, Claim, Reach, compare, untouched};
+use crate::call::Launch;
+use crate::case::{self, Case, Outcome};
+use crate::device::Device;
+use crate::memory::Memory;
+use crate::rules::Finding;
 
 /// Results of a launch: the output and its log-sum-exp.
 pub type Results = (Tensor, Option<Vec<f32>>);
 
-/// Runs a case and compares it with the reference.
-pub fn check(case: &Case, backend: &dyn Device) -> Outcome {
-    let clean = case.clean_inputs();
-    let Some(poison) = case.poison else {
-        return check_inputs(case, &clean, backend);
-    };
-    let mut planted = clean.clone();
-    poison.plant(&mut planted);
-    let pair =
-        run(case, &clean, backend).and_then(|clean| Ok((clean, run(case, &planted, backend)?)));
-    match pair {
-        Ok((clean, dirty)) => {
-            let (reference, model) = expected(case, &planted);
-            let (dirty, clean) = (Sampled::of(&dirty, &reference), Sampled::of(&clean, &reference));
-            let answer = dirty.answer();
-            let mut findings = compare(case.dtype, &reference, &model, answer, None);
-            let affected = |index: usize| reach(case, poison, &reference, index);
-            let (rows, head_dim) = (&reference.rows, reference.head_dim);
-            findings.push(untouched(rows, head_dim, affected, clean.answer(), answer));
-            Outcome::Ran(findings)
-        }
-        Err(outcome) => outcome,
-    }
+/// The results in a launch's memory.
+pub fn results(memory: &Memory) -> Results {
+    (memory.tensor("out"), memory.numbers("lse").map(<[f32]>::to_vec))
 }
 
-/// Runs a case's options on given inputs and compares with the reference.
-pub fn check_inputs(case: &Case, inputs: &Inputs, backend: &dyn Device) -> Outcome {
-    match run(case, inputs, backend) {
-        Ok(results) => {
-            let (reference, model) = expected(case, inputs);
-            let phases = climb_models(case, inputs, &reference);
-            let claim = claim(case, &phases);
-            let sampled = Sampled::of(&results, &reference);
-            let findings = compare(case.dtype, &reference, &model, sampled.answer(), claim);
-            Outcome::Ran(findings)
-        }
-        Err(outcome) => outcome,
+/// Judges a case's launches: the one, or that without and that with what is planted.
+pub fn judge(case: &ForwardCase, ran: &[Launch]) -> Vec<Finding> {
+    let (clean, last) = (&ran[0].memory, &ran[ran.len() - 1].memory);
+    let [q, k, v] = call::inputs(last);
+    let inputs = Inputs { q, k, v };
+    let (reference, model) = expected(case, &inputs);
+    let sampled = Sampled::of(&results(last), &reference);
+    let answer = sampled.answer();
+    let Some(poison) = case.poison else {
+        let phases = climb_models(case, &inputs, &reference);
+        return compare(case.dtype, &reference, &model, answer, claim(case, &phases));
+    };
+    let mut findings = compare(case.dtype, &reference, &model, answer, None);
+    let clean = Sampled::of(&results(clean), &reference);
+    let affected = |index: usize| reach(case, poison, &reference, index);
+    let (rows, head_dim) = (&reference.rows, reference.head_dim);
+    findings.push(untouched(rows, head_dim, affected, clean.answer(), answer));
+    findings
+}
+
+/// A case's options on inputs from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The case.
+    pub case: ForwardCase,
+    /// The inputs.
+    pub inputs: Inputs,
+    /// The kernel that a plan chooses.
+    pub entry: &'static str,
+}
+
+impl Case for Given {
+    fn name(&self) -> &str {
+        &self.case.name
+    }
+
+    fn entry(&self) -> &'static str {
+        self.entry
+    }
+
+    fn products(&self) -> usize {
+        self.case.products()
+    }
+
+    fn blank(&self) -> Launch {
+        self.case.blank()
+    }
+
+    fn launches(&self) -> Vec<Launch> {
+        vec![self.case.launch(&self.inputs)]
+    }
+
+    fn judge(&self, ran: &[Launch]) -> Vec<Finding> {
+        judge(&self.case, ran)
     }
 }
 
@@ -108,13 +105,10 @@ impl Sampled {
 ///
 /// # Errors
 /// The outcome, if there is nothing to compare: skipped or failed, never [`Outcome::Ran`].
-pub fn run(case: &Case, inputs: &Inputs, backend: &dyn Device) -> Result<Results, Outcome> {
+pub fn run(case: &ForwardCase, inputs: &Inputs, device: &dyn Device) -> Result<Results, Outcome> {
     let mut launch = case.launch(inputs);
-    match backend.run(&mut launch) {
-        Ok(Ran::Done) => launch.results().map_err(Outcome::Failed),
-        Ok(Ran::Skipped(reason)) => Err(Outcome::Skipped(reason)),
-        Err(error) => Err(Outcome::Failed(error)),
-    }
+    case::run(&mut launch, device)?;
+    Ok(results(&launch.memory))
 }
 
 /// Products that the reference of one case may take; beyond it, only every n-th row is compared.
@@ -127,13 +121,12 @@ const LONG_ROW_BUDGET: usize = 500_000_000;
 pub const LONG_ROW: usize = 10_000;
 
 /// A case as the reference sees it.
-pub fn problem<'a>(case: &Case, inputs: &'a Inputs) -> Problem<'a> {
-    let (q, k, v) = (inputs.q.view(), inputs.k.view(), inputs.v.view());
-    Problem { q, k, v, mask: case.mask, scale: case.scale() }
+pub fn problem<'a>(case: &ForwardCase, inputs: &'a Inputs) -> Problem<'a> {
+    case.call().problem([&inputs.q, &inputs.k, &inputs.v])
 }
 
 /// The reference and the model's answer, for all rows or for as many as the budget allows.
-pub fn expected(case: &Case, inputs: &Inputs) -> (Reference, LowPrecision) {
+pub fn expected(case: &ForwardCase, inputs: &Inputs) -> (Reference, LowPrecision) {
     let problem = problem(case, inputs);
     let all = problem.rows();
     let budget = if case.kv_len < LONG_ROW { REFERENCE_BUDGET } else { LONG_ROW_BUDGET };
@@ -145,7 +138,7 @@ pub fn expected(case: &Case, inputs: &Inputs) -> (Reference, LowPrecision) {
 }
 
 /// The models that a climb is measured by; none for other cases.
-fn climb_models(case: &Case, inputs: &Inputs, reference: &Reference) -> Vec<LowPrecision> {
+fn climb_models(case: &ForwardCase, inputs: &Inputs, reference: &Reference) -> Vec<LowPrecision> {
     match case.values {
         Values::Climb(climb) if !climb.aligned => {
             let problem = problem(case, inputs);
@@ -157,7 +150,7 @@ fn climb_models(case: &Case, inputs: &Inputs, reference: &Reference) -> Vec<LowP
 }
 
 /// What is known of a case's data.
-fn claim<'a>(case: &Case, phases: &'a [LowPrecision]) -> Option<Claim<'a>> {
+fn claim<'a>(case: &ForwardCase, phases: &'a [LowPrecision]) -> Option<Claim<'a>> {
     match case.values {
         Values::ConstantV(value) => Some(Claim::Constant(value)),
         Values::Equal(value) => {
@@ -175,7 +168,7 @@ fn claim<'a>(case: &Case, phases: &'a [LowPrecision]) -> Option<Claim<'a>> {
 const GROUP_ROWS: usize = 64;
 
 /// What of a row's result may depend on what was planted.
-fn reach(case: &Case, poison: Poison, reference: &Reference, index: usize) -> Reach {
+fn reach(case: &ForwardCase, poison: Poison, reference: &Reference, index: usize) -> Reach {
     let row = reference.rows[index];
     let group_size = case.heads.0 / case.heads.1;
     let is_head = (row.batch, row.head) == (0, 0);

@@ -1,8 +1,14 @@
-//! Attention: its [`cases`], what [`judge`] expects of them and how it is [compared](compare);
-//! [`company`]: a batch entry alone and among others; [`mutants`]: someone gets it wrong.
+//! Attention: its [`cases`], the [`call`] they make, what [`judge`] expects and how answers are
+//! [compared](compare); [`company`]: a batch entry alone and among others; [`model`]: other
+//! arithmetic; [`mutants`]: someone gets it wrong. [`input`]: a user's own tensors; [`long`]: rows
+//! of very many keys.
 
+pub mod call;
 pub mod cases;
 pub mod company;
 pub mod compare;
+pub mod input;
 pub mod judge;
+pub mod long;
+pub mod model;
 pub mod mutants;

@@ -1,13 +1,17 @@
 //! Planted errors: a right answer made wrong in the ways kernels go wrong. The rules must see each.
 
-use fulgurite::{Dtype, Mask, MaskKind};
-
-use crate::device::{Device, Ran, problem};
-use crate::memory::{Launch, UNWRITTEN, UNWRITTEN_LSE};
+use fulgurite::{Dtype, Mask, MaskKind, Variant};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
 use reference::forward::values::LONE_ROW;
 use reference::tensor::{Tensor, decode, encode};
+
+use super::call::{self, ForwardCall};
+use super::cases::cases;
+use crate::call::Launch;
+use crate::case::check;
+use crate::device::{Device, Ran};
+use crate::memory::{Memory, UNWRITTEN, UNWRITTEN_F32};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +97,7 @@ impl Bug {
     }
 }
 
-/// A backend with one planted error.
+/// A device with one planted error.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// The error.
@@ -106,17 +110,21 @@ impl Device for Mutant {
     }
 
     fn run(&self, launch: &mut Launch) -> Result<Ran, String> {
-        let [q, k, v] = self.altered_inputs(launch.inputs());
-        let mut problem = problem(launch, q.view(), k.view(), v.view());
+        let call = *launch.call_of::<ForwardCall>().ok_or("this error is one of attention")?;
+        let memory = &mut launch.memory;
+        let [q, k, v] = self.altered_inputs(call::inputs(memory));
+        let mut problem = call.problem([&q, &k, &v]);
         if self.bug == Bug::ScaleOff {
             problem.scale *= 1.01;
         }
-        let (mut out, mut lse) = self.solve(launch, &problem);
-        self.alter(launch, &mut out, &mut lse);
-        launch.store(out, &lse);
-        let start = launch.out.start;
+        let (mut out, mut lse) = self.solve(memory, &problem);
+        self.alter(memory, &mut out, &mut lse);
+        memory.store("out", out);
+        memory.store_numbers("lse", &lse);
         if self.bug == Bug::GuardWritten {
-            launch.allocations[launch.out.allocation].range_mut(start - 1..start)[0] = 0;
+            let place = memory.place("out");
+            let start = place.start;
+            memory.allocations[place.allocation].range_mut(start - 1..start)[0] = 0;
         }
         Ok(Ran::Done)
     }
@@ -166,13 +174,13 @@ impl Mutant {
     }
 
     /// The model's answer, its causal mask moved by some of the bugs.
-    fn solve(&self, launch: &Launch, problem: &Problem) -> (Vec<u16>, Vec<f32>) {
+    fn solve(&self, memory: &Memory, problem: &Problem) -> (Vec<u16>, Vec<f32>) {
         let rows = problem.rows();
         let solve = |problem: &Problem, rows: &[_]| {
             let answer = lowprec::attention(problem, rows, Arithmetic::PEER);
             (answer.out, answer.lse)
         };
-        let (q_len, kv_len) = (launch.q.layout.shape[2], launch.k.layout.shape[2]);
+        let (q_len, kv_len) = (problem.q.layout.shape[2], memory.place("k").layout.shape[2]);
         let shift = match self.bug {
             Bug::KeyTooMany => 1,
             Bug::KeyTooFew => -1,
@@ -184,7 +192,7 @@ impl Mutant {
         }
         // Row r of the moved mask is row r + shift of the right one.
         let moved = |row: usize| row.saturating_add_signed(shift).min(q_len - 1);
-        let mut q = launch.inputs()[0].clone();
+        let mut q = memory.tensor("q");
         let original = q.clone();
         for id in &rows {
             let start = original.row_start([id.batch, id.head, id.row]);
@@ -199,9 +207,9 @@ impl Mutant {
         (back, (0..rows.len()).map(|index| lse[place(index)]).collect())
     }
 
-    fn alter(&self, launch: &Launch, out: &mut [u16], lse: &mut [f32]) {
-        let dtype = launch.out.layout.dtype;
-        let [_, heads, rows, head_dim] = launch.out.layout.shape;
+    fn alter(&self, memory: &Memory, out: &mut [u16], lse: &mut [f32]) {
+        let layout = memory.place("out").layout;
+        let (dtype, [_, heads, rows, head_dim]) = (layout.dtype, layout.shape);
         match self.bug {
             Bug::WrongRow => out.copy_within(41 * head_dim..42 * head_dim, 40 * head_dim),
             Bug::SwappedHeads => {
@@ -209,9 +217,8 @@ impl Mutant {
                 first.swap_with_slice(&mut second[..rows * head_dim]);
             }
             Bug::InterleavedGroups => {
-                let shape = launch.out.layout.shape;
-                let group_size = heads / launch.k.layout.shape[1];
-                let moved = Tensor::from_bits(dtype, shape, out.to_vec());
+                let group_size = heads / memory.place("k").layout.shape[1];
+                let moved = Tensor::from_bits(dtype, layout.shape, out.to_vec());
                 out.copy_from_slice(&interleave(&moved, group_size).bits);
             }
             // Truncation is one unit nearer to zero for every other element, on average.
@@ -220,7 +227,7 @@ impl Mutant {
                 out.iter_mut().step_by(2).filter(not_zero).for_each(|bits| *bits -= 1);
             }
             Bug::UnwrittenRow => out[7 * head_dim..8 * head_dim].fill(UNWRITTEN),
-            Bug::UnwrittenLse => lse[7] = f32::from_bits(UNWRITTEN_LSE),
+            Bug::UnwrittenLse => lse[7] = f32::from_bits(UNWRITTEN_F32),
             Bug::LseBaseTwo => lse.iter_mut().for_each(|x| *x *= std::f32::consts::LOG2_E),
             Bug::LseLow => lse.iter_mut().for_each(|x| *x += 0.99f32.ln()),
             Bug::EmptyRowNotZero => out[0] = encode(dtype, 1e-3),
@@ -238,7 +245,7 @@ impl Mutant {
                 lse.fill(f32::NEG_INFINITY);
             }
             Bug::LastBitSpreads => {
-                let [q, ..] = launch.inputs();
+                let q = memory.tensor("q");
                 let is_odd = |x: f32| x.is_nan() || x.abs() > 30.0;
                 if q.view().row([0, 0, LONE_ROW]).any(is_odd) {
                     out[(LONE_ROW + 64) * head_dim] ^= 1;
@@ -247,4 +254,21 @@ impl Mutant {
             _ => {}
         }
     }
+}
+
+/// Whether every bug is seen in a case of a variant.
+///
+/// # Errors
+/// The first that is not.
+pub fn are_seen(variant: &Variant) -> Result<(), String> {
+    let cases = cases(variant);
+    for (bug, name) in Bug::ALL.iter().filter(|(bug, _)| bug.applies_to(variant.mask)) {
+        let Some(case) = cases.iter().find(|case| case.name.starts_with(name)) else {
+            return Err(format!("{bug:?}: no case starts with `{name}`"));
+        };
+        if !check(case, &Mutant { bug: *bug }).failed() {
+            return Err(format!("{bug:?} passes in the case {}", case.name));
+        }
+    }
+    Ok(())
 }

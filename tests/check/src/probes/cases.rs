@@ -5,10 +5,10 @@ use fulgurite::{Dtype, VARIANTS};
 use fulgurite_gpu::emu::{MapFields, Swizzle};
 use fulgurite_spec::PROBES;
 use half::{bf16, f16};
+use reference::tensor::encode;
 
 use super::layout::{image, put};
 use super::{Case, Expected, Seen, Tensor, UNTOUCHED};
-use reference::tensor::encode;
 
 /// Threads of a probe.
 const THREADS: usize = 128;

@@ -6,12 +6,14 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
 use fulgurite::Dtype;
-
-use super::{Job, Options, Tally, Who, run_jobs};
-use crate::device::{Device, Ran};
-use crate::emulator::{BUDGET, Counted, Emulated, products};
-use crate::forward::cases::{Case, Needs};
 use reference::tensor::{Tensor, decode};
+
+use super::{Options, run_jobs};
+use crate::call::Launch;
+use crate::case::{Job, Needs};
+use crate::device::{Device, Ran};
+use crate::emulator::{BUDGET, Counted, Emulated};
+use crate::report::{Tally, Who};
 
 /// Schedules for every case, if nothing else is asked for: one of each kind.
 pub const SCHEDULES: u64 = 3;
@@ -24,11 +26,8 @@ pub fn verify(small: &[Job], full: Vec<Job>, options: &Options, tally: &mut Tall
     println!("On the emulator, under schedules {seeds:?}, every synchronisation checked:");
     let emulated = Emulated::new(seeds);
     run(small, "small cases", &emulated, tally);
-    let (fits, long): (Vec<Job>, Vec<Job>) = full.into_iter().partition(|job| {
-        let Case { batch, heads, q_len, kv_len, head_dim, .. } = job.case;
-        let fits = products([batch, heads.0, q_len, head_dim], kv_len) <= BUDGET;
-        fits && job.case.needs == Needs::Nothing
-    });
+    let (fits, long): (Vec<Job>, Vec<Job>) =
+        full.into_iter().partition(|job| job.needs() == Needs::Nothing && job.products() <= BUDGET);
     run(&fits, "cases of the list for GPUs (under the first schedule)", &first, tally);
     if !long.is_empty() {
         println!("  {} of that list need a GPU or more speed and were left out", long.len());
@@ -52,27 +51,39 @@ pub fn compare_with(gpu: &dyn Device, jobs: &[Job]) -> Result<(), String> {
     let emulated = Emulated::new(vec![1]);
     // In units in the last place of the type, so that the types can be compared.
     let mut largest = (0.0_f64, String::new());
-    for Job { variant, case } in jobs {
-        let fresh = case.launch(&case.clean_inputs());
-        let (mut here, mut there) = (fresh.clone(), fresh);
-        emulated.run(&mut here)?;
-        if let Ran::Skipped(reason) = gpu.run(&mut there)? {
-            return Err(reason);
-        }
-        let ((here, _), (there, _)) = (here.results()?, there.results()?);
-        let unit = match case.dtype {
-            Dtype::Bf16 => 2.0_f64.powi(-7),
-            Dtype::F16 => 2.0_f64.powi(-10),
-        };
-        let units = relative_difference(&here, &there) / unit;
-        if units >= largest.0 {
-            largest = (units, format!("{} {}", variant.entry, case.name));
+    for case in jobs {
+        for fresh in case.launches() {
+            let (mut here, mut there) = (fresh.clone(), fresh);
+            emulated.run(&mut here)?;
+            if let Ran::Skipped(reason) = gpu.run(&mut there)? {
+                return Err(reason);
+            }
+            let units = difference(&here, &there)?;
+            if units >= largest.0 {
+                largest = (units, format!("{} {}", case.entry(), case.name()));
+            }
         }
     }
     let (units, place) = largest;
     let said = format!("differ by {units:.3} units in the last place at most ({place})");
     println!("  emulator and GPU {said}");
     if units <= 2.0 { Ok(()) } else { Err(format!("{said}, more than 2")) }
+}
+
+/// Largest difference of what two launches wrote, in units in the last place of its type.
+fn difference(here: &Launch, there: &Launch) -> Result<f64, String> {
+    here.memory.check_written()?;
+    there.memory.check_written()?;
+    let mut largest = 0.0_f64;
+    for written in here.memory.written() {
+        let unit = match written.place.layout.dtype {
+            Dtype::Bf16 => 2.0_f64.powi(-7),
+            Dtype::F16 => 2.0_f64.powi(-10),
+        };
+        let [here, there] = [here, there].map(|launch| launch.memory.tensor(written.name));
+        largest = largest.max(relative_difference(&here, &there) / unit);
+    }
+    Ok(largest)
 }
 
 /// Largest difference of two outputs, relative to the larger of the element and its row's root

@@ -1,8 +1,6 @@
 //! `verify`: every variant on every case, or on a user's own tensors.
 
 mod emulate;
-mod input;
-mod long;
 mod offline;
 mod probes;
 
@@ -10,16 +8,15 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use fulgurite::{FlashAttention, VARIANTS, Variant};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
-use crate::device::{Device, Model};
-use crate::forward::cases::{Case, cases, emulated_cases};
-use crate::forward::company;
-use crate::forward::judge::{Outcome, check};
+use crate::case::{Job, check};
+use crate::device::Device;
+use crate::forward::cases::{cases, emulated_cases, every};
+use crate::forward::{company, input, long};
 use crate::gpu::{self, Gpu};
-pub use crate::report::{Counts, Record, Tally, Who};
+use crate::report::{Record, Tally, Who};
 pub use offline::{ptx_faults, static_checks};
 
 /// Options of `verify`.
@@ -79,21 +76,20 @@ pub struct Options {
 }
 
 impl Options {
-    fn wants(&self, entry: &str, case: &str) -> bool {
+    /// Whether a case of an entry is wanted.
+    pub fn wants(&self, entry: &str, case: &str) -> bool {
         let full = format!("{entry} {case}");
         self.filter.iter().all(|text| full.contains(text))
     }
 
-    /// The cases of a list that are wanted, for every variant.
-    fn jobs(&self, list: fn(&Variant) -> Vec<Case>) -> Vec<Job> {
-        let jobs = VARIANTS
-            .iter()
-            .flat_map(|variant| list(variant).into_iter().map(move |case| Job { variant, case }));
-        jobs.filter(|job| self.wants(job.variant.entry, &job.case.name)).collect()
+    /// The cases of a list that are wanted.
+    fn wanted(&self, mut list: Vec<Job>) -> Vec<Job> {
+        list.retain(|job| self.wants(job.entry(), job.name()));
+        list
     }
 
     /// The emulator's schedules.
-    fn seeds(&self) -> Vec<u64> {
+    pub fn seeds(&self) -> Vec<u64> {
         match self.replay {
             Some(seed) => vec![seed],
             None => (self.seed..self.seed.saturating_add(self.schedules.max(1))).collect(),
@@ -101,13 +97,14 @@ impl Options {
     }
 }
 
-/// One case of one variant.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// The kernel.
-    pub variant: &'static Variant,
-    /// What it is to compute.
-    pub case: Case,
+/// Every case of every operation.
+pub fn every_case() -> Vec<Job> {
+    every(cases)
+}
+
+/// The cases of every operation that are made for the emulator: small, but with every branch.
+pub fn every_emulated_case() -> Vec<Job> {
+    every(emulated_cases)
 }
 
 /// Runs `verify`; `Ok(true)` if nothing failed.
@@ -116,12 +113,12 @@ pub struct Job {
 /// A message if the options cannot be followed: an unreadable input, a report that cannot be
 /// written.
 pub fn run(options: &Options) -> Result<bool, String> {
-    let jobs = options.jobs(cases);
-    let emulated = options.jobs(emulated_cases);
+    let jobs = options.wanted(every_case());
+    let emulated = options.wanted(every_emulated_case());
     let probes = probes::wanted(options);
     if options.list {
         let listed = if options.emulate { &emulated } else { &jobs };
-        listed.iter().for_each(|job| println!("{} {}", job.variant.entry, job.case.name));
+        listed.iter().for_each(|job| println!("{} {}", job.entry(), job.name()));
         probes.iter().for_each(|probe| println!("{}", probe.title()));
         return Ok(true);
     }
@@ -167,15 +164,15 @@ pub fn run(options: &Options) -> Result<bool, String> {
 /// All cases on a GPU, and what else only a GPU shows.
 fn verify_on(gpu: &Gpu, jobs: &[Job], emulated: &[Job], tally: &mut Tally) {
     println!("On {}:", gpu.name());
+    let mut entries: Vec<&str> = jobs.iter().map(|job| job.entry()).collect();
+    entries.dedup();
     // The driver compiles kernels while the first references are computed.
     let records = std::thread::scope(|scope| {
-        scope.spawn(|| compile(gpu.attention(), jobs));
+        scope.spawn(|| compile(gpu, &entries));
         run_jobs(jobs, gpu)
     });
     tally.add_records(Who::Gpu(gpu.name()), records);
-    let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
-    variants.dedup();
-    let alone = company::every(&variants, gpu);
+    let alone = company::every(&entries, gpu);
     tally.add_check("a batch entry has the same bits alone and in company", &alone);
     let same = emulate::compare_with(gpu, emulated);
     tally.add_check("the emulator gives the same", &same);
@@ -194,7 +191,7 @@ fn open(options: &Options) -> Result<Option<Gpu>, String> {
     }
     match gpu::find(options.device, options.gpu || gpu::is_required())? {
         Ok(gpu) => {
-            let facts = gpu.attention().facts();
+            let facts = gpu.facts();
             println!("GPU: {}, {} multiprocessors", facts.name, facts.sm_count);
             Ok(Some(gpu))
         }
@@ -206,62 +203,28 @@ fn open(options: &Options) -> Result<Option<Gpu>, String> {
     }
 }
 
-/// Has the driver compile the kernels. One that it refuses is reported by its first case.
-fn compile(attention: &FlashAttention, jobs: &[Job]) {
+/// Has the driver compile the kernels, and says how long that took.
+fn compile(gpu: &Gpu, entries: &[&str]) {
     let start = Instant::now();
-    let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
-    variants.dedup();
-    if attention.preload(&variants).is_ok() {
+    if let Some(count) = gpu.preload(entries) {
         let seconds = start.elapsed().as_secs_f64();
-        println!("  {} kernels compiled and loaded in {seconds:.1} s", variants.len());
+        println!("  {count} kernels compiled and loaded in {seconds:.1} s");
     }
 }
 
-/// Runs jobs on a backend; references are computed in parallel, the backend is asked in turn.
-pub fn run_jobs(jobs: &[Job], backend: &dyn Device) -> Vec<Record> {
-    run_jobs_on(jobs, |_| backend)
-}
-
-/// Runs every job on the model of a right kernel with its variant's tile.
-pub fn run_model(jobs: &[Job]) -> Vec<Record> {
-    let models: Vec<Model> = VARIANTS.iter().map(Model::of).collect();
-    let place = |job: &Job| VARIANTS.iter().position(|variant| variant == job.variant);
-    run_jobs_on(jobs, |job| &models[place(job).expect("jobs are of the table")])
-}
-
-fn run_jobs_on<'a, F>(jobs: &[Job], backend: F) -> Vec<Record>
-where
-    F: Fn(&Job) -> &'a dyn Device,
-    F: Sync,
-{
+/// Runs cases on a device; references are computed in parallel, a GPU is asked in turn.
+pub fn run_jobs(jobs: &[Job], device: &dyn Device) -> Vec<Record> {
     let bar = ProgressBar::new(jobs.len() as u64).with_style(
         ProgressStyle::with_template("  {bar:40} {pos}/{len} {elapsed} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let one = |job: &Job| {
-        bar.set_message(format!("{} {}", job.variant.entry, job.case.name));
-        let outcome = check(&job.case, backend(job));
+        bar.set_message(format!("{} {}", job.entry(), job.name()));
+        let outcome = check(&**job, device);
         bar.inc(1);
-        Record { entry: job.variant.entry.to_owned(), case: job.case.name.clone(), outcome }
+        Record::of(&**job, outcome)
     };
     let records = jobs.par_iter().map(one).collect();
     bar.finish_and_clear();
     records
-}
-
-/// Turns an outcome into a line for people; empty if it passed.
-pub fn complaint(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Ran(findings) => {
-            let failed = findings.iter().filter(|finding| !finding.passed()).map(|finding| {
-                let at = finding.row.map_or(String::new(), |id| {
-                    format!(" (batch {}, head {}, row {})", id.batch, id.head, id.row)
-                });
-                let (rule, value, limit) = (finding.rule.name(), finding.value, finding.limit);
-                format!("{rule} {value:.3e} > {limit:.3e}{at}")
-            });
-            failed.collect::<Vec<_>>().join("; ")
-        }
-        Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
-    }
 }

@@ -1,12 +1,13 @@
 //! What can be checked without a GPU.
 
-use fulgurite::{DeviceFacts, FwdParams, LaunchSpec, Plan, VARIANTS, Variant};
-
-use super::{Job, Tally, Who, run_model};
-use crate::forward::cases::{Needs, cases};
-use crate::forward::judge::check;
-use crate::forward::mutants::{Bug, Mutant};
+use fulgurite::{DeviceFacts, FwdParams, LaunchSpec, VARIANTS, Variant};
 use reference::forward::closed_forms;
+
+use super::run_jobs;
+use crate::case::{Job, Needs};
+use crate::device::Model;
+use crate::forward::mutants::are_seen;
+use crate::report::{Tally, Who};
 
 /// A check's name and what it found.
 type Check = (&'static str, Result<(), String>);
@@ -33,15 +34,14 @@ fn every<T>(all: &[T], one: impl Fn(&T) -> Result<(), String>) -> Result<(), Str
 }
 
 fn plan(job: &Job) -> Result<(), String> {
-    let name = format!("{} {}", job.variant.entry, job.case.name);
-    let launch = job.case.launch(&job.case.blank_inputs());
-    let plan = Plan::with_variant(&launch.request, &DeviceFacts::h200(), job.variant)
-        .map_err(|error| format!("{name}: {error}"))?;
-    if plan.variant() != job.variant {
-        return Err(format!("{name}: planned as {}", plan.variant().entry));
+    let (entry, case) = (job.entry(), job.name());
+    let plan = job.blank().call.plan(&DeviceFacts::h200());
+    let plan = plan.map_err(|error| format!("{entry} {case}: {error}"))?;
+    if plan.variant().entry != entry {
+        return Err(format!("{entry} {case}: planned as {}", plan.variant().entry));
     }
     if plan.is_noop() || plan.cta_count() == 0 {
-        return Err(format!("{name}: planned as no work"));
+        return Err(format!("{entry} {case}: planned as no work"));
     }
     Ok(())
 }
@@ -87,24 +87,9 @@ pub fn ptx_faults(variant: &Variant, text: &str) -> Vec<String> {
 pub fn verify_model(jobs: &[Job], tally: &mut Tally) {
     println!("Rules and cases, on a model of a right kernel (no kernel of the table runs):");
     for variant in [&VARIANTS[1], &VARIANTS[10]] {
-        tally.add_check(
-            &format!("planted errors are seen ({})", variant.entry),
-            &mutants_are_seen(variant),
-        );
+        tally
+            .add_check(&format!("planted errors are seen ({})", variant.entry), &are_seen(variant));
     }
-    let light: Vec<Job> = jobs.iter().filter(|job| job.case.needs < Needs::Gpu).cloned().collect();
-    tally.add_records(Who::Model, run_model(&light));
-}
-
-fn mutants_are_seen(variant: &Variant) -> Result<(), String> {
-    let cases = cases(variant);
-    for (bug, name) in Bug::ALL.iter().filter(|(bug, _)| bug.applies_to(variant.mask)) {
-        let Some(case) = cases.iter().find(|case| case.name.starts_with(name)) else {
-            return Err(format!("{bug:?}: no case starts with `{name}`"));
-        };
-        if !check(case, &Mutant { bug: *bug }).failed() {
-            return Err(format!("{bug:?} passes in the case {}", case.name));
-        }
-    }
-    Ok(())
+    let light: Vec<Job> = jobs.iter().filter(|job| job.needs() < Needs::Gpu).cloned().collect();
+    tally.add_records(Who::Model, run_jobs(&light, &Model));
 }

@@ -7,8 +7,8 @@
 
 use rayon::prelude::*;
 
-use crate::forward::oracle::{Problem, RowId};
-use crate::tensor::{View, decode, encode};
+use crate::forward::oracle::Problem;
+use crate::tensor::{RowId, View, decode, encode};
 
 /// The choices that flash-attention kernels differ in.
 #[derive(Clone, Copy, Debug, PartialEq)]

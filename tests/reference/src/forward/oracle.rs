@@ -6,18 +6,7 @@
 use fulgurite::{Dtype, Mask};
 use rayon::prelude::*;
 
-use crate::tensor::View;
-
-/// One query row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RowId {
-    /// Index of the batch entry.
-    pub batch: usize,
-    /// Index of the query head.
-    pub head: usize,
-    /// Index of the row in its head.
-    pub row: usize,
-}
+use crate::tensor::{RowId, View};
 
 /// Inputs and options of one attention.
 #[derive(Clone, Copy, Debug)]

@@ -2,12 +2,13 @@
 //! not notice where rows have settled.
 
 use fulgurite::{Dtype, Tile, Variant};
-
-use super::{Case, Needs};
 use reference::forward::values::{Climb, Exact, Poison, Values, exact};
 
+use super::ForwardCase;
+use crate::case::Needs;
+
 /// All of them.
-pub fn extremes(variant: &Variant) -> Vec<Case> {
+pub fn extremes(variant: &Variant) -> Vec<ForwardCase> {
     let mut all = equal_values(variant);
     all.extend(scales(variant));
     all.extend(exact_scores(variant));
@@ -23,16 +24,16 @@ fn case(
     variant: &Variant,
     lengths: (usize, usize),
     emulated: bool,
-    change: impl FnOnce(&mut Case),
-) -> Case {
-    Case::new(what, variant, 1, (1, 1), lengths).with(|case| {
+    change: impl FnOnce(&mut ForwardCase),
+) -> ForwardCase {
+    ForwardCase::new(what, variant, 1, (1, 1), lengths).with(|case| {
         change(case);
         case.needs = if emulated { Needs::Nothing } else { Needs::Speed };
     })
 }
 
 /// q, k and v all the same: the output is that number, however large scores are.
-fn equal_values(variant: &Variant) -> Vec<Case> {
+fn equal_values(variant: &Variant) -> Vec<ForwardCase> {
     let values: &[f32] = match variant.dtype {
         Dtype::Bf16 => &[1000.5, 3e4, 133_120.0, 1.3e7, 1e9],
         // Short numbers but for the last: sums of their products are exact.
@@ -43,7 +44,7 @@ fn equal_values(variant: &Variant) -> Vec<Case> {
     for &value in values {
         for kv_len in [1, 2, 9, 3 * kv_rows - 1] {
             let what = format!("all {value:e}");
-            let set = |case: &mut Case| case.values = Values::Equal(value);
+            let set = |case: &mut ForwardCase| case.values = Values::Equal(value);
             all.push(case(&what, variant, (3, kv_len), kv_len != 2, set));
         }
     }
@@ -52,11 +53,11 @@ fn equal_values(variant: &Variant) -> Vec<Case> {
 
 /// Scales of all sizes on normal data, and one row of q much larger than the others. The emulator
 /// takes a sample: powers below, at and above what the rounding of scaled scores can bear.
-fn scales(variant: &Variant) -> Vec<Case> {
+fn scales(variant: &Variant) -> Vec<ForwardCase> {
     let mut all = Vec::new();
     for power in (0..=36).step_by(2) {
         let scale = 10f32.powi(power);
-        let set = |case: &mut Case| case.scale = Some(scale);
+        let set = |case: &mut ForwardCase| case.scale = Some(scale);
         let emulated = matches!(power, 4 | 12 | 24);
         all.push(case(&format!("scale 1e{power}"), variant, (70, 300), emulated, set));
         let what = format!("scale 1e{power}, large row");
@@ -68,7 +69,7 @@ fn scales(variant: &Variant) -> Vec<Case> {
     all
 }
 
-fn exact_scores(variant: &Variant) -> Vec<Case> {
+fn exact_scores(variant: &Variant) -> Vec<ForwardCase> {
     let exact = |what: &str, lengths, emulated, exact| {
         case(what, variant, lengths, emulated, |case| {
             case.values = Values::Exact(exact);
@@ -98,7 +99,7 @@ fn exact_scores(variant: &Variant) -> Vec<Case> {
 
 /// Maxima that rise from tile to tile as fast as anchors bear without moving. For `f16` the longest
 /// rise past its range.
-fn climbs(variant: &Variant) -> Vec<Case> {
+fn climbs(variant: &Variant) -> Vec<ForwardCase> {
     let kv_rows = Tile::of(variant).kv_rows as usize;
     let mut all = Vec::new();
     for (tiles, ratio) in [2, 5, 12, 22].into_iter().flat_map(|t| [(t, 0.7), (t, 0.99)]) {
@@ -117,9 +118,9 @@ fn climbs(variant: &Variant) -> Vec<Case> {
 }
 
 /// Something planted in calls whose rows settle: more than 1100 keys, two and more jobs a block.
-fn settled(variant: &Variant) -> Vec<Case> {
+fn settled(variant: &Variant) -> Vec<ForwardCase> {
     let planted = |what: &str, poison| {
-        Case::new(what, variant, 3, (4, 2), (200, 1150)).with(|case| {
+        ForwardCase::new(what, variant, 3, (4, 2), (200, 1150)).with(|case| {
             case.poison = Some(poison);
             case.needs = Needs::Gpu;
         })
@@ -142,8 +143,8 @@ fn settled(variant: &Variant) -> Vec<Case> {
             .with(|case| case.values = Values::NanValue),
     );
     // Small ones for the emulator, one way to lose rows for each type.
-    let small = |what: &str, lengths, change: fn(&mut Case)| {
-        Case::new(what, variant, 1, (2, 1), lengths).with(change)
+    let small = |what: &str, lengths, change: fn(&mut ForwardCase)| {
+        ForwardCase::new(what, variant, 1, (2, 1), lengths).with(change)
     };
     all.push(match variant.dtype {
         Dtype::Bf16 => small("settled, small, nan in q", (130, 1150), |case| {
@@ -167,9 +168,9 @@ fn settled(variant: &Variant) -> Vec<Case> {
 }
 
 /// Rows of which a lost or repeated key, or a sum that drifts, would show nowhere else.
-fn long_rows(variant: &Variant) -> Vec<Case> {
+fn long_rows(variant: &Variant) -> Vec<ForwardCase> {
     let long = |what: &str, heads, lengths, needs, values| {
-        Case::new(what, variant, 1, heads, lengths).with(|case| {
+        ForwardCase::new(what, variant, 1, heads, lengths).with(|case| {
             case.values = values;
             case.needs = needs;
         })

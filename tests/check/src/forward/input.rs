@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fulgurite::{Dtype, Mask, Variant};
+use fulgurite::{DeviceFacts, Dtype, Mask};
 use half::{bf16, f16};
+use reference::forward::values::Inputs;
+use reference::tensor::Tensor;
 use safetensors::{Dtype as FileDtype, SafeTensors, tensor::TensorView};
 
-use super::{Options, Record, Tally, Who};
+use super::cases::ForwardCase;
+use super::judge::Given;
+use crate::call::Call;
+use crate::case::check;
 use crate::device::Device;
 use crate::emulator::Emulated;
-use crate::forward::cases::{Case, Needs};
-use crate::forward::judge::check_inputs;
 use crate::gpu::Gpu;
-use crate::memory::Arrangement;
-use reference::forward::values::{Inputs, Values};
-use reference::tensor::Tensor;
+use crate::report::{Record, Tally, Who};
+use crate::verify::Options;
 
 /// One tensor of the file: shape (batch, head, row, head dim) and values.
 struct FileTensor {
@@ -46,14 +48,14 @@ pub fn verify(
             let tensor = |t: &FileTensor| Tensor::new(dtype, t.shape, t.values.iter().copied());
             let inputs = Inputs { q: tensor(q), k: tensor(k), v: tensor(v) };
             for mask in [Mask::Full, Mask::Causal] {
-                let case = case(name, q.shape, k.shape, dtype, mask);
-                let variant = variant_of(&case).map_err(at)?;
-                if !options.wants(variant.entry, &case.name) {
+                let case = case(name, q.shape, k.shape, (dtype, mask));
+                let entry = entry_of(&case).map_err(at)?;
+                if !options.wants(entry, &case.name) {
                     continue;
                 }
-                let backend = gpu.map_or(&emulated as &dyn Device, |gpu| gpu as &dyn Device);
-                let outcome = check_inputs(&case, &inputs, backend);
-                records.push(Record { entry: variant.entry.to_owned(), case: case.name, outcome });
+                let given = Given { case, inputs: inputs.clone(), entry };
+                let device = gpu.map_or(&emulated as &dyn Device, |gpu| gpu as &dyn Device);
+                records.push(Record::of(&given, check(&given, device)));
             }
         }
     }
@@ -61,37 +63,15 @@ pub fn verify(
     Ok(())
 }
 
-/// The variant that a plan chooses.
-fn variant_of(case: &Case) -> Result<&'static Variant, String> {
-    let (batch, head_dim) = (case.batch, case.head_dim);
-    let layout = |heads, rows| fulgurite::Layout::bshd(case.dtype, batch, rows, heads, head_dim);
-    let (q, kv) = (layout(case.heads.0, case.q_len), layout(case.heads.1, case.kv_len));
-    let (mask, scale, lse) = (case.mask, case.scale, case.lse);
-    let request = fulgurite::Forward { q, k: kv, v: kv, out: q, mask, scale, lse };
-    fulgurite::Plan::new(&request, &fulgurite::DeviceFacts::h200())
-        .map(|plan| plan.variant())
-        .map_err(|error| format!("{}: {error}", case.name))
+/// The kernel that a plan chooses.
+fn entry_of(case: &ForwardCase) -> Result<&'static str, String> {
+    let plan = case.call().plan(&DeviceFacts::h200());
+    plan.map(|plan| plan.variant().entry).map_err(|error| format!("{}: {error}", case.name))
 }
 
-fn case(name: &str, q: [usize; 4], kv: [usize; 4], dtype: Dtype, mask: Mask) -> Case {
+fn case(name: &str, q: [usize; 4], kv: [usize; 4], kind: (Dtype, Mask)) -> ForwardCase {
     let [batch, q_heads, q_len, head_dim] = q;
-    Case {
-        variant: None,
-        name: format!("{name} b{batch} h{q_heads}/{} {q_len}x{} d{head_dim}", kv[1], kv[2]),
-        batch,
-        heads: (q_heads, kv[1]),
-        q_len,
-        kv_len: kv[2],
-        head_dim,
-        dtype,
-        mask,
-        scale: None,
-        lse: true,
-        arrangement: Arrangement::Bshd,
-        values: Values::Normal,
-        poison: None,
-        needs: Needs::Nothing,
-    }
+    ForwardCase::chosen(name, kind, batch, (q_heads, kv[1]), (q_len, kv[2]), head_dim)
 }
 
 /// All sets of q, k and v in a file, by the name in front of them.

@@ -7,16 +7,16 @@
 use std::time::Instant;
 
 use fulgurite::{Dtype, Mask};
-
-use super::Tally;
-use crate::device::Device;
-use crate::forward::cases::{Case, Needs};
-use crate::forward::judge::{self, Outcome};
-use crate::gpu::Gpu;
-use crate::memory::Arrangement;
 use reference::forward::oracle;
 use reference::forward::values::Values;
 use reference::tensor::decode;
+
+use super::cases::ForwardCase;
+use super::judge;
+use crate::case::{Needs, Outcome};
+use crate::device::Device;
+use crate::gpu::Gpu;
+use crate::report::Tally;
 
 /// Keys of the rows that others are compared with.
 const SHORT: usize = 1 << 14;
@@ -70,30 +70,16 @@ fn case(
     dtype: Dtype,
     head_dim: usize,
     mask: Mask,
-    (q_len, kv_len): (usize, usize),
+    lengths: (usize, usize),
     values: Values,
-) -> Case {
-    Case {
-        name: format!("long {q_len}x{kv_len} d{head_dim}"),
-        variant: None,
-        batch: 1,
-        heads: (1, 1),
-        q_len,
-        kv_len,
-        head_dim,
-        dtype,
-        mask,
-        scale: None,
-        lse: true,
-        arrangement: Arrangement::Bshd,
-        values,
-        poison: None,
-        needs: Needs::Gpu,
-    }
+) -> ForwardCase {
+    let (name, needs) = (format!("long {}x{} d{head_dim}", lengths.0, lengths.1), Needs::Gpu);
+    let chosen = ForwardCase::chosen("long", (dtype, mask), 1, (1, 1), lengths, head_dim);
+    ForwardCase { name, values, needs, ..chosen }
 }
 
 /// The root-mean-square error of some rows, relative to theirs.
-fn error(case: &Case, gpu: &Gpu) -> Result<f64, String> {
+fn error(case: &ForwardCase, gpu: &Gpu) -> Result<f64, String> {
     let inputs = case.clean_inputs();
     let (out, _) = judge::run(case, &inputs, gpu).map_err(Outcome::reason)?;
     let problem = judge::problem(case, &inputs);
