@@ -16,7 +16,7 @@ use half::bf16;
 use serde::{Deserialize, Serialize};
 
 use super::grid::{Cell, DtypeName};
-use super::measurement::{Measurement, OURS};
+use super::measurement::{COLD, Measurement, OURS, WARM};
 use super::side_by_side::scratch;
 
 /// A kernel of each size.
@@ -27,10 +27,6 @@ const ROWS: usize = 128;
 
 /// Runs with the kernel in the driver's cache, of which the median counts.
 const WARM_RUNS: usize = 3;
-
-/// Names in the `kind` column.
-const COLD: &str = "first-use-cold";
-const WARM: &str = "first-use-warm";
 
 /// Options of `first-use`.
 #[derive(Args, Clone, Debug)]

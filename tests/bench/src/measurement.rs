@@ -1,5 +1,6 @@
 //! One line of a benchmark's CSV, ours or a peer's.
 
+use std::fmt;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -13,6 +14,46 @@ pub const OURS: &str = "fulgurite";
 
 /// The name of cuBLAS's products in the `kind` column: of square matrices of size `hd`.
 pub const MATMUL: &str = "matmul";
+
+/// The name of forward calls in the `kind` column.
+const FORWARD: &str = "fwd";
+
+/// The names of first uses in the `kind` column.
+pub const COLD: &str = "first-use-cold";
+/// With the driver's cache warm.
+pub const WARM: &str = "first-use-warm";
+
+/// What was called: times of the same call can be compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Called {
+    /// The sizes.
+    pub cell: Cell,
+    /// The operation, as in the `kind` column.
+    pub kind: String,
+    /// What else was asked for, as in the `options` column.
+    pub options: String,
+}
+
+impl Called {
+    /// A forward call without options.
+    pub fn plain(cell: Cell) -> Called {
+        Called { cell, kind: FORWARD.to_owned(), options: String::new() }
+    }
+
+    /// Whether it is one.
+    pub fn is_plain(&self) -> bool {
+        self.kind == FORWARD && self.options.is_empty()
+    }
+}
+
+impl fmt::Display for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cell)?;
+        let kind = Some(&self.kind).filter(|kind| *kind != FORWARD);
+        let more = kind.into_iter().chain(Some(&self.options).filter(|text| !text.is_empty()));
+        more.into_iter().try_for_each(|text| write!(f, " {text}"))
+    }
+}
 
 /// One time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +109,7 @@ impl Measurement {
     pub fn forward(peer: &str, cell: &Cell, ms: f64) -> Measurement {
         Measurement {
             peer: peer.to_owned(),
-            kind: "fwd".to_owned(),
+            kind: FORWARD.to_owned(),
             dtype: cell.dtype.to_string(),
             hd: cell.head_dim,
             causal: u8::from(cell.causal),
@@ -104,8 +145,8 @@ impl Measurement {
         }
     }
 
-    /// The cell, if the line is a plain forward call of one.
-    pub fn cell(&self) -> Option<Cell> {
+    /// The call, if the line is the time of one.
+    pub fn called(&self) -> Option<Called> {
         let cell = Cell {
             dtype: DtypeName::from_str(&self.dtype, true).ok()?,
             head_dim: self.hd,
@@ -116,7 +157,14 @@ impl Measurement {
             kv_len: self.kv_len.unwrap_or(self.seqlen),
             batch: self.batch,
         };
-        (self.kind == "fwd" && self.options.is_empty()).then_some(cell)
+        let is_call = ![MATMUL, COLD, WARM].contains(&self.kind.as_str());
+        let (kind, options) = (self.kind.clone(), self.options.clone());
+        is_call.then_some(Called { cell, kind, options })
+    }
+
+    /// The cell, if the line is a plain forward call of one.
+    pub fn cell(&self) -> Option<Cell> {
+        self.called().filter(Called::is_plain).map(|called| called.cell)
     }
 
     /// Whether the line is a forward call that the headline counts, of this element type.

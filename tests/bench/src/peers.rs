@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Range;
 use super::grid::Cell;
-use super::measurement::{MATMUL, Measurement, OURS};
+use super::measurement::{Called, MATMUL, Measurement, OURS};
 
-/// The fastest peer of each cell.
-pub fn best(all: &[Measurement]) -> BTreeMap<Cell, Measurement> {
-    let mut best: BTreeMap<Cell, Measurement> = BTreeMap::new();
+/// The fastest peer of each call.
+pub fn best(all: &[Measurement]) -> BTreeMap<Called, Measurement> {
+    let mut best: BTreeMap<Called, Measurement> = BTreeMap::new();
     let others = all.iter().filter(|peer| peer.peer != OURS);
-    for (cell, peer) in others.filter_map(|peer| Some((peer.cell()?, peer))) {
-        if best.get(&cell).is_none_or(|so_far| peer.tflops > so_far.tflops) {
-            best.insert(cell, peer.clone());
+    for (called, peer) in others.filter_map(|peer| Some((peer.called()?, peer))) {
+        if best.get(&called).is_none_or(|so_far| peer.tflops > so_far.tflops) {
+            best.insert(called, peer.clone());
         }
     }
     best
@@ -40,16 +40,16 @@ pub fn geometric_mean(numbers: &[f64]) -> f64 {
     (numbers.iter().map(|number| number.ln()).sum::<f64>() / numbers.len() as f64).exp()
 }
 
-/// Our ratios to the best peers in the cells that `counts` takes.
+/// Our ratios to the best peers in the cells of plain calls that `counts` takes.
 pub fn ratios(
     all: &[Measurement],
-    best: &BTreeMap<Cell, Measurement>,
+    best: &BTreeMap<Called, Measurement>,
     counts: impl Fn(&Cell) -> bool,
 ) -> Vec<f64> {
     let ours = all.iter().filter(|time| time.peer == OURS);
     let ratio = |time: &Measurement| {
         let cell = time.cell().filter(&counts)?;
-        Some(time.tflops / best.get(&cell)?.tflops)
+        Some(time.tflops / best.get(&Called::plain(cell))?.tflops)
     };
     ours.filter_map(ratio).collect()
 }
@@ -60,15 +60,15 @@ pub fn cublas(all: &[Measurement]) -> Option<Range> {
     Range::of(all.iter().filter(|time| time.kind == MATMUL).map(|time| time.tflops))
 }
 
-/// The peers that have other cells, but not this one, for each of our cells that lacks one.
-pub fn missing(all: &[Measurement]) -> BTreeMap<Cell, Vec<&str>> {
-    let mut of_cell: BTreeMap<Cell, BTreeSet<&str>> = BTreeMap::new();
-    for (cell, time) in all.iter().filter_map(|time| Some((time.cell()?, time))) {
-        of_cell.entry(cell).or_default().insert(&time.peer);
+/// The peers that have other calls, but not this one, for each of our calls that lacks one.
+pub fn missing(all: &[Measurement]) -> BTreeMap<Called, Vec<&str>> {
+    let mut of_call: BTreeMap<Called, BTreeSet<&str>> = BTreeMap::new();
+    for (called, time) in all.iter().filter_map(|time| Some((time.called()?, time))) {
+        of_call.entry(called).or_default().insert(&time.peer);
     }
-    let everyone: BTreeSet<&str> = of_cell.values().flatten().copied().collect();
-    let ours = of_cell.iter().filter(|(_, there)| there.contains(OURS));
-    ours.map(|(cell, there)| (*cell, everyone.difference(there).copied().collect()))
-        .filter(|(_, lacking): &(Cell, Vec<&str>)| !lacking.is_empty())
+    let everyone: BTreeSet<&str> = of_call.values().flatten().copied().collect();
+    let ours = of_call.into_iter().filter(|(_, there)| there.contains(OURS));
+    ours.map(|(called, there)| (called, everyone.difference(&there).copied().collect()))
+        .filter(|(_, lacking): &(Called, Vec<&str>)| !lacking.is_empty())
         .collect()
 }

@@ -88,18 +88,18 @@ pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
     let (best, cublas, missing) = (peers::best(all), peers::cublas(all), peers::missing(all));
     let thousandths = |number: f64| (number * 1e3).round() / 1e3;
     let line = |ours: &Measurement| {
-        let cell = ours.cell()?;
-        let peer = best.get(&cell);
+        let called = ours.called()?;
+        let (cell, peer) = (&called.cell, best.get(&called));
         Some(Line {
             date: origin.date.clone(),
             commit: origin.commit.clone(),
             gpu: origin.gpu.clone(),
             driver: origin.driver.clone(),
-            kind: ours.kind.clone(),
+            kind: called.kind.clone(),
             dtype: ours.dtype.clone(),
             head_dim: cell.head_dim,
             mask: cell.mask_name().to_owned(),
-            options: ours.options.clone(),
+            options: called.options.clone(),
             batch: cell.batch,
             seqlen: cell.q_len,
             kv_len: Some(cell.kv_len),
@@ -111,7 +111,7 @@ pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
             peer_tflops: peer.map(|peer| peer.tflops),
             ratio: peer.map(|peer| thousandths(ours.tflops / peer.tflops)),
             cublas_share: cublas.map(|cublas| thousandths(ours.tflops / cublas.median)),
-            without: missing.get(&cell).map(|peers| peers.join(" ")),
+            without: missing.get(&called).map(|peers| peers.join(" ")),
         })
     };
     all.iter().filter(|time| time.peer == OURS).filter_map(line).collect()
@@ -180,8 +180,8 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
             batch: line.batch,
         };
         let time = |peer: &str, ms, tflops| {
-            let options = line.options.clone();
-            Measurement { tflops, options, ..Measurement::forward(peer, &cell, ms) }
+            let (kind, options) = (line.kind.clone(), line.options.clone());
+            Measurement { kind, options, tflops, ..Measurement::forward(peer, &cell, ms) }
         };
         all.push(time(OURS, line.ms, line.tflops));
         if let Some(tflops) = line.peer_tflops {

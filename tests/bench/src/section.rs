@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
-use super::measurement::{Measurement, OURS};
+use super::measurement::{Called, Measurement, OURS};
 use super::record::{self, Origin};
 use super::{peers, table};
 
@@ -136,7 +136,7 @@ fn ours(all: &[Measurement], counts: impl Fn(&Cell) -> bool) -> Vec<(Cell, Strin
     let best = peers::best(all);
     let speed = |time: &Measurement| {
         let cell = time.cell().filter(&counts)?;
-        let ratio = best.get(&cell).map(|peer| time.tflops / peer.tflops);
+        let ratio = best.get(&Called::plain(cell)).map(|peer| time.tflops / peer.tflops);
         let ratio = ratio.map_or_else(String::new, |ratio| format!(" ({ratio:.2})"));
         Some((cell, format!("{:.0}{ratio}", time.tflops)))
     };

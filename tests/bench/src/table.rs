@@ -25,20 +25,20 @@ fn table(all: &[Measurement]) -> Table {
     let peer_heads = ["best peer", "its TFLOP/s", "ratio", "without"];
     table.load_preset(UTF8_FULL_CONDENSED).set_header(heads.into_iter().chain(peer_heads));
     for time in all.iter().filter(|time| time.peer == OURS) {
-        let Some(cell) = time.cell() else { continue };
+        let Some(called) = time.called() else { continue };
         let mut row = vec![
-            cell.to_string(),
-            cell.batch.to_string(),
-            cell.heads.to_string(),
+            called.to_string(),
+            called.cell.batch.to_string(),
+            called.cell.heads.to_string(),
             format!("{:.4}", time.ms),
             format!("{:.1}", time.tflops),
             cublas.map_or_else(String::new, |range| format!("{:.3}", time.tflops / range.median)),
         ];
-        if let Some(peer) = best.get(&cell) {
+        if let Some(peer) = best.get(&called) {
             row.push(peer.peer.clone());
             row.push(format!("{:.1}", peer.tflops));
             row.push(format!("{:.3}", time.tflops / peer.tflops));
-            row.push(missing.get(&cell).map_or_else(String::new, |peers| peers.join(" ")));
+            row.push(missing.get(&called).map_or_else(String::new, |peers| peers.join(" ")));
         }
         table.add_row(row);
     }
@@ -84,10 +84,8 @@ pub fn summary(all: &[Measurement]) -> Vec<String> {
 fn absences(all: &[Measurement]) -> Vec<String> {
     let mut cells_of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let missing = peers::missing(all);
-    for (cell, peer) in
-        missing.iter().flat_map(|(cell, peers)| peers.iter().map(move |p| (cell, p)))
-    {
-        cells_of.entry(peer).or_default().push(cell.to_string());
+    for (called, peers) in &missing {
+        peers.iter().for_each(|peer| cells_of.entry(peer).or_default().push(called.to_string()));
     }
     let line = |(peer, cells): (&str, Vec<String>)| {
         format!("without {peer}: {} cells ({})", cells.len(), cells.join(", "))

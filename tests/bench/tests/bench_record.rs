@@ -171,6 +171,36 @@ fn calls_with_options_are_not_taken_for_plain_ones() {
     assert_eq!(measurement::read(&path).expect("it can be read"), [with]);
 }
 
+/// A record has every call, each beside the best peer of the same call, and gives them back.
+#[test]
+fn a_record_keeps_options_and_kinds() {
+    let cell = Cell::new(DtypeName::Bf16, 128, true, 512);
+    let time = |peer: &str, kind: &str, options: &str, ms| Measurement {
+        kind: kind.to_owned(),
+        options: options.to_owned(),
+        ..Measurement::forward(peer, &cell, ms)
+    };
+    let mut all = Vec::new();
+    for (kind, options, ms) in [("fwd", "", 0.2), ("fwd", "softcap=50", 0.4), ("bwd", "", 0.8)] {
+        all.push(time(OURS, kind, options, ms));
+        all.push(time("fa3", kind, options, ms / 2.0));
+    }
+    let lines = record::lines(&origin(), &all);
+    let ratios: Vec<Option<f64>> = lines.iter().map(|line| line.ratio).collect();
+    assert_eq!(ratios.len(), 3);
+    assert!(ratios.iter().all(|ratio| ratio.is_some_and(|it| (it - 0.5).abs() < 2e-3)));
+    let directory = scratch();
+    let path = directory.path().join("record.csv");
+    check::csv_file::write(&path, &lines).expect("it can be written");
+    let back = record::read(&path).expect("it can be read");
+    let ours = |all: &[Measurement]| -> Vec<String> {
+        let ours = all.iter().filter(|time| time.peer == OURS);
+        ours.map(|time| time.called().expect("a call").to_string()).collect()
+    };
+    assert_eq!(ours(&back), ours(&all));
+    assert_eq!(ours(&back)[1..], ["bf16 d128 causal 512 softcap=50", "bf16 d128 causal 512 bwd"]);
+}
+
 #[test]
 fn the_harness_lies_in_a_folder_that_cannot_be_foreseen() {
     let directory = scratch();
