@@ -5,6 +5,7 @@ use std::fmt;
 use check::forward::call::ForwardCall;
 use clap::ValueEnum;
 use fulgurite::{Dtype, Layout, Mask};
+use reference::forward::oracle::kept_keys;
 use serde::{Deserialize, Serialize};
 
 /// Tokens of a call, batch entries × rows, unless one sequence is longer.
@@ -120,7 +121,11 @@ impl Cell {
         let layout =
             |rows, heads| Layout::bshd(self.dtype.into(), self.batch, rows, heads, self.head_dim);
         let (q, kv) = (layout(self.q_len, self.heads), layout(self.kv_len, self.heads_kv));
-        ForwardCall::plain(q, kv, if self.causal { Mask::Causal } else { Mask::Full })
+        ForwardCall::plain(q, kv, self.mask())
+    }
+
+    fn mask(&self) -> Mask {
+        if self.causal { Mask::Causal } else { Mask::Full }
     }
 
     /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, where pairs
@@ -132,8 +137,8 @@ impl Cell {
             (false, _) => all,
             (true, true) => all / 2.0,
             (true, false) => {
-                let seen = |row: usize| (row + 1 + self.kv_len).saturating_sub(self.q_len);
-                (0..self.q_len).map(|row| seen(row) as f64).sum()
+                let lengths = (self.q_len, self.kv_len);
+                (0..self.q_len).map(|row| kept_keys(self.mask(), lengths, row) as f64).sum()
             }
         };
         4.0 * (self.batch * self.heads * self.head_dim) as f64 * pairs

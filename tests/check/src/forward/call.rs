@@ -8,7 +8,7 @@ use fulgurite::{
 };
 use half::{bf16, f16};
 use reference::forward::lowprec::{self, Arithmetic};
-use reference::forward::oracle::Problem;
+use reference::forward::oracle::{Problem, kept_keys};
 use reference::tensor::Tensor;
 
 use crate::call::{Call, Launch};
@@ -165,10 +165,7 @@ impl Call for ForwardCall {
         let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
         let visited = |first_row: usize| {
             let last_row = (first_row + q_rows).min(rows) - 1;
-            let keys = match self.mask {
-                Mask::Full => kv_len,
-                Mask::Causal => (last_row + 1 + kv_len).saturating_sub(rows).min(kv_len),
-            };
+            let keys = kept_keys(self.mask, (rows, kv_len), last_row);
             // Query tiles without keys are no jobs, or jobs of one masked tile.
             keys.div_ceil(kv_rows).max(usize::from(!plan.variant().stores_keyless()))
         };

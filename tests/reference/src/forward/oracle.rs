@@ -23,14 +23,19 @@ pub struct Problem<'a> {
     pub scale: f64,
 }
 
+/// Number of keys, always the first ones, that a mask shows a row of a call with so many queries
+/// and keys.
+pub fn kept_keys(mask: Mask, (q_len, kv_len): (usize, usize), row: usize) -> usize {
+    match mask {
+        Mask::Full => kv_len,
+        Mask::Causal => (row + 1 + kv_len).saturating_sub(q_len),
+    }
+}
+
 impl Problem<'_> {
     /// Number of keys a row sees: always the first ones.
     pub fn kept_keys(&self, row: usize) -> usize {
-        let (q_len, kv_len) = (self.q.layout.shape[2], self.k.layout.shape[2]);
-        match self.mask {
-            Mask::Full => kv_len,
-            Mask::Causal => (row + 1 + kv_len).saturating_sub(q_len),
-        }
+        kept_keys(self.mask, (self.q.layout.shape[2], self.k.layout.shape[2]), row)
     }
 
     /// The KV head that a query head reads.
