@@ -9,13 +9,17 @@
 
 pub mod call;
 pub mod case;
+#[cfg(feature = "commands")]
 pub mod csv_file;
 pub mod device;
 pub mod emulator;
 pub mod forward;
 pub mod gpu;
 pub mod memory;
+#[cfg(feature = "commands")]
 pub mod probes;
+#[cfg(feature = "commands")]
 pub mod report;
 pub mod rules;
+#[cfg(feature = "commands")]
 pub mod verify;

@@ -7,8 +7,10 @@ pub mod call;
 pub mod cases;
 pub mod company;
 pub mod compare;
+#[cfg(feature = "commands")]
 pub mod input;
 pub mod judge;
+#[cfg(feature = "commands")]
 pub mod long;
 pub mod model;
 pub mod mutants;
