@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Outcome};
+use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Summary};
 use fulgurite::{DeviceFacts, Mask, Plan, Pointers};
 
 use crate::backend::{Backend, Ran};
@@ -32,7 +32,7 @@ pub struct Counted {
     /// Query tiles × KV tiles of all heads that the mask makes the kernel visit.
     pub tiles: u64,
     /// The launch's counts.
-    pub outcome: Outcome,
+    pub outcome: Summary,
 }
 
 impl Emulated {
@@ -59,7 +59,7 @@ pub fn products([batch, heads, rows, head_dim]: [usize; 4], kv_len: usize) -> us
 pub fn run_once(
     launch: &mut Launch,
     options: Options,
-) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
+) -> Result<(Plan, Result<Summary, Box<Fault>>), fulgurite::Error> {
     run_on(launch, options, None)
 }
 
@@ -71,7 +71,7 @@ pub fn run_on(
     launch: &mut Launch,
     options: Options,
     sm_count: Option<u32>,
-) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
+) -> Result<(Plan, Result<Summary, Box<Fault>>), fulgurite::Error> {
     let emulator = Emulator::new().with_options(options);
     let own = emulator.facts();
     let facts = DeviceFacts { sm_count: sm_count.unwrap_or(own.sm_count), ..own.clone() };
@@ -173,7 +173,7 @@ impl Backend for Emulated {
 }
 
 impl Emulated {
-    fn count(&self, plan: &Plan, outcome: Outcome) {
+    fn count(&self, plan: &Plan, outcome: Summary) {
         let (tile, request) = (plan.tile(), plan.request());
         let [batch, heads, rows, _] = request.q.shape;
         let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);

@@ -1,7 +1,7 @@
 //! What a row's bits do not depend on, on the emulator: the number of multiprocessors, other rows
 //! that are lost, other entries of the batch.
 
-use fulgurite::emulator::{Options, Outcome};
+use fulgurite::emulator::{Options, Summary};
 use fulgurite::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use tests::cases::Case;
@@ -17,7 +17,7 @@ fn variant(entry: &str) -> &'static Variant {
 }
 
 /// Runs on a device of so many multiprocessors.
-fn run(case: &Case, inputs: &Inputs, sm_count: u32) -> (Launch, Outcome) {
+fn run(case: &Case, inputs: &Inputs, sm_count: u32) -> (Launch, Summary) {
     let mut launch = case.launch(inputs);
     let (_, result) =
         run_on(&mut launch, Options::default(), Some(sm_count)).expect("the case is planned");

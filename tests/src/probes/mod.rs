@@ -8,7 +8,7 @@ pub mod gpu;
 mod layout;
 pub mod process;
 
-use fulgurite::emulator::{Fault, FaultKind, Global, Mutation, Outcome};
+use fulgurite::emulator::{Fault, FaultKind, Global, Mutation, Summary};
 use fulgurite_gpu::emu::{self, MapFields};
 use fulgurite_kernels::probe::entry;
 use fulgurite_spec::probes::{PROBE_SMEM_BYTES, PROBE_THREADS};
@@ -137,7 +137,7 @@ impl Case {
         seed: u64,
         mutation: Option<Mutation>,
         record: bool,
-    ) -> Result<(Seen, Outcome), Box<Fault>> {
+    ) -> Result<(Seen, Summary), Box<Fault>> {
         let mut seen = self.blank();
         let [input, out, source, target] = [1, 2, 3, 4].map(|place: u64| place << 40);
         let mut global = Global::new();
@@ -149,8 +149,8 @@ impl Case {
         let maps = [encode(&self.source, source), encode(&self.target, target)];
         let params = Aligned(self.params(maps, [input, out]));
         let entry = entry::find(self.entry).expect("cases are of the table");
-        let launch = emu::Launch {
-            grid: 1,
+        let grid = emu::Grid {
+            blocks: 1,
             threads: PROBE_THREADS,
             smem_bytes: PROBE_SMEM_BYTES,
             parameters: (
@@ -165,7 +165,7 @@ impl Case {
         };
         // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
         // against `global`.
-        let outcome = emu::launch(&launch, &|| unsafe { entry(&params.0) })?;
+        let outcome = emu::launch(&grid, &|| unsafe { entry(&params.0) })?;
         drop(global);
         Ok((seen, outcome))
     }

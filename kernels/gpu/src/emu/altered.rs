@@ -5,7 +5,7 @@ use std::panic::Location;
 
 use half::{bf16, f16};
 
-use crate::emu::block::{planted, with};
+use crate::emu::current::{planted, with};
 use crate::emu::mutation::Change;
 use crate::emu::report::Primitive;
 

@@ -2,10 +2,11 @@
 
 use std::panic::Location;
 
-use crate::emu::block::{Pin, ProductRequest, Request, act, collective, planted, with};
+use crate::emu::current::{act, collective, planted, with};
 use crate::emu::mutation::Change;
 use crate::emu::report::{Primitive, broken, place};
-use crate::emu::tensor_core::POISON;
+use crate::emu::request::Request;
+use crate::emu::tensor_core::{POISON, ProductRequest};
 use fulgurite_spec::Dtype;
 
 #[track_caller]
@@ -13,7 +14,7 @@ fn pin(address: usize, words: Vec<u32>) {
     let site = Location::caller();
     act(Primitive::WgmmaBegin, site, |block| {
         let thread = block.current;
-        if let Some(before) = block.warpgroups[thread / 128].in_flight(thread % 128, address) {
+        if let Some(before) = block.tensor_core.in_flight(thread, address) {
             return broken!(
                 Fragment,
                 "the accumulator's product issued at {} was not waited for, or its wait did not \
@@ -21,7 +22,7 @@ fn pin(address: usize, words: Vec<u32>) {
                 place(before)
             );
         }
-        block.lanes[thread].pinned.push(Pin { address, words });
+        block.lanes[thread].pins.pin(address, words);
         Ok(())
     });
 }
@@ -92,30 +93,14 @@ fn product<const N: u32>(acc: &mut [f32; 128], mut request: ProductRequest) {
     }
     let chained = act(Primitive::WgmmaIssue, site, |block| {
         let thread = block.current;
-        let lane = &mut block.lanes[thread];
+        let pins = &mut block.lanes[thread].pins;
         if let Some(words) = request.registers {
-            let covers = |pin: &Pin| pin.words.chunks_exact(4).any(|chunk| chunk == words);
-            if !lane.fenced.iter().any(covers) {
-                return broken!(
-                    Fragment,
-                    "no wgmma::begin_rs covers the registers of A since they were written"
-                );
-            }
+            pins.check_operand(words)?;
         }
-        if block.warpgroups[thread / 128].in_flight(thread % 128, request.address).is_some() {
+        if block.tensor_core.in_flight(thread, request.address).is_some() {
             return Ok(true);
         }
-        let same = |pin: &Pin| {
-            let mut pairs = pin.words.iter().zip(registers.iter());
-            pin.address == request.address && pairs.all(|(old, new)| *old == new.to_bits())
-        };
-        let Some(pin) = lane.fenced.iter().position(same) else {
-            return broken!(
-                Fragment,
-                "no wgmma::begin covers the accumulator's registers since they were written"
-            );
-        };
-        request.loaded = Some(lane.fenced.swap_remove(pin).words);
+        request.loaded = Some(pins.take(request.address, registers)?);
         Ok(false)
     });
     if !chained {
