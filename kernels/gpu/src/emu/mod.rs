@@ -15,9 +15,9 @@
 //! * `block`: composes the parts. Each of them owns its state, knows no other part's, and returns
 //!   what its operations bring about.
 //! * The parts: `mbarrier`, `named` (barriers); `copy` with `store` (the copy engine);
-//!   `tensor_core` with `operand` and `accumulator`; `register_file`; `lanes` with `request` and
-//!   `pins` (threads, what they ask for together, the registers that they name); `shuffle`,
-//!   `matrix` (what a warp exchanges).
+//!   `tensor_core` with `operand`, `format`, `e4m3` and `accumulator`; `register_file`; `lanes`
+//!   with `request` and `pins` (threads, what they ask for together, the registers that they
+//!   name); `shuffle`, `matrix` (what a warp exchanges).
 //! * Memory and who may touch it: `shared`, `global`, `parameters` with `tensor_map`, `clock`.
 //! * `report`: faults; `mutation`: planted errors; `grid`, `stats`: what is launched, what it did.
 //!
@@ -52,7 +52,9 @@ pub(crate) mod block;
 mod clock;
 mod copy;
 pub(crate) mod current;
+pub(crate) mod e4m3;
 mod ending;
+pub(crate) mod format;
 mod global;
 mod grid;
 pub(crate) mod lanes;
@@ -60,7 +62,7 @@ mod matrix;
 mod mbarrier;
 pub(crate) mod mutation;
 pub(crate) mod named;
-mod operand;
+pub(crate) mod operand;
 mod parameters;
 mod pins;
 mod register_file;

@@ -42,10 +42,14 @@ impl Pins {
     }
 
     /// What an accumulator holds, if a fence covers it as it is now; it is covered no longer.
-    pub fn take(&mut self, address: usize, registers: &[f32]) -> Checked<Vec<u32>> {
+    pub fn take(
+        &mut self,
+        address: usize,
+        registers: impl Iterator<Item = u32> + Clone,
+    ) -> Checked<Vec<u32>> {
         let same = |pin: &Pin| {
-            let mut pairs = pin.words.iter().zip(registers);
-            pin.address == address && pairs.all(|(old, new)| *old == new.to_bits())
+            let mut pairs = pin.words.iter().zip(registers.clone());
+            pin.address == address && pairs.all(|(old, new)| *old == new)
         };
         let Some(pin) = self.fenced.iter().position(same) else {
             return broken!(

@@ -8,11 +8,10 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use fulgurite_spec::Dtype;
-
-use super::accumulator::Accumulator;
+use super::accumulator::{Accumulator, multiply_integers};
 use super::clock::{Agent, Clock};
-use super::operand::{self, K, Major};
+use super::format::Format;
+use super::operand::{self, Major};
 use super::report::{Checked, Site, broken, place};
 use super::shared::Shared;
 
@@ -33,7 +32,9 @@ pub struct ProductRequest {
     pub registers: Option<[u32; 4]>,
     pub b: u64,
     pub add: bool,
-    pub dtype: Dtype,
+    /// How B lies in shared memory; A lies K-major.
+    pub major: Major,
+    pub format: Format,
     /// What the accumulator held, if no product into it was in flight.
     pub loaded: Option<Vec<u32>>,
 }
@@ -41,8 +42,9 @@ pub struct ProductRequest {
 impl ProductRequest {
     /// Whether both are the same instruction with the same uniform operands.
     pub fn agrees(&self, other: &ProductRequest) -> bool {
-        (self.width, self.a, self.b, self.add, self.dtype, self.registers.is_some())
-            == (other.width, other.a, other.b, other.add, other.dtype, other.registers.is_some())
+        let same_type = (self.width, self.major, self.format, self.registers.is_some())
+            == (other.width, other.major, other.format, other.registers.is_some());
+        same_type && (self.a, self.b, self.add) == (other.a, other.b, other.add)
     }
 }
 
@@ -56,13 +58,51 @@ struct Product {
     major: Major,
     width: usize,
     add: bool,
-    dtype: Dtype,
+    format: Format,
 }
 
 #[derive(Debug)]
 enum OperandA {
     Shared(Vec<usize>),
-    Registers(Vec<f32>),
+    /// Its bytes, row by row.
+    Registers(Vec<u8>),
+}
+
+/// The elements of an accumulator, row by row.
+#[derive(Debug)]
+enum Sums {
+    Floats(Vec<f32>),
+    Integers(Vec<i32>),
+}
+
+impl Sums {
+    fn new(format: Format, len: usize) -> Sums {
+        match format {
+            Format::S8 => Sums::Integers(vec![0; len]),
+            Format::Bf16 | Format::F16 | Format::E4m3 => Sums::Floats(vec![0.0; len]),
+        }
+    }
+
+    fn set(&mut self, place: usize, bits: u32) {
+        match self {
+            Sums::Floats(values) => values[place] = f32::from_bits(bits),
+            Sums::Integers(values) => values[place] = bits as i32,
+        }
+    }
+
+    fn bits(&self, place: usize) -> u32 {
+        match self {
+            Sums::Floats(values) => values[place].to_bits(),
+            Sums::Integers(values) => values[place] as u32,
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Sums::Floats(values) => values.fill(0.0),
+            Sums::Integers(values) => values.fill(0),
+        }
+    }
 }
 
 /// An accumulator with products in flight.
@@ -72,7 +112,7 @@ struct Flight {
     /// Where the registers of each of the 128 threads lie.
     addresses: Vec<usize>,
     width: usize,
-    values: Vec<f32>,
+    sums: Sums,
     /// The last product into it.
     last: u32,
     site: Site,
@@ -103,7 +143,7 @@ impl Warpgroup {
         number: u32,
         site: Site,
     ) -> Checked<usize> {
-        let width = requests[0].width;
+        let (width, format) = (requests[0].width, requests[0].format);
         let same = |flight: &&mut Flight| {
             let mut pairs = flight.addresses.iter().zip(requests);
             pairs.any(|(address, request)| *address == request.address)
@@ -124,20 +164,20 @@ impl Warpgroup {
             return Ok(flight.id);
         }
         self.flights.retain(|flight| flight.delivered != [true; 4]);
-        let mut values = vec![0.0; ROWS * width];
+        let mut sums = Sums::new(format, ROWS * width);
         for (index, request) in requests.iter().enumerate() {
             let Some(registers) = &request.loaded else {
                 return broken!(Fragment, "thread {index} of the warpgroup gives other registers");
             };
             for (register, value) in registers.iter().enumerate() {
-                values[place_of(index, register, width)] = f32::from_bits(*value);
+                sums.set(place_of(index, register, width), *value);
             }
         }
         self.flight_count += 1;
         let id = self.flight_count;
         let addresses = requests.iter().map(|request| request.address).collect();
         let delivered = [false; 4];
-        self.flights.push(Flight { id, addresses, width, values, last: number, site, delivered });
+        self.flights.push(Flight { id, addresses, width, sums, last: number, site, delivered });
         Ok(id)
     }
 
@@ -146,18 +186,22 @@ impl Warpgroup {
         let Some(product) = self.waiting.pop_front() else {
             return;
         };
+        let Product { major, width, format, .. } = product;
         let a = match product.a {
-            OperandA::Shared(granules) => operand::floats(shared, &granules, product.dtype),
-            OperandA::Registers(values) => values,
+            OperandA::Shared(granules) => operand::bytes(shared, &granules),
+            OperandA::Registers(bytes) => bytes,
         };
-        let b = operand::floats(shared, &product.b, product.dtype);
-        let b = operand::rows_of_b(b, product.major, product.width);
+        let (a, b) = (format.floats(&a), format.floats(&operand::bytes(shared, &product.b)));
+        let b = operand::rows_of_b(b, major, width);
         let flight = self.flights.iter_mut().find(|flight| flight.id == product.flight);
         let flight = flight.expect("a flight lasts until its last product is computed");
         if !product.add {
-            flight.values.fill(0.0);
+            flight.sums.clear();
         }
-        accumulator.multiply(&mut flight.values, &a, &b, product.width);
+        match &mut flight.sums {
+            Sums::Floats(sums) => accumulator.multiply(format, sums, &a, &b, width),
+            Sums::Integers(sums) => multiply_integers(sums, &a, &b, width),
+        }
     }
 
     /// Gives the warp `quarter` the results of products up to `complete` for the registers of
@@ -282,11 +326,10 @@ impl TensorCore {
         site: Site,
     ) -> Checked {
         let first = &requests[0];
-        let (width, major) =
-            (first.width, if first.registers.is_some() { Major::N } else { Major::K });
+        let (width, major) = (first.width, first.major);
         let a = match first.registers {
             None => OperandA::Shared(operand::granules(shared, first.a, Major::K, ROWS)?),
-            Some(_) => OperandA::Registers(gather_a(requests, first.dtype)),
+            Some(_) => OperandA::Registers(gather_a(requests)),
         };
         let b = operand::granules(shared, first.b, major, width)?;
         let number = shared.begin_product(warpgroup, site);
@@ -309,8 +352,8 @@ impl TensorCore {
         }
         let group = &mut self.warpgroups[warpgroup];
         let flight = group.join_flight(requests, number, site)?;
-        let (add, dtype) = (first.add, first.dtype);
-        group.waiting.push_back(Product { number, flight, a, b, major, width, add, dtype });
+        let (add, format) = (first.add, first.format);
+        group.waiting.push_back(Product { number, flight, a, b, major, width, add, format });
         for warp in warps {
             self.groups[warp].issued = number;
         }
@@ -361,13 +404,14 @@ fn deliver(flight: &Flight, index: usize, address: usize) -> Checked {
         return broken!(Fragment, "thread {index} of the warpgroup waits for other registers");
     }
     // SAFETY: the thread is suspended inside its wait, which was given these registers
-    // exclusively and exposed their provenance; there are `width / 2` of them at least.
+    // exclusively and exposed their provenance; there are `width / 2` of them at least, floats
+    // or integers of 4 bytes, and any bits are a value of either.
     let registers = unsafe {
-        let first = std::ptr::with_exposed_provenance_mut::<f32>(address);
+        let first = std::ptr::with_exposed_provenance_mut::<u32>(address);
         std::slice::from_raw_parts_mut(first, flight.width / 2)
     };
     for (register, value) in registers.iter_mut().enumerate() {
-        if value.to_bits() != POISON {
+        if *value != POISON {
             return broken!(
                 Fragment,
                 "register {register} of thread {index} of the warpgroup was written while the \
@@ -375,7 +419,7 @@ fn deliver(flight: &Flight, index: usize, address: usize) -> Checked {
                 place(flight.site)
             );
         }
-        *value = flight.values[place_of(index, register, flight.width)];
+        *value = flight.sums.bits(place_of(index, register, flight.width));
     }
     Ok(())
 }
@@ -388,15 +432,15 @@ fn place_of(index: usize, register: usize, width: usize) -> usize {
     row * width + column
 }
 
-/// The 64×16 matrix A from the four registers of each thread.
-fn gather_a(requests: &[ProductRequest], dtype: Dtype) -> Vec<f32> {
-    let mut bits = vec![0; ROWS * K];
+/// The bytes of A, 64 rows of 32, from the four registers of each thread.
+fn gather_a(requests: &[ProductRequest]) -> Vec<u8> {
+    let mut bytes = vec![0; ROWS * 32];
     for (index, request) in requests.iter().enumerate() {
         for (register, word) in request.registers.unwrap_or_default().iter().enumerate() {
-            let at = place_of(index, 2 * register, K);
-            bits[at] = *word as u16;
-            bits[at + 1] = (*word >> 16) as u16;
+            // A word is two elements of 16 bits, whose places are those of an accumulator.
+            let at = 2 * place_of(index, 2 * register, 16);
+            bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
         }
     }
-    operand::to_floats(&bits, dtype)
+    bytes
 }
