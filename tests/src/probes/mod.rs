@@ -1,14 +1,15 @@
 //! Probes: single primitives on a GPU and on the emulator, bit for bit the same.
 //!
-//! [`cases`] says what is launched and what must come of it; [`gpu`] launches on a GPU, [`process`]
-//! does so in a process of its own.
+//! [`cases`] says what is launched and what must come of it, `bytes` of 8-bit elements; [`gpu`]
+//! launches on a GPU, [`process`] does so in a process of its own.
 
+mod bytes;
 pub mod cases;
 pub mod gpu;
 mod layout;
 pub mod process;
 
-use fulgurite::emulator::{Fault, FaultKind, Global, Mutation, Summary};
+use fulgurite::emulator::{Accumulator, Fault, FaultKind, Global, Mutation, Summary};
 use fulgurite_gpu::emu::{self, MapFields};
 use fulgurite_kernels::probe::entry;
 use fulgurite_spec::probes::{PROBE_SMEM_BYTES, PROBE_THREADS};
@@ -44,6 +45,8 @@ pub struct Case {
     pub at: [u32; 4],
     /// Bytes of the box.
     pub box_bytes: u32,
+    /// How the emulated tensor core adds; a GPU knows one way.
+    pub accumulator: Accumulator,
     /// What must be there afterwards.
     pub expected: Expected,
 }
@@ -161,7 +164,7 @@ impl Case {
             seed,
             mutation,
             record,
-            accumulator: Default::default(),
+            accumulator: self.accumulator,
         };
         // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
         // against `global`.
