@@ -42,10 +42,11 @@ impl Accumulator {
         b: &[f32],
         width: usize,
     ) {
-        for (d_row, a_row) in d.chunks_exact_mut(width).zip(a.chunks_exact(format.k())) {
-            match self {
-                Accumulator::Nearest => add_row(d_row, a_row, b),
-                Accumulator::Truncating => {
+        match (self, format.k()) {
+            (Accumulator::Nearest, 16) => add_rows::<16>(d, a, b, width),
+            (Accumulator::Nearest, _) => add_rows::<32>(d, a, b, width),
+            (Accumulator::Truncating, k) => {
+                for (d_row, a_row) in d.chunks_exact_mut(width).zip(a.chunks_exact(k)) {
                     for (column, sum) in d_row.iter_mut().enumerate() {
                         let column = b.iter().skip(column).step_by(width);
                         *sum = truncated(format, *sum, a_row, column);
@@ -53,6 +54,13 @@ impl Accumulator {
                 }
             }
         }
+    }
+}
+
+/// `d += a × b`, with a K that the compiler knows: what all kernels wait for.
+fn add_rows<const K: usize>(d: &mut [f32], a: &[f32], b: &[f32], width: usize) {
+    for (d_row, a_row) in d.chunks_exact_mut(width).zip(a.chunks_exact(K)) {
+        add_row(d_row, a_row, b);
     }
 }
 

@@ -66,39 +66,38 @@ pub fn nearest_s32(x: f32) -> i32 {
 
 #[track_caller]
 pub fn pack_bf16(low: f32, high: f32) -> u32 {
-    let round = |x| u32::from(bf16::from_f32(x).to_bits());
-    pack::<16>(low, high, 0x7fff, round, |bits| bf16::from_bits(bits as u16).to_f32())
+    let (round, value) = (|x| bf16::from_f32(x).to_bits(), |bits| bf16::from_bits(bits).to_f32());
+    pack::<16, 0x7fff>(low, high, round, value)
 }
 
 #[track_caller]
 pub fn pack_f16(low: f32, high: f32) -> u32 {
-    let round = |x| u32::from(f16::from_f32(x).to_bits());
-    pack::<16>(low, high, 0x7fff, round, |bits| f16::from_bits(bits as u16).to_f32())
+    let (round, value) = (|x| f16::from_f32(x).to_bits(), |bits| f16::from_bits(bits).to_f32());
+    pack::<16, 0x7fff>(low, high, round, value)
 }
 
 #[track_caller]
 pub fn pack_e4m3(low: f32, high: f32) -> u16 {
-    let round = |x| u32::from(e4m3::nearest(x));
-    pack::<8>(low, high, 0x7f, round, |bits| e4m3::value(bits as u8)) as u16
+    let (round, value) = (|x| e4m3::nearest(x).into(), |bits| e4m3::value(bits as u8));
+    pack::<8, 0x7f>(low, high, round, value) as u16
 }
 
 /// Packs two floats that `round` rounds to nearest in so many bits and `value` reads again.
 #[track_caller]
-fn pack<const BITS: u32>(
+fn pack<const BITS: u32, const NAN: u32>(
     low: f32,
     high: f32,
-    nan: u32,
-    round: impl Fn(f32) -> u32,
-    value: impl Fn(u32) -> f32,
+    round: impl Fn(f32) -> u16,
+    value: impl Fn(u16) -> f32,
 ) -> u32 {
     let change = planted(Primitive::Pack, Location::caller());
     let bits = |x: f32| {
         if x.is_nan() {
-            return nan;
+            return NAN;
         }
         let bits = round(x);
         let cut = change == Some(Change::Truncate) && value(bits).abs() > x.abs();
-        if cut { bits - 1 } else { bits }
+        u32::from(if cut { bits - 1 } else { bits })
     };
     match change {
         Some(Change::Swap) => bits(high) | bits(low) << BITS,

@@ -38,17 +38,19 @@ impl Format {
         }
     }
 
-    /// Elements as floats, which all of them are.
-    pub fn floats(self, bytes: &[u8]) -> Vec<f32> {
-        let mut values = vec![0.0; bytes.len() / self.bytes()];
-        let bits = || -> Vec<u16> {
-            bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+    /// Elements as floats, which all of them are; 8-bit ones are the bytes of `words` in turn.
+    pub fn floats(self, words: &[u16]) -> Vec<f32> {
+        let mut values = vec![0.0; words.len() * 2 / self.bytes()];
+        let mut bytes_to = |value: fn(u8) -> f32| {
+            for (pair, word) in values.chunks_exact_mut(2).zip(words) {
+                pair.copy_from_slice(&word.to_le_bytes().map(value));
+            }
         };
         match self {
-            Format::Bf16 => bits().reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values),
-            Format::F16 => bits().reinterpret_cast::<f16>().convert_to_f32_slice(&mut values),
-            Format::E4m3 => values.iter_mut().zip(bytes).for_each(|(x, b)| *x = e4m3::value(*b)),
-            Format::S8 => values.iter_mut().zip(bytes).for_each(|(x, b)| *x = (*b as i8).into()),
+            Format::E4m3 => bytes_to(e4m3::value),
+            Format::S8 => bytes_to(|byte| (byte as i8).into()),
+            Format::Bf16 => words.reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values),
+            Format::F16 => words.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values),
         }
         values
     }

@@ -92,25 +92,30 @@ pub fn granules(shared: &Shared, bits: u64, major: Major, extent: usize) -> Chec
     Ok(found)
 }
 
-/// The bytes of granules.
-pub fn bytes(shared: &Shared, granules: &[usize]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(granules.len() * GRANULE as usize);
+/// The contents of granules, 16 bits at a time.
+pub fn words(shared: &Shared, granules: &[usize]) -> Vec<u16> {
+    let mut words = Vec::with_capacity(granules.len() * 8);
     for granule in granules {
-        bytes.extend_from_slice(shared.bytes(*granule));
+        let bytes = shared.bytes(*granule).chunks_exact(2);
+        words.extend(bytes.map(|pair| u16::from_le_bytes([pair[0], pair[1]])));
     }
-    bytes
+    words
 }
 
-/// The matrix B, a row for each K, of `extent` columns, from the elements of its granules.
-pub fn rows_of_b<T: Copy + Default>(values: Vec<T>, major: Major, extent: usize) -> Vec<T> {
-    if major == Major::N {
-        return values;
+/// The matrix B, a row of `extent` columns for each K, from the elements of its granules.
+pub fn rows_of_b(values: Vec<f32>, major: Major, extent: usize) -> Vec<f32> {
+    match (major, values.len() / extent) {
+        (Major::N, _) => values,
+        (Major::K, 16) => transposed::<16>(&values, extent),
+        (Major::K, _) => transposed::<32>(&values, extent),
     }
-    let depth = values.len() / extent;
-    let mut rows = vec![T::default(); values.len()];
+}
+
+fn transposed<const K: usize>(values: &[f32], extent: usize) -> Vec<f32> {
+    let mut rows = vec![0.0; values.len()];
     for column in 0..extent {
-        for k in 0..depth {
-            rows[k * extent + column] = values[column * depth + k];
+        for k in 0..K {
+            rows[k * extent + column] = values[column * K + k];
         }
     }
     rows

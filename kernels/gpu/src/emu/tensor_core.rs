@@ -64,8 +64,8 @@ struct Product {
 #[derive(Debug)]
 enum OperandA {
     Shared(Vec<usize>),
-    /// Its bytes, row by row.
-    Registers(Vec<u8>),
+    /// Its contents, row by row, 16 bits at a time.
+    Registers(Vec<u16>),
 }
 
 /// The elements of an accumulator, row by row.
@@ -188,10 +188,10 @@ impl Warpgroup {
         };
         let Product { major, width, format, .. } = product;
         let a = match product.a {
-            OperandA::Shared(granules) => operand::bytes(shared, &granules),
-            OperandA::Registers(bytes) => bytes,
+            OperandA::Shared(granules) => operand::words(shared, &granules),
+            OperandA::Registers(words) => words,
         };
-        let (a, b) = (format.floats(&a), format.floats(&operand::bytes(shared, &product.b)));
+        let (a, b) = (format.floats(&a), format.floats(&operand::words(shared, &product.b)));
         let b = operand::rows_of_b(b, major, width);
         let flight = self.flights.iter_mut().find(|flight| flight.id == product.flight);
         let flight = flight.expect("a flight lasts until its last product is computed");
@@ -432,15 +432,16 @@ fn place_of(index: usize, register: usize, width: usize) -> usize {
     row * width + column
 }
 
-/// The bytes of A, 64 rows of 32, from the four registers of each thread.
-fn gather_a(requests: &[ProductRequest]) -> Vec<u8> {
-    let mut bytes = vec![0; ROWS * 32];
+/// A, 64 rows of 16 times 16 bits, from the four registers of each thread.
+fn gather_a(requests: &[ProductRequest]) -> Vec<u16> {
+    let mut words = vec![0; ROWS * 16];
     for (index, request) in requests.iter().enumerate() {
         for (register, word) in request.registers.unwrap_or_default().iter().enumerate() {
-            // A word is two elements of 16 bits, whose places are those of an accumulator.
-            let at = 2 * place_of(index, 2 * register, 16);
-            bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            // Elements of 16 bits lie as those of an accumulator; of 8 bits, pairs of them.
+            let at = place_of(index, 2 * register, 16);
+            words[at] = *word as u16;
+            words[at + 1] = (*word >> 16) as u16;
         }
     }
-    bytes
+    words
 }
