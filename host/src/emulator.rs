@@ -13,8 +13,8 @@ use crate::{
 };
 
 pub use fulgurite_gpu::emu::{
-    Accumulator, Change, Fault, FaultKind, Global, Mutation, MutationSite, Outcome, Primitive,
-    Rows, Stats,
+    Accumulator, Change, Fault, FaultKind, Global, Mutation, MutationSite, Primitive, Rows, Stats,
+    Summary,
 };
 
 /// How a launch runs; all of it decides the run, so that the same options repeat it.
@@ -25,7 +25,7 @@ pub struct Options {
     pub seed: u64,
     /// An error to plant, to see what the checks say.
     pub mutation: Option<Mutation>,
-    /// Whether [`Outcome::sites`] is wanted.
+    /// Whether [`Summary::sites`] is wanted.
     pub record_sites: bool,
     /// How the tensor core adds.
     pub accumulator: Accumulator,
@@ -146,9 +146,9 @@ impl Emulator {
         plan: &Plan,
         pointers: &Pointers,
         global: &Global,
-    ) -> Result<Result<Outcome, Box<Fault>>, Error> {
+    ) -> Result<Result<Summary, Box<Fault>>, Error> {
         if plan.is_noop() {
-            return Ok(Ok(Outcome::default()));
+            return Ok(Ok(Summary::default()));
         }
         plan.check_pointers(pointers)?;
         let [q, k, v] = plan.tensor_maps();
@@ -158,8 +158,8 @@ impl Emulator {
         let entry = entry::find(plan.variant().entry)
             .ok_or(Error::NoVariant { dtype: plan.variant().dtype, mask: plan.request().mask })?;
         let spec = plan.launch_spec();
-        let launch = emu::Launch {
-            grid: plan.cta_count(),
+        let grid = emu::Grid {
+            blocks: plan.cta_count(),
             threads: spec.threads,
             smem_bytes: spec.smem_bytes,
             parameters: ((&raw const params.0).expose_provenance() as u64, size_of::<FwdParams>()),
@@ -171,7 +171,7 @@ impl Emulator {
         };
         // SAFETY: grid, block, shared memory and parameters are the plan's; addresses are checked
         // against `global` by the emulator.
-        Ok(emu::launch(&launch, &|| unsafe { entry(&params.0) }))
+        Ok(emu::launch(&grid, &|| unsafe { entry(&params.0) }))
     }
 }
 

@@ -87,6 +87,25 @@ macro_rules! for_each_probe {
             probe_product_f16_n176: products::of_loads::<F16, 176>;
             probe_product_f16_n192: products::of_loads::<F16, 192>;
             probe_product_f16_n256: products::of_loads::<F16, 256>;
+            probe_bytes: bytes::conversions;
+            probe_product_e4m3_n64: bytes::of_e4m3::<64, 128>;
+            probe_product_e4m3_n96: bytes::of_e4m3::<96, 128>;
+            probe_product_e4m3_n128: bytes::of_e4m3::<128, 128>;
+            probe_product_e4m3_n160: bytes::of_e4m3::<160, 128>;
+            probe_product_e4m3_n192: bytes::of_e4m3::<192, 128>;
+            probe_product_e4m3_n224: bytes::of_e4m3::<224, 128>;
+            probe_product_e4m3_n256: bytes::of_e4m3::<256, 128>;
+            probe_product_e4m3_panel64: bytes::of_e4m3::<64, 64>;
+            probe_product_e4m3_panel32: bytes::of_e4m3::<64, 32>;
+            probe_product_s8_n64: bytes::of_s8::<64, 128>;
+            probe_product_s8_n96: bytes::of_s8::<96, 128>;
+            probe_product_s8_n128: bytes::of_s8::<128, 128>;
+            probe_product_s8_n160: bytes::of_s8::<160, 128>;
+            probe_product_s8_n192: bytes::of_s8::<192, 128>;
+            probe_product_s8_n224: bytes::of_s8::<224, 128>;
+            probe_product_s8_n256: bytes::of_s8::<256, 128>;
+            probe_product_s8_panel64: bytes::of_s8::<64, 64>;
+            probe_product_s8_panel32: bytes::of_s8::<64, 32>;
         }
     };
 }

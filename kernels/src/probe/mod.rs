@@ -4,6 +4,7 @@
 //! output or in a tensor; `tests/check/src/probes` says what that must be.
 
 pub mod barriers;
+pub mod bytes;
 pub mod copies;
 pub mod entry;
 pub mod memory;

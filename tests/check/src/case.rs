@@ -49,7 +49,7 @@ pub type Job = Arc<dyn Case>;
 
 /// What became of a case.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum Summary {
     /// It ran; every rule's finding.
     Ran(Vec<Finding>),
     /// The device could not run it, for this reason.
@@ -58,42 +58,42 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Outcome {
+impl Summary {
     /// Whether it ran and every rule held.
     pub fn passed(&self) -> bool {
-        matches!(self, Outcome::Ran(findings) if findings.iter().all(Finding::passed))
+        matches!(self, Summary::Ran(findings) if findings.iter().all(Finding::passed))
     }
 
     /// Why there is nothing to compare, of a case that did not run.
     pub fn reason(self) -> String {
         match self {
-            Outcome::Failed(reason) | Outcome::Skipped(reason) => reason,
-            Outcome::Ran(_) => "it ran, and gave nothing".to_owned(),
+            Summary::Failed(reason) | Summary::Skipped(reason) => reason,
+            Summary::Ran(_) => "it ran, and gave nothing".to_owned(),
         }
     }
 
     /// Whether something is wrong.
     pub fn failed(&self) -> bool {
-        !self.passed() && !matches!(self, Outcome::Skipped(_))
+        !self.passed() && !matches!(self, Summary::Skipped(_))
     }
 
     /// A line for people; empty if it passed.
     pub fn complaint(&self) -> String {
         match self {
-            Outcome::Ran(findings) => {
+            Summary::Ran(findings) => {
                 let failed = findings.iter().filter(|finding| !finding.passed());
                 failed.map(Finding::complaint).collect::<Vec<_>>().join("; ")
             }
-            Outcome::Skipped(reason) | Outcome::Failed(reason) => reason.clone(),
+            Summary::Skipped(reason) | Summary::Failed(reason) => reason.clone(),
         }
     }
 }
 
 /// Runs a case and judges it.
-pub fn check(case: &dyn Case, device: &dyn Device) -> Outcome {
+pub fn check(case: &dyn Case, device: &dyn Device) -> Summary {
     let mut launches = case.launches();
     match launches.iter_mut().try_for_each(|launch| run(launch, device)) {
-        Ok(()) => Outcome::Ran(case.judge(&launches)),
+        Ok(()) => Summary::Ran(case.judge(&launches)),
         Err(outcome) => outcome,
     }
 }
@@ -101,11 +101,11 @@ pub fn check(case: &dyn Case, device: &dyn Device) -> Outcome {
 /// Makes a launch.
 ///
 /// # Errors
-/// The outcome, if there is nothing to judge: skipped or failed, never [`Outcome::Ran`].
-pub fn run(launch: &mut Launch, device: &dyn Device) -> Result<(), Outcome> {
+/// The outcome, if there is nothing to judge: skipped or failed, never [`Summary::Ran`].
+pub fn run(launch: &mut Launch, device: &dyn Device) -> Result<(), Summary> {
     match device.run(launch) {
-        Ok(Ran::Done) => launch.memory.check_written().map_err(Outcome::Failed),
-        Ok(Ran::Skipped(reason)) => Err(Outcome::Skipped(reason)),
-        Err(error) => Err(Outcome::Failed(error)),
+        Ok(Ran::Done) => launch.memory.check_written().map_err(Summary::Failed),
+        Ok(Ran::Skipped(reason)) => Err(Summary::Skipped(reason)),
+        Err(error) => Err(Summary::Failed(error)),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Outcome};
+use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Summary};
 use fulgurite::{DeviceFacts, Plan};
 
 use crate::call::Launch;
@@ -33,7 +33,7 @@ pub struct Counted {
     /// Query tiles × KV tiles, or what else the kernel repeats.
     pub tiles: u64,
     /// The launch's counts.
-    pub outcome: Outcome,
+    pub outcome: Summary,
 }
 
 impl Emulated {
@@ -55,7 +55,7 @@ impl Emulated {
 pub fn run_once(
     launch: &mut Launch,
     options: Options,
-) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
+) -> Result<(Plan, Result<Summary, Box<Fault>>), fulgurite::Error> {
     run_on(launch, options, None)
 }
 
@@ -67,7 +67,7 @@ pub fn run_on(
     launch: &mut Launch,
     options: Options,
     sm_count: Option<u32>,
-) -> Result<(Plan, Result<Outcome, Box<Fault>>), fulgurite::Error> {
+) -> Result<(Plan, Result<Summary, Box<Fault>>), fulgurite::Error> {
     let emulator = Emulator::new().with_options(options);
     let own = emulator.facts();
     let facts = DeviceFacts { sm_count: sm_count.unwrap_or(own.sm_count), ..own.clone() };

@@ -7,7 +7,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
-use crate::case::{Case, Outcome};
+use crate::case::{Case, Summary};
 use crate::csv_file;
 use crate::rules::{Finding, Rule};
 
@@ -41,12 +41,12 @@ pub struct Record {
     /// The case.
     pub case: String,
     /// What was found.
-    pub outcome: Outcome,
+    pub outcome: Summary,
 }
 
 impl Record {
     /// What became of this case.
-    pub fn of(case: &dyn Case, outcome: Outcome) -> Record {
+    pub fn of(case: &dyn Case, outcome: Summary) -> Record {
         Record { entry: case.entry().to_owned(), case: case.name().to_owned(), outcome }
     }
 }
@@ -81,7 +81,7 @@ impl Counts {
         for record in records {
             match &record.outcome {
                 outcome if outcome.passed() => counts.passed += 1,
-                Outcome::Skipped(_) => counts.skipped += 1,
+                Summary::Skipped(_) => counts.skipped += 1,
                 _ => counts.failed += 1,
             }
         }
@@ -124,7 +124,7 @@ impl Tally {
         let mut skipped: BTreeMap<&str, (usize, &Record)> = BTreeMap::new();
         for record in &records {
             match &record.outcome {
-                Outcome::Skipped(reason) => skipped.entry(reason).or_insert((0, record)).0 += 1,
+                Summary::Skipped(reason) => skipped.entry(reason).or_insert((0, record)).0 += 1,
                 outcome if outcome.failed() => {
                     println!("  FAILED  {} {}: {}", record.entry, record.case, outcome.complaint());
                 }
@@ -243,9 +243,9 @@ fn record_lines<'a>(by: &'a str, record: &'a Record) -> Vec<Line<'a>> {
         detail,
     };
     match &record.outcome {
-        Outcome::Skipped(reason) => vec![line("skipped", reason.clone())],
-        Outcome::Failed(reason) => vec![line("failed", reason.clone())],
-        Outcome::Ran(findings) => {
+        Summary::Skipped(reason) => vec![line("skipped", reason.clone())],
+        Summary::Failed(reason) => vec![line("failed", reason.clone())],
+        Summary::Ran(findings) => {
             let finding_line = |finding: &Finding| Line {
                 rule: finding.rule.name(),
                 value: Some(finding.value),
@@ -260,7 +260,7 @@ fn record_lines<'a>(by: &'a str, record: &'a Record) -> Vec<Line<'a>> {
 /// The finding nearest to (or farthest beyond) its limit, and its case.
 fn worst(records: &[Record], rule: Option<Rule>) -> Option<(&Record, &Finding)> {
     let findings = records.iter().flat_map(|record| match &record.outcome {
-        Outcome::Ran(findings) => findings.iter().map(|finding| (record, finding)).collect(),
+        Summary::Ran(findings) => findings.iter().map(|finding| (record, finding)).collect(),
         _ => Vec::new(),
     });
     findings

@@ -13,7 +13,7 @@ use check::forward::cases::{ForwardCase, mutation_cases};
 use check::forward::compare::{Answer, compare};
 use check::forward::judge::{expected, results};
 use check::rules::Rule;
-use fulgurite::emulator::{Change, Mutation, MutationSite, Options, Outcome, Primitive, Rows};
+use fulgurite::emulator::{Change, Mutation, MutationSite, Options, Summary, Primitive, Rows};
 use fulgurite::{Dtype, MaskKind, SoftmaxKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use reference::forward::lowprec::LowPrecision;
@@ -172,7 +172,7 @@ fn run(
     fresh: &Launch,
     mutation: Option<Mutation>,
     record: bool,
-) -> Result<(Launch, Outcome), String> {
+) -> Result<(Launch, Summary), String> {
     let mut launch = fresh.clone();
     let options = Options { seed: 0, mutation, record_sites: record, ..Options::default() };
     let (_, result) = run_once(&mut launch, options).expect("the case is planned");
@@ -210,7 +210,7 @@ fn prepare(case: ForwardCase) -> (Prepared, BTreeSet<MutationSite>) {
 }
 
 /// Why the counts of a mutant are not those of the right kernel, if they are not.
-fn miscounted(prepared: &Prepared, outcome: &Outcome) -> Option<String> {
+fn miscounted(prepared: &Prepared, outcome: &Summary) -> Option<String> {
     let count =
         |events: &BTreeMap<&'static str, u64>, name: &str| events.get(name).copied().unwrap_or(0);
     let (want, got) = (&prepared.events, &outcome.stats.events);

@@ -1,7 +1,7 @@
 //! The rules of comparison: right answers pass, planted errors fail, each by the rule meant for it.
 
 use approx::assert_abs_diff_eq;
-use check::case::{Outcome, check};
+use check::case::{Summary, check};
 use check::device::Model;
 use check::forward::cases::{ForwardCase, cases};
 use check::forward::compare::{Answer, compare};
@@ -55,7 +55,7 @@ fn each_rule_fails_alone() {
     let variant = variant(Dtype::Bf16, MaskKind::Causal);
     let failing = |start: &str, bug: Bug| -> Vec<Rule> {
         match check(&case(variant, start), &Mutant { bug }) {
-            Outcome::Ran(all) => {
+            Summary::Ran(all) => {
                 all.iter().filter(|finding| !finding.passed()).map(|finding| finding.rule).collect()
             }
             other => panic!("{bug:?}: {other:?}"),
@@ -110,7 +110,7 @@ fn aligned_climbs_come_near_the_bound() {
         let variant = variant(dtype, MaskKind::Full);
         let climb = case(variant, "aligned climb of 12, ratio 0.99");
         let severity = |arithmetic: Arithmetic| match check(&climb, &ModelOf { arithmetic }) {
-            Outcome::Ran(findings) => {
+            Summary::Ran(findings) => {
                 findings.iter().find(|f| f.rule == Rule::Bound).expect("applied").severity()
             }
             other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use check::call::Launch;
 use check::emulator::{function_of, run_once};
 use check::forward::cases::{ForwardCase, mutation_cases};
-use fulgurite::emulator::{Change, Mutation, Options, Outcome, Primitive};
+use fulgurite::emulator::{Change, Mutation, Options, Summary, Primitive};
 use fulgurite::{MaskKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 
@@ -86,7 +86,7 @@ fn every_family() -> impl Iterator<Item = &'static Variant> {
     })
 }
 
-fn run(fresh: &Launch, options: Options) -> (Launch, Result<Outcome, String>) {
+fn run(fresh: &Launch, options: Options) -> (Launch, Result<Summary, String>) {
     let mut launch = fresh.clone();
     let (_, result) = run_once(&mut launch, options).expect("the case is planned");
     (launch, result.map_err(|fault| fault.to_string()))

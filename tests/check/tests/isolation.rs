@@ -6,7 +6,7 @@ use check::emulator::{Emulated, run_on};
 use check::forward::cases::ForwardCase;
 use check::forward::company::same_alone;
 use check::forward::judge::results;
-use fulgurite::emulator::{Options, Outcome};
+use fulgurite::emulator::{Options, Summary};
 use fulgurite::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use reference::forward::values::{Inputs, LONE_ROW, Poison, Values};
@@ -18,7 +18,7 @@ fn variant(entry: &str) -> &'static Variant {
 }
 
 /// Runs on a device of so many multiprocessors.
-fn run(case: &ForwardCase, inputs: &Inputs, sm_count: u32) -> (Launch, Outcome) {
+fn run(case: &ForwardCase, inputs: &Inputs, sm_count: u32) -> (Launch, Summary) {
     let mut launch = case.launch(inputs);
     let (_, result) =
         run_on(&mut launch, Options::default(), Some(sm_count)).expect("the case is planned");

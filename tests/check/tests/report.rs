@@ -1,6 +1,6 @@
 //! What `verify` says at its end: sums by who computed, in 100 columns.
 
-use check::case::Outcome;
+use check::case::Summary;
 use check::forward::cases::cases;
 use check::report::{Record, Tally, Who};
 use check::rules::{Finding, Rule};
@@ -14,7 +14,7 @@ fn records(value: f64) -> Vec<Record> {
     let record = |entry: &str, case: String| Record {
         entry: entry.to_owned(),
         case,
-        outcome: Outcome::Ran(findings.clone()),
+        outcome: Summary::Ran(findings.clone()),
     };
     let of = |variant| cases(variant).into_iter().map(|case| record(variant.entry, case.name));
     VARIANTS.iter().flat_map(of).collect()

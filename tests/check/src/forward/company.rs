@@ -6,7 +6,7 @@ use reference::tensor::Tensor;
 
 use super::cases::ForwardCase;
 use super::judge::{Results, run};
-use crate::case::Outcome;
+use crate::case::Summary;
 use crate::device::Device;
 use crate::memory::Arrangement;
 
@@ -42,7 +42,7 @@ pub fn same_alone(
     let results = |arrangement, entries: &[usize]| -> Result<Results, String> {
         let mut case = ForwardCase::new("in company", variant, entries.len(), heads, lengths);
         case.arrangement = arrangement;
-        run(&case, &chosen(&inputs, entries), device).map_err(Outcome::reason)
+        run(&case, &chosen(&inputs, entries), device).map_err(Summary::reason)
     };
     let together = results(Arrangement::Bshd, &[0, 1, 2, 3])?;
     let reversed = results(Arrangement::Sbhd, &[3, 2, 1, 0])?;

@@ -9,7 +9,7 @@ use super::call;
 use super::cases::ForwardCase;
 use super::compare::{Answer, Claim, Reach, compare, untouched};
 use crate::call::Launch;
-use crate::case::{self, Case, Outcome};
+use crate::case::{self, Case, Summary};
 use crate::device::Device;
 use crate::memory::Memory;
 use crate::rules::Finding;
@@ -104,8 +104,8 @@ impl Sampled {
 /// Runs a case's options on given inputs.
 ///
 /// # Errors
-/// The outcome, if there is nothing to compare: skipped or failed, never [`Outcome::Ran`].
-pub fn run(case: &ForwardCase, inputs: &Inputs, device: &dyn Device) -> Result<Results, Outcome> {
+/// The outcome, if there is nothing to compare: skipped or failed, never [`Summary::Ran`].
+pub fn run(case: &ForwardCase, inputs: &Inputs, device: &dyn Device) -> Result<Results, Summary> {
     let mut launch = case.launch(inputs);
     case::run(&mut launch, device)?;
     Ok(results(&launch.memory))

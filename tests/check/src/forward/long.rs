@@ -13,7 +13,7 @@ use reference::tensor::decode;
 
 use super::cases::ForwardCase;
 use super::judge;
-use crate::case::{Needs, Outcome};
+use crate::case::{Needs, Summary};
 use crate::device::Device;
 use crate::gpu::Gpu;
 use crate::report::Tally;
@@ -81,7 +81,7 @@ fn case(
 /// The root-mean-square error of some rows, relative to theirs.
 fn error(case: &ForwardCase, gpu: &Gpu) -> Result<f64, String> {
     let inputs = case.clean_inputs();
-    let (out, _) = judge::run(case, &inputs, gpu).map_err(Outcome::reason)?;
+    let (out, _) = judge::run(case, &inputs, gpu).map_err(Summary::reason)?;
     let problem = judge::problem(case, &inputs);
     let rows: Vec<_> = problem.rows().into_iter().step_by(case.q_len.div_ceil(ROWS)).collect();
     let reference = oracle::attention(&problem, &rows);

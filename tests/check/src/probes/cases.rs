@@ -1,6 +1,7 @@
 //! What is launched, and what must come of it, by plain loops.
 
 use approx::relative_eq;
+use fulgurite::emulator::Accumulator;
 use fulgurite::{Dtype, VARIANTS};
 use fulgurite_gpu::emu::{MapFields, Swizzle};
 use fulgurite_spec::PROBES;
@@ -8,10 +9,10 @@ use half::{bf16, f16};
 use reference::tensor::encode;
 
 use super::layout::{image, put};
-use super::{Case, Expected, Seen, Tensor, UNTOUCHED};
+use super::{Case, Expected, Seen, Tensor, UNTOUCHED, bytes as byte_cases};
 
 /// Threads of a probe.
-const THREADS: usize = 128;
+pub(super) const THREADS: usize = 128;
 
 /// Every case.
 pub fn all() -> Vec<Case> {
@@ -35,16 +36,17 @@ pub fn all() -> Vec<Case> {
         let dtype = if dtype == Dtype::Bf16.name() { Dtype::Bf16 } else { Dtype::F16 };
         cases.push(product(entry, dtype, width.parse().expect("names end with the width")));
     }
+    cases.extend(byte_cases::all());
     cases
 }
 
 /// A number that looks random.
-fn noise(index: usize) -> u32 {
+pub(super) fn noise(index: usize) -> u32 {
     let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
 }
 
-fn bytes(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
+pub(super) fn bytes(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
@@ -54,7 +56,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 }
 
 /// A tensor of 16-bit elements that look random.
-fn tensor(dims: [u64; 4], box_dims: [u32; 4], swizzle: Swizzle) -> Tensor {
+pub(super) fn tensor(dims: [u64; 4], box_dims: [u32; 4], swizzle: Swizzle) -> Tensor {
     let row = (dims[0] * 2).next_multiple_of(16);
     let stride_bytes = [row, row * dims[1], row * dims[1] * dims[2]];
     let size = (stride_bytes[2] * dims[3]) as usize;
@@ -63,7 +65,7 @@ fn tensor(dims: [u64; 4], box_dims: [u32; 4], swizzle: Swizzle) -> Tensor {
 }
 
 /// A case without tensors, whose output is `out`.
-fn plain(entry: &'static str, input: Vec<u8>, out: Vec<u8>) -> Case {
+pub(super) fn plain(entry: &'static str, input: Vec<u8>, out: Vec<u8>) -> Case {
     let tensor = tensor([8, 1, 1, 1], [8, 1, 1, 1], Swizzle::None);
     let expected = Expected::Bits(Seen { out, target: tensor.bytes.clone() });
     Case {
@@ -74,12 +76,13 @@ fn plain(entry: &'static str, input: Vec<u8>, out: Vec<u8>) -> Case {
         target: tensor,
         at: [0; 4],
         box_bytes: 0,
+        accumulator: Accumulator::default(),
         expected,
     }
 }
 
 /// Floats of every kind: special ones, ties of both 16-bit types, and any bits.
-fn floats(index: usize) -> f32 {
+pub(super) fn floats(index: usize) -> f32 {
     const SPECIAL: [u32; 24] = [
         0x0000_0000,
         0x8000_0000,

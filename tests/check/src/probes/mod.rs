@@ -1,14 +1,15 @@
 //! Probes: single primitives on a GPU and on the emulator, bit for bit the same.
 //!
-//! [`cases`] says what is launched and what must come of it; [`gpu`] launches on a GPU, [`process`]
-//! does so in a process of its own.
+//! [`cases`] says what is launched and what must come of it, `bytes` of 8-bit elements; [`gpu`]
+//! launches on a GPU, [`process`] does so in a process of its own.
 
+mod bytes;
 pub mod cases;
 pub mod gpu;
 mod layout;
 pub mod process;
 
-use fulgurite::emulator::{Fault, FaultKind, Global, Mutation, Outcome};
+use fulgurite::emulator::{Accumulator, Fault, FaultKind, Global, Mutation, Summary};
 use fulgurite_gpu::emu::{self, MapFields};
 use fulgurite_kernels::probe::entry;
 use fulgurite_spec::probes::{PROBE_SMEM_BYTES, PROBE_THREADS};
@@ -44,6 +45,8 @@ pub struct Case {
     pub at: [u32; 4],
     /// Bytes of the box.
     pub box_bytes: u32,
+    /// How the emulated tensor core adds; a GPU knows one way.
+    pub accumulator: Accumulator,
     /// What must be there afterwards.
     pub expected: Expected,
 }
@@ -137,7 +140,7 @@ impl Case {
         seed: u64,
         mutation: Option<Mutation>,
         record: bool,
-    ) -> Result<(Seen, Outcome), Box<Fault>> {
+    ) -> Result<(Seen, Summary), Box<Fault>> {
         let mut seen = self.blank();
         let [input, out, source, target] = [1, 2, 3, 4].map(|place: u64| place << 40);
         let mut global = Global::new();
@@ -149,8 +152,8 @@ impl Case {
         let maps = [encode(&self.source, source), encode(&self.target, target)];
         let params = Aligned(self.params(maps, [input, out]));
         let entry = entry::find(self.entry).expect("cases are of the table");
-        let launch = emu::Launch {
-            grid: 1,
+        let grid = emu::Grid {
+            blocks: 1,
             threads: PROBE_THREADS,
             smem_bytes: PROBE_SMEM_BYTES,
             parameters: (
@@ -161,11 +164,11 @@ impl Case {
             seed,
             mutation,
             record,
-            accumulator: Default::default(),
+            accumulator: self.accumulator,
         };
         // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
         // against `global`.
-        let outcome = emu::launch(&launch, &|| unsafe { entry(&params.0) })?;
+        let outcome = emu::launch(&grid, &|| unsafe { entry(&params.0) })?;
         drop(global);
         Ok((seen, outcome))
     }
