@@ -2,7 +2,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{LaunchSpec, Tile, VARIANTS, Variant};
+use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, Tile};
 
 use crate::jobs::keyless_q_tiles;
 use crate::layout::AXES;
@@ -134,7 +134,7 @@ pub(crate) fn check_device(variant: &Variant, device: &DeviceFacts) -> Result<()
     if got != want {
         return Err(Error::Architecture { device: device.name.clone(), got, want });
     }
-    let want_bytes = LaunchSpec::of(variant).smem_bytes;
+    let want_bytes = variant.launch().smem_bytes;
     if device.smem_optin_bytes < want_bytes {
         return Err(Error::SharedMemory {
             device: device.name.clone(),

@@ -1,6 +1,6 @@
 //! What a caller asks for.
 
-use fulgurite_spec::MaskKind;
+use fulgurite_spec::MaskClass;
 
 use crate::Layout;
 
@@ -17,10 +17,10 @@ pub enum Mask {
 
 impl Mask {
     /// The mask that the table of variants knows it as.
-    pub const fn kind(self) -> MaskKind {
+    pub const fn kind(self) -> MaskClass {
         match self {
-            Mask::Full => MaskKind::Full,
-            Mask::Causal => MaskKind::Causal,
+            Mask::Full => MaskClass::Full,
+            Mask::Causal => MaskClass::Causal,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The order of a plan's jobs: how many heads share the L2 cache at a time, so that all blocks get
 //! nearly the same work.
 
-use fulgurite_spec::{JobCursor, JobOrder, Tile, Variant};
+use fulgurite_spec::{ForwardRow as Variant, JobCursor, JobOrder, Tile};
 
 use crate::{DeviceFacts, Error, Forward, Mask};
 

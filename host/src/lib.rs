@@ -89,8 +89,8 @@ use cudarc::driver::CudaContext;
 
 pub use cudarc;
 pub use fulgurite_spec::{
-    FwdParams, FwdScalars, JobOrder, LaunchSpec, MaskKind, SoftmaxKind, TensorMap, Tile, VARIANTS,
-    Variant, variants::Dtype,
+    Dtype, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, LaunchSpec,
+    MaskClass as MaskKind, SoftmaxKind, TensorMap, Tile,
 };
 
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
@@ -180,8 +180,11 @@ impl FlashAttention {
     }
 
     fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, Error> {
-        let kernel =
-            if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
+        let kernel = if plan.is_noop() {
+            None
+        } else {
+            Some(self.kernels.get(module::index(plan.variant().entry)?)?)
+        };
         Ok(Prepared::new(plan, self.context.clone(), kernel))
     }
 
@@ -191,7 +194,7 @@ impl FlashAttention {
     /// Those of [`plan`](Self::plan) about kernels, for the first one that fails.
     pub fn preload(&self, variants: &[&Variant]) -> Result<(), Error> {
         for variant in variants {
-            self.kernels.get(module::index(variant)?)?;
+            self.kernels.get(module::index(variant.entry)?)?;
         }
         Ok(())
     }

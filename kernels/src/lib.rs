@@ -4,8 +4,7 @@
 //! architecture); no `asm!` and no lane arithmetic (both live in `fulgurite-gpu`); barriers and
 //! roles are tables at the head of each kernel.
 //!
-//! * [`mask`]: which KV tiles a query tile visits, and which elements of them count.
-//! * `entry`: one PTX entry per row of the variant table.
+//! * `entry`: one PTX entry per row of the operations' tables.
 //! * `forward`: the forward kernels; `softmax`, `ring`, `epilogue`: their parts.
 //! * `probe`: kernels that use one primitive each, to compare GPU and emulator.
 #![cfg_attr(target_arch = "nvptx64", no_std)]
@@ -14,7 +13,6 @@
 pub mod entry;
 pub mod epilogue;
 pub mod forward;
-pub mod mask;
 pub mod probe;
 pub mod ring;
 pub mod softmax;

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fulgurite_spec::{PROBES, VARIANTS};
+use fulgurite_spec::{KERNELS, PROBE_KERNELS};
 
 use crate::build::{self, BuildArgs};
 use crate::copy;
@@ -28,9 +28,9 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let removed = copy_without_emulator(workspace, bare.root())?;
     build::run(&bare, &arguments)?;
     let mut problems = Vec::new();
-    let variants = VARIANTS.iter().map(|variant| (variant.entry, Workspace::ptx as Directory));
-    let probes = PROBES.iter().map(|probe| (*probe, Workspace::probes as Directory));
-    let all: Vec<(&str, Directory)> = variants.chain(probes).collect();
+    let kernels = KERNELS.iter().map(|kernel| (kernel.entry, Workspace::ptx as Directory));
+    let probes = PROBE_KERNELS.iter().map(|probe| (probe.entry, Workspace::probes as Directory));
+    let all: Vec<(&str, Directory)> = kernels.chain(probes).collect();
     for (entry, directory) in &all {
         let file = format!("{entry}.ptx");
         if read(&directory(workspace).join(&file))? != read(&directory(&bare).join(&file))? {

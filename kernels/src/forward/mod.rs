@@ -2,10 +2,9 @@
 
 pub mod sm90;
 
-use crate::mask::Mask;
 use core::ops::Range;
 use fulgurite_gpu::thread;
-use fulgurite_spec::{FwdScalars, JobCursor, Tile};
+use fulgurite_spec::{FwdScalars, Geometry, JobCursor, Tile};
 
 /// One query tile of one head.
 #[derive(Clone, Copy)]
@@ -43,7 +42,7 @@ pub struct Jobs<'a, M> {
     cursor: JobCursor,
 }
 
-impl<'a, M: Mask> Jobs<'a, M> {
+impl<'a, M: Geometry> Jobs<'a, M> {
     /// Before the first job.
     #[inline(always)]
     pub fn new(scalars: &'a FwdScalars, tile: Tile) -> Self {

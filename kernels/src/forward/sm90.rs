@@ -20,7 +20,7 @@ mod consumer;
 use core::marker::PhantomData;
 
 use super::{Job, Jobs};
-use crate::{epilogue, mask::Mask, ring::Cursor};
+use crate::{epilogue, ring::Cursor};
 use consumer::consume;
 use fulgurite_gpu::{
     barrier,
@@ -32,9 +32,9 @@ use fulgurite_gpu::{
     tma::{self, Keep, MapAddress},
 };
 use fulgurite_spec::{
-    FwdScalars, LaunchSpec, SmemPlan, SoftmaxKind, Tile,
-    tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS, WARPGROUP_THREADS},
-    variants::stores_keyless,
+    ForwardRow, FwdScalars, Geometry, LaunchSpec, SmemPlan, SoftmaxKind, Tile,
+    launch::{WARPGROUP_ROWS, WARPGROUP_THREADS},
+    smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
 };
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
@@ -90,14 +90,16 @@ const fn barriers(tile: &Tile, plan: &SmemPlan) -> [BarrierSpec; 6] {
 
 /// The shape of a variant's work; each entry has a type that says it.
 pub trait Shape {
+    /// Its row of the table.
+    const ROW: ForwardRow;
     /// The tile.
-    const TILE: Tile;
+    const TILE: Tile = Tile::of(&Self::ROW);
     /// The softmax.
-    const SOFTMAX: SoftmaxKind;
+    const SOFTMAX: SoftmaxKind = Self::ROW.softmax;
     /// Its shared memory.
     const PLAN: SmemPlan = SmemPlan::of(&Self::TILE);
     /// Its launch.
-    const LAUNCH: LaunchSpec = LaunchSpec::of_tile(&Self::TILE);
+    const LAUNCH: LaunchSpec = Self::TILE.launch();
 }
 
 /// The register budgets of a variant's roles.
@@ -136,11 +138,12 @@ impl Call<'_> {
 /// them for this tile; `scalars` describe the same call. `D` and `KV` are the tile's `head_dim` and
 /// `kv_rows`.
 #[inline(always)]
-pub unsafe fn run<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
+pub unsafe fn run<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
     maps: MapAddress,
     scalars: &FwdScalars,
 ) {
     const { assert!(S::TILE.head_dim == D && S::TILE.kv_rows == KV) };
+    const { assert!(!M::FIRST, "every job goes down to tile 0") };
     let call = Call { scalars, maps, smem: Smem::base() };
     // SAFETY: every thread of the block comes here, then takes exactly one role.
     unsafe {
@@ -193,16 +196,16 @@ unsafe fn start<S: Shape>(call: &Call) {
 /// Feeds the consumers for the first pass over the jobs. The warps that have no part in that store
 /// the query tiles without keys, if those are no jobs.
 #[inline(always)]
-unsafe fn producer<M: Mask, S: Shape>(call: &Call) {
+unsafe fn producer<M: Geometry, S: Shape>(call: &Call) {
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::shrink_to::<ProducerBudget<S>>() }
     if thread::warp() == 0 {
         let leads = thread::index() == 0;
-        if const { warp_loads(&S::TILE, M::EDGE_RUN) } || leads {
+        if const { warp_loads(&S::TILE, M::ROWS_DIFFER) } || leads {
             // SAFETY: this warp alone loads, until consumers do for a second pass.
             unsafe { load_jobs::<M, S>(call, leads) }
         }
-    } else if const { stores_keyless(M::KIND, S::SOFTMAX) } {
+    } else if const { S::ROW.stores_keyless() } {
         // SAFETY: jobs have rows of other query tiles.
         unsafe { store_keyless::<S>(call) }
     }
@@ -233,8 +236,8 @@ unsafe fn store_keyless<S: Shape>(call: &Call) {
 /// Whether the whole producer warp walks the jobs and waits, though one thread loads. In code that
 /// a single thread runs, ptxas moves the 7 operands of each copy to uniform registers first: 0.5
 /// to 2 % at head dims up to 128. At head dim 256, full, one thread alone is 1 % faster.
-const fn warp_loads(tile: &Tile, edge_run: bool) -> bool {
-    tile.panels() < 4 || edge_run
+const fn warp_loads(tile: &Tile, rows_differ: bool) -> bool {
+    tile.panels() < 4 || rows_differ
 }
 
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
@@ -244,7 +247,7 @@ const fn warp_loads(tile: &Tile, edge_run: bool) -> bool {
 /// that do not lead may not fall behind in a wait: a warp asks a barrier once for all its threads,
 /// by one instruction with one address, so that they leave the wait together.
 #[inline(always)]
-unsafe fn load_jobs<M: Mask, S: Shape>(call: &Call, leads: bool) {
+unsafe fn load_jobs<M: Geometry, S: Shape>(call: &Call, leads: bool) {
     let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());
     let mut jobs = Jobs::<M>::new(call.scalars, const { S::TILE });
     let mut job = jobs.next();

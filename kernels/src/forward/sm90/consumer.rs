@@ -11,7 +11,6 @@ use super::{Call, ConsumerBudget, Shape};
 use crate::{
     epilogue,
     forward::{Job, Jobs, rows},
-    mask::Mask,
     ring::Cursor,
     softmax::OnlineSoftmax,
 };
@@ -22,8 +21,9 @@ use fulgurite_gpu::{
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
-    SmemPlan, Tile,
-    tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS},
+    Geometry, SmemPlan, Tile,
+    launch::WARPGROUP_ROWS,
+    smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
 };
 
 /// Tiles that follow the maxima at least, after the first and those that the mask may touch; behind
@@ -66,7 +66,7 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
 
 /// Computes the 64 rows of consumer `number` of every job.
 #[inline(always)]
-pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
+pub unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
     call: &Call,
     number: u32,
 ) {
@@ -97,7 +97,7 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
 }
 
 /// The parts of a consumer's loop. All are called by the whole warpgroup.
-impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     const TILE: Tile = S::TILE;
     const PLAN: SmemPlan = S::PLAN;
     const HAS_ANCHORS: bool = S::SOFTMAX.keeps_anchors();
@@ -152,7 +152,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
     fn own_tiles(&self, job: &Job, mask: M) -> u32 {
         let q_len = self.call.scalars.q_len;
         let first_row = self.first_row(job);
-        if !M::EDGE_RUN {
+        if !M::ROWS_DIFFER {
             job.kv_tiles
         } else if first_row >= q_len {
             1
@@ -217,7 +217,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         // SAFETY: as `step`.
         unsafe {
             self.release_q_early(step);
-            if step >= segments.full {
+            if step >= segments.full_end {
                 self.mask_tile(mask, first_row, step);
             }
             softmax.follow_max::<T, KV>(&self.scores);
@@ -226,7 +226,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
             self.clear_parked();
-            while M::EDGE_RUN && step > segments.anchored {
+            while M::ROWS_DIFFER && step > segments.anchored {
                 step -= 1;
                 self.step::<true, false>(&mut softmax, Place { mask, first_row, step, young: 0 });
             }
@@ -413,8 +413,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         let [low, high] = frag::rows();
         let start = (step * KV) as i32;
         self.scores.mask_from([
-            mask.keep_end(first_row + low) as i32 - start,
-            mask.keep_end(first_row + high) as i32 - start,
+            mask.keys(first_row + low).end as i32 - start,
+            mask.keys(first_row + high).end as i32 - start,
         ]);
     }
 

@@ -17,7 +17,6 @@ use crate::{
         Job,
         sm90::{Shape, load_k, load_q, load_v},
     },
-    mask::Mask,
     ring::Cursor,
     softmax::OnlineSoftmax,
 };
@@ -26,9 +25,9 @@ use fulgurite_gpu::{
     frag::{Accum, Packed},
     thread, wgmma,
 };
-use fulgurite_spec::tile::WARPGROUP_THREADS;
+use fulgurite_spec::{Geometry, launch::WARPGROUP_THREADS};
 
-impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     /// Computes this warpgroup's lost rows again, in every job with one.
     #[inline(always)]
     pub(super) unsafe fn run_jobs_again(&mut self, mask: M) {

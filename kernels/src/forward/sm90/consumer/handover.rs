@@ -3,7 +3,7 @@
 use super::{Consumer, Shape};
 use crate::forward::sm90::TURN;
 use fulgurite_gpu::{barrier, mbarrier, smem::Smem, thread};
-use fulgurite_spec::tile::WARPGROUP_THREADS;
+use fulgurite_spec::launch::WARPGROUP_THREADS;
 
 impl<T, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     #[inline(always)]

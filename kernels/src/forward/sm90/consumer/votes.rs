@@ -11,7 +11,7 @@ use crate::{
     softmax::OnlineSoftmax,
 };
 use fulgurite_gpu::{barrier, element::Element, warp};
-use fulgurite_spec::tile::WARPGROUP_THREADS;
+use fulgurite_spec::launch::WARPGROUP_THREADS;
 
 impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     /// Whether some warp of the consumers has lost a row. All threads have the same answer, but
