@@ -85,7 +85,7 @@ pub(crate) fn check_sizes(request: &Forward) -> Result<(), Error> {
 fn largest_head_dim(dtype: Dtype, mask: Mask) -> Result<usize, Error> {
     VARIANTS
         .iter()
-        .filter(|variant| variant.dtype == dtype && variant.mask == mask.kind())
+        .filter(|variant| variant.dtype == dtype && variant.mask == mask)
         .map(|variant| variant.head_dim as usize)
         .max()
         .ok_or(Error::NoVariant { dtype, mask })
@@ -113,8 +113,7 @@ pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
 /// Whether a variant can compute the request. One without keys is all keyless query tiles.
 pub(crate) fn accepts(variant: &Variant, request: &Forward) -> bool {
     let Forward { q, k, mask, .. } = request;
-    u32::try_from(q.head_dim())
-        .is_ok_and(|head_dim| variant.accepts(q.dtype, mask.kind(), head_dim))
+    u32::try_from(q.head_dim()).is_ok_and(|head_dim| variant.accepts(q.dtype, *mask, head_dim))
         && (k.rows() > 0 || variant.stores_keyless())
 }
 

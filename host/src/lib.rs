@@ -90,7 +90,7 @@ use cudarc::driver::CudaContext;
 pub use cudarc;
 pub use fulgurite_spec::{
     Dtype, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, LaunchSpec,
-    MaskClass as MaskKind, SoftmaxKind, TensorMap, Tile,
+    MaskClass as Mask, MaskClass as MaskKind, SoftmaxKind, TensorMap, Tile,
 };
 
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
@@ -98,7 +98,7 @@ pub use crate::device::{DeviceFacts, DriverInfo, devices};
 pub use crate::emulator::Emulator;
 pub use crate::error::Error;
 pub use crate::fork::check_fork;
-pub use crate::forward::{Forward, Mask};
+pub use crate::forward::Forward;
 pub use crate::launch::{Element, Pointers, Prepared};
 pub use crate::layout::Layout;
 pub use crate::library::driver_info;

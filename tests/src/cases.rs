@@ -74,10 +74,7 @@ impl Case {
             kv_len,
             head_dim: variant.head_dim as usize,
             dtype: variant.dtype,
-            mask: match variant.mask {
-                MaskKind::Full => Mask::Full,
-                MaskKind::Causal => Mask::Causal,
-            },
+            mask: variant.mask,
             scale: None,
             lse: true,
             arrangement: Arrangement::Bshd,

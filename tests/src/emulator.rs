@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Outcome};
-use fulgurite::{DeviceFacts, Mask, Plan, Pointers};
+use fulgurite::{DeviceFacts, Plan, Pointers};
 
 use crate::backend::{Backend, Ran};
 use crate::memory::{Allocation, GUARD_ELEMENTS, Launch};
@@ -176,16 +176,16 @@ impl Emulated {
     fn count(&self, plan: &Plan, outcome: Outcome) {
         let (tile, request) = (plan.tile(), plan.request());
         let [batch, heads, rows, _] = request.q.shape;
-        let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
+        let q_rows = tile.q_rows() as usize;
         let kv_len = request.k.shape[2];
+        let mask = request.mask.geometry(rows as u32, kv_len as u32);
         let visited = |first_row: usize| {
-            let last_row = (first_row + q_rows).min(rows) - 1;
-            let keys = match request.mask {
-                Mask::Full => kv_len,
-                Mask::Causal => (last_row + 1 + kv_len).saturating_sub(rows).min(kv_len),
-            };
-            // Query tiles without keys are no jobs, or jobs of one masked tile.
-            keys.div_ceil(kv_rows).max(usize::from(!plan.variant().stores_keyless()))
+            let end = (first_row + q_rows).min(rows) as u32;
+            if mask.keys(end - 1).is_empty() && plan.variant().stores_keyless() {
+                return 0;
+            }
+            let segments = mask.segments(first_row as u32..end, tile.kv_rows);
+            (segments.end - segments.begin) as usize
         };
         let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
         let tiles = (batch * heads * of_head) as u64;

@@ -35,13 +35,20 @@ pub struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    /// Number of keys a row sees: always the first ones.
+    /// Number of keys a row sees: always the first ones. By what the mask means, not by the ranges
+    /// that the kernels work with.
     pub fn kept_keys(&self, row: usize) -> usize {
-        let (q_len, kv_len) = (self.q.layout.shape[2], self.k.layout.shape[2]);
-        match self.mask {
-            Mask::Full => kv_len,
-            Mask::Causal => (row + 1 + kv_len).saturating_sub(q_len),
+        let (q_len, kv_len) = (self.q.layout.shape[2] as i64, self.k.layout.shape[2] as i64);
+        let (mut seen, mut unseen) = (0, kv_len);
+        while seen < unseen {
+            let col = seen + (unseen - seen) / 2;
+            if self.mask.sees(row as i64, col, q_len, kv_len) {
+                seen = col + 1;
+            } else {
+                unseen = col;
+            }
         }
+        seen as usize
     }
 
     /// The KV head that a query head reads.

@@ -38,6 +38,10 @@ pub trait Geometry: Copy {
     /// The mask for these lengths, both at most 2³¹ - 512.
     fn new(q_len: u32, kv_len: u32) -> Self;
 
+    /// Whether row `row` sees key `col`: what the mask means, in the plainest words, for positions
+    /// inside of these lengths. Tests and references compare with it.
+    fn sees(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool;
+
     /// Keys that query row `row` sees. Neither end ever decreases from row to row, also where there
     /// are no keys; rows at or past `q_len` are padding and may see any keys.
     fn keys(self, row: u32) -> Range<u32>;
@@ -115,6 +119,13 @@ macro_rules! classes {
                 }
             }
 
+            /// [`Geometry::sees`].
+            pub fn sees(self, row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
+                match self {
+                    $(MaskClass::$class => geometry::$class::sees(row, col, q_len, kv_len),)*
+                }
+            }
+
             /// The mask of this class for these lengths, see [`Geometry::new`].
             pub fn geometry(self, q_len: u32, kv_len: u32) -> AnyGeometry {
                 match self {
@@ -157,6 +168,12 @@ macro_rules! classes {
             }
         }
 
+        /// Calls a generic function once for the type of every class.
+        #[cfg(test)]
+        macro_rules! each_class {
+            ($function:ident) => { $($function::<geometry::$class>();)* };
+        }
+
         $(impl Classified for Class<{ MaskClass::$class as u8 }> {
             type Geometry = geometry::$class;
         })*
@@ -166,7 +183,9 @@ macro_rules! classes {
 classes! {
     /// Every key.
     Full: "full";
-    /// Key `col` is seen by row `row` if `col <= row + kv_len - q_len` (bottom-right aligned).
+    /// Key `col` is seen by row `row` if `col <= row + kv_len - q_len`: the last query sees all
+    /// keys (aligned bottom right). With more queries than keys the first `q_len - kv_len` rows
+    /// see none.
     Causal: "causal";
 }
 
@@ -188,6 +207,10 @@ pub mod geometry {
         #[inline(always)]
         fn new(_q_len: u32, kv_len: u32) -> Self {
             Full { kv_len }
+        }
+
+        fn sees(_row: i64, _col: i64, _q_len: i64, _kv_len: i64) -> bool {
+            true
         }
 
         #[inline(always)]
@@ -214,6 +237,10 @@ pub mod geometry {
             Causal { kv_len, shift: kv_len as i32 - q_len as i32 }
         }
 
+        fn sees(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
+            col <= row + kv_len - q_len
+        }
+
         #[inline(always)]
         fn keys(self, row: u32) -> Range<u32> {
             // Both lengths are below 2³¹ by more than a tile, so that only padding rows can wrap.
@@ -225,7 +252,7 @@ pub mod geometry {
 
 #[cfg(test)]
 mod tests {
-    use super::geometry::{Causal, Full};
+    use super::geometry::Causal;
     use super::*;
 
     /// A mask with a first key: `left` keys before the diagonal, `right` behind it, aligned bottom
@@ -244,15 +271,16 @@ mod tests {
             Window { q_len: q_len.into(), kv_len: kv_len.into() }
         }
 
+        fn sees(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
+            (-LEFT..=RIGHT).contains(&(col - (row + kv_len - q_len)))
+        }
+
         fn keys(self, row: u32) -> Range<u32> {
             let diagonal = i64::from(row) + self.kv_len - self.q_len;
             let end = (diagonal + RIGHT + 1).clamp(0, self.kv_len);
             (diagonal - LEFT).clamp(0, self.kv_len) as u32..end as u32
         }
     }
-
-    /// Whether row `row` sees key `col`, for lengths `q_len` and `kv_len`.
-    type Keep = fn(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool;
 
     /// What segments promise, against the elements.
     fn check_segments<M: Geometry>(mask: M, rows: Range<u32>, kv_rows: u32, kv_len: u32) {
@@ -274,14 +302,16 @@ mod tests {
         }
     }
 
-    fn check<M: Geometry>(keep: Keep) {
+    /// Both ends, segments and keyless rows, against what the mask means, for small lengths.
+    fn check<M: Geometry>() {
         for q_len in 1..20 {
             for kv_len in 0..20 {
                 let mask = M::new(q_len, kv_len);
                 let mut before = 0..0;
                 for row in 0..q_len {
                     let keys = mask.keys(row);
-                    let of = |col: u32| keep(row.into(), col.into(), q_len.into(), kv_len.into());
+                    let of =
+                        |col: u32| M::sees(row.into(), col.into(), q_len.into(), kv_len.into());
                     assert!(
                         (0..kv_len).all(|col| keys.contains(&col) == of(col)),
                         "{row}: {keys:?}"
@@ -304,28 +334,18 @@ mod tests {
     }
 
     #[test]
-    fn full_keeps_every_key() {
-        check::<Full>(|_, _, _, _| true);
-    }
-
-    #[test]
-    fn causal_is_aligned_to_the_bottom_right() {
-        check::<Causal>(|row, col, q_len, kv_len| col <= row + kv_len - q_len);
+    fn every_class_keeps_what_it_means() {
+        each_class!(check);
     }
 
     #[test]
     fn masks_may_have_a_first_key() {
-        check::<Window<0, 0>>(|row, col, q_len, kv_len| col == row + kv_len - q_len);
-        check::<Window<3, 0>>(|row, col, q_len, kv_len| {
-            (-3..=0).contains(&(col - (row + kv_len - q_len)))
-        });
-        check::<Window<2, 5>>(|row, col, q_len, kv_len| {
-            (-2..=5).contains(&(col - (row + kv_len - q_len)))
-        });
-        // Keys before the diagonal alone.
-        check::<Window<7, -2>>(|row, col, q_len, kv_len| {
-            (-7..=-2).contains(&(col - (row + kv_len - q_len)))
-        });
+        check::<Window<0, 0>>();
+        check::<Window<3, 0>>();
+        check::<Window<2, 5>>();
+        // Keys before the diagonal alone, and behind it.
+        check::<Window<7, -2>>();
+        check::<Window<-1, 4>>();
     }
 
     #[test]
