@@ -261,7 +261,8 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
 /// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
 /// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
 /// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
-/// under any mask, and the causal kernels store such rows.
+/// under any mask; kernels whose rows see the same keys have no code for such rows, and the causal
+/// ones store them.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = *request;
     let Forward { k, v, .. } = &mut reduced;
@@ -274,7 +275,7 @@ fn reduced(request: &Forward) -> Forward {
             layout.shape[0] = layout.shape[0].min(1);
         }
     }
-    if request.k.rows() == 0 {
+    if request.k.rows() == 0 && !request.mask.rows_differ() {
         reduced.mask = Mask::Causal;
     }
     reduced
