@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use crate::{
-    forward::{Job, batch_and_head},
+    jobs::{Job, batch_and_head},
     softmax::Finished,
 };
 use fulgurite_gpu::{

@@ -1,16 +1,14 @@
 //! The consumers: 64 query rows each, from Q, K and V in shared memory to the stored output.
 
-mod again;
-mod handover;
 mod parking;
-mod votes;
+mod second_pass;
 
 use core::marker::PhantomData;
 
 use super::{Call, ConsumerBudget, Shape};
 use crate::{
     epilogue,
-    forward::{Job, Jobs, rows},
+    jobs::{Job, Jobs, rows},
     ring::Cursor,
     softmax::OnlineSoftmax,
 };
@@ -47,16 +45,16 @@ struct Place<M> {
 }
 
 /// Registers and ring positions of one consumer.
-struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
-    call: &'a Call<'a>,
+pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
+    pub(super) call: &'a Call<'a>,
     /// Which consumer this is: a ballot.
-    number: u32,
+    pub(super) number: u32,
     scores: Accum<KV>,
     probs: Packed<KV>,
     out: Accum<D>,
-    q: Cursor,
-    k: Cursor,
-    v: Cursor,
+    pub(super) q: Cursor,
+    pub(super) k: Cursor,
+    pub(super) v: Cursor,
     /// Not 0 if this warp has lost a row of some job: a ballot.
     lost: u32,
     /// Whether the next tile follows the maxima: some row of this consumer has not settled.
@@ -66,7 +64,7 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
 
 /// Computes the 64 rows of consumer `number` of every job.
 #[inline(always)]
-pub unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
+pub(super) unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
     call: &Call,
     number: u32,
 ) {
@@ -90,7 +88,7 @@ pub unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, const KV:
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
         this.run_jobs(mask);
-        if Consumer::<T, M, S, D, KV>::LOSES && this.any_lost() {
+        if Consumer::<T, M, S, D, KV>::LOSES && this.any_of_consumers(this.lost != 0) {
             this.run_jobs_again(mask);
         }
     }
