@@ -67,10 +67,10 @@ macro_rules! entries {
             /// Launched by the host crate's plan: grid, block, shared memory and parameters.
             $entry |params: FwdParams, maps| {
                 struct Entry;
-                impl forward::sm90::Shape for Entry {
+                impl forward::shape::Shape for Entry {
                     const ROW: ForwardRow = ForwardRow::of_entry(stringify!($entry));
                 }
-                const ROW: ForwardRow = <Entry as forward::sm90::Shape>::ROW;
+                const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {
                     forward::sm90::run::<

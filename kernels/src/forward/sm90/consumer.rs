@@ -5,9 +5,9 @@ mod second_pass;
 
 use core::marker::PhantomData;
 
-use super::{Call, ConsumerBudget, Shape};
 use crate::{
     epilogue,
+    forward::shape::{Call, ConsumerBudget, Shape},
     jobs::{Job, Jobs, rows},
     ring::Cursor,
     softmax::OnlineSoftmax,

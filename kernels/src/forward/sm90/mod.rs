@@ -18,74 +18,28 @@
 mod consumer;
 mod producer;
 
-use core::marker::PhantomData;
-
-use super::barriers::{SETTLED, TURN, VERDICT, barriers};
+use super::{
+    barriers::{SETTLED, TURN, VERDICT, barriers},
+    shape::{Call, Shape},
+};
 use crate::softmax::OnlineSoftmax;
 use consumer::{Consumer, consume};
 use fulgurite_gpu::{
     barrier,
     element::Element,
     mbarrier,
-    registers::Budget,
     smem::Smem,
     thread,
     tma::{self, MapAddress},
     warp,
 };
-use fulgurite_spec::{
-    ForwardRow, FwdScalars, Geometry, LaunchSpec, SmemPlan, SoftmaxKind, Tile,
-    launch::WARPGROUP_THREADS,
-};
+use fulgurite_spec::{FwdScalars, Geometry, launch::WARPGROUP_THREADS};
 use producer::produce;
-
-/// The shape of a variant's work; each entry has a type that says it.
-pub trait Shape {
-    /// Its row of the table.
-    const ROW: ForwardRow;
-    /// The tile.
-    const TILE: Tile = Tile::of(&Self::ROW);
-    /// The softmax.
-    const SOFTMAX: SoftmaxKind = Self::ROW.softmax;
-    /// Its shared memory.
-    const PLAN: SmemPlan = SmemPlan::of(&Self::TILE);
-    /// Its launch.
-    const LAUNCH: LaunchSpec = Self::TILE.launch();
-}
-
-/// The register budgets of a variant's roles.
-struct ProducerBudget<S>(PhantomData<S>);
-struct ConsumerBudget<S>(PhantomData<S>);
-
-impl<S: Shape> Budget for ProducerBudget<S> {
-    const REGISTERS: u32 = S::LAUNCH.producer_registers;
-}
-
-impl<S: Shape> Budget for ConsumerBudget<S> {
-    const REGISTERS: u32 = S::LAUNCH.consumer_registers;
-}
-
-/// What every role needs.
-#[derive(Clone, Copy)]
-struct Call<'a> {
-    scalars: &'a FwdScalars,
-    /// Map of Q; those of K and V follow.
-    maps: MapAddress,
-    smem: Smem,
-}
-
-impl Call<'_> {
-    /// The barrier number `index` of the family at `offset`.
-    #[inline(always)]
-    fn bar(&self, offset: u32, index: u32) -> Smem {
-        self.smem.plus(offset + 8 * index)
-    }
-}
 
 /// The kernel.
 ///
 /// # Safety
-/// Launched with the variant's [`LaunchSpec`]; `maps` are Q's, K's and V's as the host encodes
+/// Launched with the shape's launch; `maps` are Q's, K's and V's as the host encodes
 /// them for this tile; `scalars` describe the same call. `D` and `KV` are the tile's `head_dim` and
 /// `kv_rows`.
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! The producer: one warp that loads, three that store the query tiles without keys.
 
-use super::{Call, ProducerBudget, Shape};
 use crate::{
     epilogue,
+    forward::shape::{Call, ProducerBudget, Shape},
     jobs::{Job, Jobs},
     ring::Cursor,
 };
@@ -30,29 +30,7 @@ pub unsafe fn produce<M: Geometry, S: Shape>(call: &Call) {
         }
     } else if const { S::ROW.stores_keyless() } {
         // SAFETY: jobs have rows of other query tiles.
-        unsafe { store_keyless::<S>(call) }
-    }
-}
-
-/// Stores the query tiles without keys, in pieces of 64 rows, shared among the three warps of each
-/// block that call it.
-///
-/// # Safety
-/// Called by all threads of the producer's last three warps; nobody else writes these tiles.
-#[inline(always)]
-unsafe fn store_keyless<S: Shape>(call: &Call) {
-    let order = &call.scalars.order;
-    // Fewer than 2³² pieces: so many have 4 TiB of output.
-    let pieces_of_head = order.keyless_q_tiles * const { S::TILE.consumers };
-    let count = pieces_of_head * order.batch_head_count;
-    let mut next = 3 * thread::block() + thread::warp() - 1;
-    while next < count {
-        let batch_head = next / pieces_of_head;
-        let first_row = (next - batch_head * pieces_of_head) * WARPGROUP_ROWS;
-        let rows = first_row..(first_row + WARPGROUP_ROWS).min(call.scalars.q_len);
-        // SAFETY: the caller's contract; the warps of the grid take turns.
-        unsafe { epilogue::store_keyless(call.scalars, batch_head, rows) }
-        next += 3 * thread::block_count();
+        unsafe { epilogue::store_keyless_tiles(call.scalars, const { S::TILE.consumers }) }
     }
 }
 
