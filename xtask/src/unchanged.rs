@@ -79,7 +79,7 @@ fn without_names(line: &str) -> String {
     let names_a_barrier =
         statement.starts_with("mbarrier::name(") || statement.starts_with("barrier::name(");
     if statement == "#[track_caller]"
-        || statement == "name: &'static str,"
+        || statement == "pub name: &'static str,"
         || statement == "/// What the emulator's reports call it."
         || statement.starts_with("fulgurite_gpu::planted::count(")
         || (statement.starts_with("let ") && statement.contains(" = imp::alter("))
@@ -111,9 +111,10 @@ mod tests {
 
     #[test]
     fn what_serves_the_emulator_is_taken_out() {
-        let text = "    #[track_caller]\n    fn f() {}\n    mbarrier::name(bar, spec.name, i);\n\
+        let text = "    #[track_caller]\n    fn f() {}\n    pub name: &'static str,\n    \
+                    mbarrier::name(bar, spec.name, i);\n\
                     [Spec { name: \"q\", offset: 1 }]\n    name: \"k\",\nmbarrier::wait(bar);\n";
-        let bare = "\n    fn f() {}\n\n[Spec { offset: 1 }]\n    \nmbarrier::wait(bar);\n";
+        let bare = "\n    fn f() {}\n\n\n[Spec { offset: 1 }]\n    \nmbarrier::wait(bar);\n";
         assert_eq!(without_emulator(text), bare);
     }
 
