@@ -2,7 +2,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{LaunchSpec, Tile, VARIANTS, Variant};
+use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, Tile};
 
 use crate::jobs::keyless_q_tiles;
 use crate::layout::AXES;
@@ -85,7 +85,7 @@ pub(crate) fn check_sizes(request: &Forward) -> Result<(), Error> {
 fn largest_head_dim(dtype: Dtype, mask: Mask) -> Result<usize, Error> {
     VARIANTS
         .iter()
-        .filter(|variant| variant.dtype == dtype && variant.mask == mask.kind())
+        .filter(|variant| variant.dtype == dtype && variant.mask == mask)
         .map(|variant| variant.head_dim as usize)
         .max()
         .ok_or(Error::NoVariant { dtype, mask })
@@ -113,8 +113,7 @@ pub(crate) fn select(request: &Forward) -> Result<usize, Error> {
 /// Whether a variant can compute the request. One without keys is all keyless query tiles.
 pub(crate) fn accepts(variant: &Variant, request: &Forward) -> bool {
     let Forward { q, k, mask, .. } = request;
-    u32::try_from(q.head_dim())
-        .is_ok_and(|head_dim| variant.accepts(q.dtype, mask.kind(), head_dim))
+    u32::try_from(q.head_dim()).is_ok_and(|head_dim| variant.accepts(q.dtype, *mask, head_dim))
         && (k.rows() > 0 || variant.stores_keyless())
 }
 
@@ -134,7 +133,7 @@ pub(crate) fn check_device(variant: &Variant, device: &DeviceFacts) -> Result<()
     if got != want {
         return Err(Error::Architecture { device: device.name.clone(), got, want });
     }
-    let want_bytes = LaunchSpec::of(variant).smem_bytes;
+    let want_bytes = variant.launch().smem_bytes;
     if device.smem_optin_bytes < want_bytes {
         return Err(Error::SharedMemory {
             device: device.name.clone(),

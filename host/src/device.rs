@@ -52,7 +52,7 @@ impl DeviceFacts {
             name: "NVIDIA H200".to_owned(),
             compute_capability: (9, 0),
             sm_count: 132,
-            smem_optin_bytes: fulgurite_spec::tile::SMEM_LIMIT_BYTES,
+            smem_optin_bytes: fulgurite_spec::smem::SMEM_LIMIT_BYTES,
         }
     }
 }

@@ -1,29 +1,8 @@
 //! What a caller asks for.
 
-use fulgurite_spec::MaskKind;
+use fulgurite_spec::MaskClass as Mask;
 
 use crate::Layout;
-
-/// Which keys a query row may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mask {
-    /// Every key.
-    Full,
-    /// Key `col` is seen by row `row` if `col <= row + kv_len - q_len`: the last query sees all
-    /// keys (aligned bottom right). With more queries than keys the first `q_len - kv_len` rows
-    /// see none.
-    Causal,
-}
-
-impl Mask {
-    /// The mask that the table of variants knows it as.
-    pub const fn kind(self) -> MaskKind {
-        match self {
-            Mask::Full => MaskKind::Full,
-            Mask::Causal => MaskKind::Causal,
-        }
-    }
-}
 
 /// A forward attention call: `out = softmax(scale · q kᵀ + mask) v` for every head.
 ///

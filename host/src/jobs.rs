@@ -1,9 +1,10 @@
 //! The order of a plan's jobs: how many heads share the L2 cache at a time, so that all blocks get
 //! nearly the same work.
 
-use fulgurite_spec::{JobCursor, JobOrder, Tile, Variant};
+use fulgurite_spec::mask::AnyGeometry;
+use fulgurite_spec::{ForwardRow as Variant, JobCursor, JobOrder, Tile};
 
-use crate::{DeviceFacts, Error, Forward, Mask};
+use crate::{DeviceFacts, Error, Forward};
 
 /// Jobs that the kernels count with 32-bit integers, a round of the grid beyond the last included.
 const JOB_LIMIT: u32 = i32::MAX as u32;
@@ -60,30 +61,32 @@ pub(crate) fn job_order(
     if cta_count == 0 {
         return Ok((0, JobOrder::even(0, 0, 1)));
     }
-    let order = match mask {
-        Mask::Full => JobOrder::even(q_tile_count, batch_head_count, cta_count),
-        Mask::Causal if q_tile_count == 0 => JobOrder::even(0, batch_head_count, cta_count),
-        Mask::Causal => {
-            let jobs =
-                Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count };
-            jobs.order()
-        }
+    let order = if mask.rows_differ() && q_tile_count > 0 {
+        Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count }.order()
+    } else {
+        JobOrder::even(q_tile_count, batch_head_count, cta_count)
     };
     Ok((cta_count, order.behind(keyless_q_tiles)))
 }
 
 /// Query tiles of a head in front of the first one with a row that sees a key.
 pub(crate) fn keyless_q_tiles(request: &Forward, tile: &Tile) -> u32 {
-    let (q_len, kv_len) = (request.q.rows() as u32, request.k.rows() as u32);
-    match request.mask {
-        // Not even the last row, so that the last tile may be a partial one.
-        Mask::Causal if kv_len == 0 => q_len.div_ceil(tile.q_rows()),
-        Mask::Causal => q_len.saturating_sub(kv_len) / tile.q_rows(),
-        Mask::Full => 0,
+    let q_len = request.q.rows() as u32;
+    let keyless_rows = geometry(request).keyless_rows(q_len);
+    if keyless_rows == q_len {
+        // Not even the last row sees a key, so that the last tile may be a partial one.
+        q_len.div_ceil(tile.q_rows())
+    } else {
+        keyless_rows / tile.q_rows()
     }
 }
 
-/// The jobs of a causal call.
+/// Which keys each row sees.
+fn geometry(request: &Forward) -> AnyGeometry {
+    request.mask.geometry(request.q.rows() as u32, request.k.rows() as u32)
+}
+
+/// The jobs of a call whose rows see different keys.
 struct Jobs<'a> {
     request: &'a Forward,
     tile: &'a Tile,
@@ -188,12 +191,11 @@ impl Jobs<'_> {
 
     /// What a query tile costs, in KV tiles; the first one with keys is number 0.
     fn cost(&self, q_tile: u32) -> u64 {
-        let (q_len, kv_len) = (self.request.q.rows() as u64, self.request.k.rows() as u64);
-        let q_tile = u64::from(self.keyless_q_tiles + q_tile);
-        let last_row = ((q_tile + 1) * u64::from(self.tile.q_rows())).min(q_len);
-        let keys = (last_row + kv_len).saturating_sub(q_len);
-        // A job without keys costs a tile too.
-        keys.div_ceil(u64::from(self.tile.kv_rows)).max(1) + JOB_OVERHEAD
+        let q_rows = self.tile.q_rows();
+        let first_row = (self.keyless_q_tiles + q_tile) * q_rows;
+        let rows = first_row..(first_row + q_rows).min(self.request.q.rows() as u32);
+        let segments = geometry(self.request).segments(rows, self.tile.kv_rows);
+        u64::from(segments.end - segments.begin) + JOB_OVERHEAD
     }
 
     /// The mean block's work over the busiest one's, for sections of `heads` heads.
@@ -236,7 +238,7 @@ impl Jobs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dtype, Layout, Plan};
+    use crate::{Dtype, Layout, Mask, Plan};
     use approx::assert_abs_diff_eq;
 
     fn causal(batch: usize, rows: usize, heads: usize, head_dim: usize) -> Forward {

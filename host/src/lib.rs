@@ -89,8 +89,8 @@ use cudarc::driver::CudaContext;
 
 pub use cudarc;
 pub use fulgurite_spec::{
-    FwdParams, FwdScalars, JobOrder, LaunchSpec, MaskKind, SoftmaxKind, TensorMap, Tile, VARIANTS,
-    Variant, variants::Dtype,
+    Dtype, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, LaunchSpec,
+    MaskClass as Mask, MaskClass as MaskKind, SoftmaxKind, TensorMap, Tile,
 };
 
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
@@ -98,7 +98,7 @@ pub use crate::device::{DeviceFacts, DriverInfo, devices};
 pub use crate::emulator::Emulator;
 pub use crate::error::Error;
 pub use crate::fork::check_fork;
-pub use crate::forward::{Forward, Mask};
+pub use crate::forward::Forward;
 pub use crate::launch::{Element, Pointers, Prepared};
 pub use crate::layout::Layout;
 pub use crate::library::driver_info;
@@ -180,8 +180,11 @@ impl FlashAttention {
     }
 
     fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, Error> {
-        let kernel =
-            if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
+        let kernel = if plan.is_noop() {
+            None
+        } else {
+            Some(self.kernels.get(module::index(plan.variant().entry)?)?)
+        };
         Ok(Prepared::new(plan, self.context.clone(), kernel))
     }
 
@@ -191,7 +194,7 @@ impl FlashAttention {
     /// Those of [`plan`](Self::plan) about kernels, for the first one that fails.
     pub fn preload(&self, variants: &[&Variant]) -> Result<(), Error> {
         for variant in variants {
-            self.kernels.get(module::index(variant)?)?;
+            self.kernels.get(module::index(variant.entry)?)?;
         }
         Ok(())
     }

@@ -1,28 +1,28 @@
-//! The kernels of one device: each variant's embedded PTX, compiled by the driver on first use.
+//! The kernels of one device: the embedded PTX of each, compiled by the driver on first use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, sys};
-use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
+use fulgurite_spec::{ForwardRow, KERNELS};
 
 use crate::driver::{self, CurrentContext};
 use crate::slot::Slot;
 use crate::{Error, fork};
 
-/// PTX of each row of [`VARIANTS`], as far as it was there when the crate was built.
-static PTX: [Option<&str>; VARIANTS.len()] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+/// PTX of each of [`KERNELS`], as far as it was there when the crate was built.
+static PTX: [Option<&str>; KERNELS.len()] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
 
 /// The PTX text of a variant; `None` if the crate was built before `cargo xtask build`.
-pub fn ptx(variant: &Variant) -> Option<&'static str> {
-    index(variant).ok().and_then(|index| PTX[index])
+pub fn ptx(variant: &ForwardRow) -> Option<&'static str> {
+    index(variant.entry).ok().and_then(|index| PTX[index])
 }
 
-/// The variant's row in [`VARIANTS`].
+/// Where an entry is in [`KERNELS`].
 ///
 /// # Errors
-/// [`Error::NotBuilt`] if the variant is not one of the table.
-pub(crate) fn index(variant: &Variant) -> Result<usize, Error> {
-    VARIANTS.iter().position(|row| row == variant).ok_or(Error::NotBuilt { entry: variant.entry })
+/// [`Error::NotBuilt`] if it is not there.
+pub(crate) fn index(entry: &'static str) -> Result<usize, Error> {
+    KERNELS.iter().position(|kernel| kernel.entry == entry).ok_or(Error::NotBuilt { entry })
 }
 
 /// Whether any kernel at all is in this build.
@@ -33,7 +33,7 @@ pub(crate) fn check_built() -> Result<(), Error> {
     if PTX.iter().any(Option::is_some) {
         Ok(())
     } else {
-        Err(Error::NotBuilt { entry: VARIANTS[0].entry })
+        Err(Error::NotBuilt { entry: KERNELS[0].entry })
     }
 }
 
@@ -54,13 +54,12 @@ unsafe impl Sync for Kernel {}
 
 impl Kernel {
     fn load(context: &CudaContext, index: usize, life: u64) -> Result<Kernel, Error> {
-        let variant = &VARIANTS[index];
-        let entry = variant.entry;
+        let (entry, launch) = (KERNELS[index].entry, KERNELS[index].launch);
         let text = PTX[index].ok_or(Error::NotBuilt { entry })?;
         let _current = CurrentContext::enter(context)?;
         let module = driver::load_module(entry, text)?;
         // SAFETY: the module was just loaded in the context that is current.
-        unsafe { driver::function(module, entry, LaunchSpec::of(variant).smem_bytes) }
+        unsafe { driver::function(module, entry, launch.smem_bytes) }
             .map(|function| Kernel { function, life })
             .inspect_err(|_| driver::unload_module(module))
     }
@@ -86,7 +85,7 @@ impl Kernel {
 pub(crate) struct Kernels {
     /// Keeps the context, and with it the modules, alive.
     context: Arc<CudaContext>,
-    slots: [Slot<Kernel>; VARIANTS.len()],
+    slots: [Slot<Kernel>; KERNELS.len()],
 }
 
 impl Kernels {
@@ -106,7 +105,7 @@ impl Kernels {
         kernels
     }
 
-    /// The kernel of a row of [`VARIANTS`], loaded if it is not yet.
+    /// One of [`KERNELS`], loaded if it is not yet.
     ///
     /// # Errors
     /// [`Error::NotBuilt`], [`Error::Forked`], [`Error::ContextGone`], [`Error::Driver`]; a later
@@ -122,11 +121,12 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulgurite_spec::FORWARD;
 
     #[test]
     fn a_variant_outside_the_table_is_not_built() {
-        let unknown = Variant { entry: "fwd_unknown", ..VARIANTS[0] };
-        let error = index(&unknown).unwrap_err();
+        let unknown = ForwardRow { entry: "fwd_unknown", ..FORWARD[0] };
+        let error = index(unknown.entry).unwrap_err();
         assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown" });
         assert!(error.to_string().contains("run `cargo xtask build`"));
         assert_eq!(ptx(&unknown), None);
@@ -134,11 +134,11 @@ mod tests {
 
     #[test]
     fn embedded_ptx_has_its_entry() {
-        for variant in VARIANTS {
+        for variant in FORWARD {
             if let Some(text) = ptx(variant) {
                 assert!(text.contains(&format!(".entry {}", variant.entry)));
             }
         }
-        assert_eq!(check_built().is_ok(), VARIANTS.iter().any(|variant| ptx(variant).is_some()));
+        assert_eq!(check_built().is_ok(), FORWARD.iter().any(|variant| ptx(variant).is_some()));
     }
 }

@@ -2,7 +2,8 @@
 //! driver, no GPU.
 
 use fulgurite_spec::{
-    Divisor, FwdParams, FwdScalars, JobOrder, LaunchSpec, TensorMap, Tile, VARIANTS, Variant,
+    Divisor, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder,
+    LaunchSpec, TensorMap, Tile,
 };
 
 use crate::check::{
@@ -10,7 +11,6 @@ use crate::check::{
     scale_log2, select, tensors,
 };
 use crate::jobs::job_order;
-use crate::module::index;
 use crate::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, Pointers, TensorMapSpec};
 
 /// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
@@ -64,7 +64,11 @@ impl Plan {
         variant: &Variant,
     ) -> Result<Plan, Error> {
         Plan::checked(request, device, |reduced| {
-            if accepts(variant, reduced) { index(variant) } else { Err(wrong(variant, request)) }
+            if !accepts(variant, reduced) {
+                return Err(wrong(variant, request));
+            }
+            let place = VARIANTS.iter().position(|row| row == variant);
+            place.ok_or(Error::NotBuilt { entry: variant.entry })
         })
     }
 
@@ -117,11 +121,6 @@ impl Plan {
         &VARIANTS[self.variant_index]
     }
 
-    /// The kernel's row in [`VARIANTS`].
-    pub(crate) fn variant_index(&self) -> usize {
-        self.variant_index
-    }
-
     /// The kernel's tile.
     pub fn tile(&self) -> Tile {
         Tile::of(self.variant())
@@ -129,7 +128,7 @@ impl Plan {
 
     /// Block size, shared memory and registers of the kernel.
     pub fn launch_spec(&self) -> LaunchSpec {
-        LaunchSpec::of(self.variant())
+        self.variant().launch()
     }
 
     /// Blocks of the grid (along x); 0 for a plan without work.
@@ -262,7 +261,8 @@ fn wrong(variant: &Variant, request: &Forward) -> Error {
 /// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
 /// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
 /// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
-/// under any mask, and the causal kernels store such rows.
+/// under any mask; kernels whose rows see the same keys have no code for such rows, and the causal
+/// ones store them.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = *request;
     let Forward { k, v, .. } = &mut reduced;
@@ -275,7 +275,7 @@ fn reduced(request: &Forward) -> Forward {
             layout.shape[0] = layout.shape[0].min(1);
         }
     }
-    if request.k.rows() == 0 {
+    if request.k.rows() == 0 && !request.mask.rows_differ() {
         reduced.mask = Mask::Causal;
     }
     reduced

@@ -2,7 +2,8 @@
 //! driver's work (or an emulator's).
 
 use cudarc::driver::sys;
-use fulgurite_spec::tile::{PANEL_COLUMNS, WARPGROUP_ROWS};
+use fulgurite_spec::launch::WARPGROUP_ROWS;
+use fulgurite_spec::smem::PANEL_COLUMNS;
 use fulgurite_spec::{Dtype, TensorMap, Tile};
 
 use crate::driver;

@@ -40,7 +40,7 @@ pub fn check_plan(plan: &Plan, request: &Forward, facts: &DeviceFacts) {
     let [batch, heads, q_len, head_dim] = request.q.shape.map(|size| size as u128);
     let variant = plan.variant();
     let no_keys = request.k.rows() == 0;
-    let mask = if no_keys { MaskKind::Causal } else { request.mask.kind() };
+    let mask = if no_keys { MaskKind::Causal } else { request.mask };
     assert_eq!((variant.dtype, variant.mask), (request.q.dtype, mask));
     assert!(!no_keys || variant.stores_keyless());
     assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % 8 == 0);

@@ -3,7 +3,10 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::params::TensorMap;
+use crate::arch::Arch;
+use crate::kernel::{Kernel, assert_sound};
+use crate::launch::LaunchSpec;
+use crate::params::{TensorMap, assert_maps};
 
 /// Threads of a probe's one block.
 pub const PROBE_THREADS: u32 = 128;
@@ -43,7 +46,7 @@ pub struct ProbeScalars {
 }
 
 const _: () = {
-    assert!(offset_of!(ProbeParams, target).is_multiple_of(64));
+    assert_maps(&[offset_of!(ProbeParams, source), offset_of!(ProbeParams, target)]);
     assert!(offset_of!(ProbeParams, scalars) == 256);
     assert!(size_of::<ProbeParams>() == 304);
 };
@@ -117,3 +120,25 @@ macro_rules! table {
     };
 }
 for_each_probe!(table);
+
+/// The probes as kernels.
+pub const PROBE_KERNELS: &[Kernel] = &{
+    let launch = LaunchSpec {
+        threads: PROBE_THREADS,
+        blocks_per_sm: 1,
+        smem_bytes: PROBE_SMEM_BYTES,
+        producer_registers: 0,
+        consumer_registers: 0,
+    };
+    let param_bytes = size_of::<ProbeParams>() as u32;
+    let probe = Kernel { entry: "", arch: Arch::Sm90, family: "probe", param_bytes, launch };
+    let mut kernels = [probe; PROBES.len()];
+    let mut i = 0;
+    while i < PROBES.len() {
+        kernels[i].entry = PROBES[i];
+        i += 1;
+    }
+    kernels
+};
+
+const _: () = assert_sound(PROBE_KERNELS);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use check::emulator::run_once;
 use check::forward::cases::{ForwardCase, mutation_cases};
 use fulgurite::emulator::Options;
-use fulgurite::{MaskKind, Tile, VARIANTS, Variant};
+use fulgurite::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use reference::forward::values::Values;
 
@@ -34,21 +34,13 @@ fn events(variant: &Variant, values: Values) -> BTreeMap<&'static str, u64> {
 /// first, those with rows that may have no key yet, and three more to settle in.
 fn expected(variant: &Variant) -> Vec<(u64, u64)> {
     let tile = Tile::of(variant);
-    let (q_rows, kv_rows) = (u64::from(tile.q_rows()), u64::from(tile.kv_rows));
-    let consumers = 0..u64::from(tile.consumers);
-    let steps = consumers.map(|consumer| match variant.mask {
-        MaskKind::Full => (KEYS as u64).div_ceil(kv_rows),
-        MaskKind::Causal => (KEYS as u64 - q_rows + 64 * (consumer + 1)).div_ceil(kv_rows),
-    });
-    let rising = |(consumer, steps): (usize, u64)| {
-        let first_row_ends = KEYS as u64 - q_rows + 64 * consumer as u64 + 1;
-        let followed = match variant.mask {
-            MaskKind::Full => 4,
-            MaskKind::Causal => 4 + (steps - 1) - (first_row_ends - 1) / kv_rows,
-        };
-        (steps, followed)
+    let mask = variant.mask.geometry(tile.q_rows(), KEYS as u32);
+    let of_consumer = |consumer: u32| {
+        let segments = mask.segments(64 * consumer..64 * (consumer + 1), tile.kv_rows);
+        let young = segments.end - 1 - segments.anchored;
+        ((segments.end - segments.begin).into(), (4 + young).into())
     };
-    steps.enumerate().map(rising).collect()
+    (0..tile.consumers).map(of_consumer).collect()
 }
 
 fn anchored() -> Vec<&'static Variant> {

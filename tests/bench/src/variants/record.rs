@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fulgurite::{LaunchSpec, VARIANTS, Variant};
+use fulgurite::{VARIANTS, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::super::grid::DtypeName;
@@ -55,7 +55,7 @@ impl Row {
             kv_rows: variant.kv_rows,
             q_parts: variant.q_parts,
             kv_stages: variant.kv_stages,
-            smem_bytes: LaunchSpec::of(variant).smem_bytes,
+            smem_bytes: variant.launch().smem_bytes,
             current: 1,
             registers: None,
             spill_bytes: None,

@@ -59,10 +59,7 @@ impl ForwardCase {
         heads: (usize, usize),
         lengths: (usize, usize),
     ) -> ForwardCase {
-        let mask = match variant.mask {
-            MaskKind::Full => Mask::Full,
-            MaskKind::Causal => Mask::Causal,
-        };
+        let mask = variant.mask;
         let head_dim = variant.head_dim as usize;
         let chosen =
             ForwardCase::chosen(what, (variant.dtype, mask), batch, heads, lengths, head_dim);

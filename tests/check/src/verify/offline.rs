@@ -1,6 +1,6 @@
 //! What can be checked without a GPU.
 
-use fulgurite::{DeviceFacts, FwdParams, LaunchSpec, VARIANTS, Variant};
+use fulgurite::{DeviceFacts, FwdParams, VARIANTS, Variant};
 use reference::forward::closed_forms;
 
 use super::run_jobs;
@@ -66,7 +66,7 @@ pub fn ptx_faults(variant: &Variant, text: &str) -> Vec<String> {
     let parameter = format!(".b8 {}_param_0[{}]", variant.entry, size_of::<FwdParams>());
     let wanted = [
         format!(".target {}\n", variant.arch.target()),
-        format!(".maxntid {}, 1, 1\n", LaunchSpec::of(variant).threads),
+        format!(".maxntid {}, 1, 1\n", variant.launch().threads),
         format!(".param .align 64 {parameter}"),
         "wgmma.mma_async".to_owned(),
     ];

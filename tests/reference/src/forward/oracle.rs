@@ -24,12 +24,19 @@ pub struct Problem<'a> {
 }
 
 /// Number of keys, always the first ones, that a mask shows a row of a call with so many queries
-/// and keys.
+/// and keys. By what the mask means, not by the ranges that the kernels work with.
 pub fn kept_keys(mask: Mask, (q_len, kv_len): (usize, usize), row: usize) -> usize {
-    match mask {
-        Mask::Full => kv_len,
-        Mask::Causal => (row + 1 + kv_len).saturating_sub(q_len),
+    let (q_len, kv_len) = (q_len as i64, kv_len as i64);
+    let (mut seen, mut unseen) = (0, kv_len);
+    while seen < unseen {
+        let col = seen + (unseen - seen) / 2;
+        if mask.sees(row as i64, col, q_len, kv_len) {
+            seen = col + 1;
+        } else {
+            unseen = col;
+        }
     }
+    seen as usize
 }
 
 impl Problem<'_> {

@@ -1,22 +1,8 @@
-//! Tile shapes and the shared-memory plan.
+//! Tile shapes of the forward, and the shared-memory plan and launch that follow from them.
 
-use crate::launch::LaunchSpec;
-use crate::variants::{SoftmaxKind, VARIANTS, Variant};
-
-/// Query rows of one consumer warpgroup: the M of a `wgmma`.
-pub const WARPGROUP_ROWS: u32 = 64;
-
-/// Threads of one warpgroup.
-pub const WARPGROUP_THREADS: u32 = 128;
-
-/// Bytes of one row of a shared-memory panel: the span of TMA's 128-byte swizzle.
-pub const PANEL_ROW_BYTES: u32 = 128;
-
-/// Elements of one row of a panel, and columns of one TMA box (16-bit elements).
-pub const PANEL_COLUMNS: u32 = 64;
-
-/// Shared memory one block of a Hopper GPU may use, in bytes (227 KiB).
-pub const SMEM_LIMIT_BYTES: u32 = 232_448;
+use super::{ForwardRow, SoftmaxKind};
+use crate::launch::{LaunchSpec, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::smem::{PANEL_COLUMNS, PANEL_ROW_BYTES, SMEM_LIMIT_BYTES};
 
 /// Fewest rows of K and V in one step: the narrowest `wgmma` that the device crate lists.
 pub const KV_ROWS_LEAST: u32 = 48;
@@ -29,11 +15,11 @@ pub const KV_ROWS_MOST: u32 = 256;
 /// head dim 192 (48 KV rows); with fragments of 144 (64 KV rows) half a KiB spills.
 const CONSUMER_STATE_REGISTERS: u32 = 28;
 
-/// The shape of one variant's work: how many rows of Q a CTA takes, how many rows of K and V it
+/// The shape of one kernel's work: how many rows of Q a CTA takes, how many rows of K and V it
 /// takes at a time, how many of each it keeps in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
-    /// Consumer warpgroups; each owns [`WARPGROUP_ROWS`] query rows.
+    /// Consumer warpgroups; each owns 64 query rows.
     pub consumers: u32,
     /// Rows of K and V in one step.
     pub kv_rows: u32,
@@ -49,9 +35,9 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// The tile of a variant.
-    pub const fn of(variant: &Variant) -> Tile {
-        let &Variant { softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = variant;
+    /// The tile of a row.
+    pub const fn of(row: &ForwardRow) -> Tile {
+        let &ForwardRow { softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = row;
         Tile::forward(softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages)
     }
 
@@ -88,7 +74,24 @@ impl Tile {
             && rings
             && (self.consumers == 2 || self.consumers == 3)
             && SmemPlan::of(self).total_bytes <= SMEM_LIMIT_BYTES
-            && self.consumer_registers() <= LaunchSpec::of_tile(self).consumer_registers
+            && self.consumer_registers() <= self.launch().consumer_registers
+    }
+
+    /// The launch of a kernel with this tile.
+    pub const fn launch(&self) -> LaunchSpec {
+        let (producer_registers, consumer_registers) = match self.consumers {
+            // 24 for the producer left it with spills of 4 to 16 bytes.
+            2 => (40, 232),
+            3 => (32, 160),
+            _ => panic!("two or three consumer warpgroups"),
+        };
+        LaunchSpec {
+            threads: (1 + self.consumers) * WARPGROUP_THREADS,
+            blocks_per_sm: 1,
+            smem_bytes: SmemPlan::of(self).total_bytes,
+            producer_registers,
+            consumer_registers,
+        }
     }
 
     /// Warps of all consumers.
@@ -176,25 +179,17 @@ impl SmemPlan {
     }
 }
 
-const _: () = {
-    let mut i = 0;
-    while i < VARIANTS.len() {
-        let tile = Tile::of(&VARIANTS[i]);
-        let plan = SmemPlan::of(&tile);
-        assert!(
-            plan.total_bytes <= SMEM_LIMIT_BYTES,
-            "a variant's tile needs too much shared memory"
-        );
-        assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
-        assert!(
-            tile.kv_rows.is_multiple_of(16)
-                && KV_ROWS_LEAST <= tile.kv_rows
-                && tile.kv_rows <= KV_ROWS_MOST,
-            "no product has this number of KV rows"
-        );
-        assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
-        assert!(tile.consumers == 2 || tile.consumers == 3);
-        assert!(tile.q_parts >= tile.consumers);
-        i += 1;
-    }
-};
+/// Refuses a tile that the kernel cannot work with.
+pub(super) const fn assert_possible(tile: &Tile) {
+    let plan = SmemPlan::of(tile);
+    assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
+    assert!(
+        tile.kv_rows.is_multiple_of(16)
+            && KV_ROWS_LEAST <= tile.kv_rows
+            && tile.kv_rows <= KV_ROWS_MOST,
+        "no product has this number of KV rows"
+    );
+    assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
+    assert!(tile.consumers == 2 || tile.consumers == 3);
+    assert!(tile.q_parts >= tile.consumers);
+}

@@ -10,14 +10,13 @@
 //! of its own, because with one loop for both passes ptxas loses uniform registers in the first: 4
 //! to 8 % at full masks.
 
-use super::{Consumer, Jobs};
+use super::{
+    super::producer::{load_k, load_q, load_v},
+    Consumer, Shape,
+};
 use crate::{
     epilogue,
-    forward::{
-        Job,
-        sm90::{Shape, load_k, load_q, load_v},
-    },
-    mask::Mask,
+    jobs::{Job, Jobs},
     ring::Cursor,
     softmax::OnlineSoftmax,
 };
@@ -26,9 +25,9 @@ use fulgurite_gpu::{
     frag::{Accum, Packed},
     thread, wgmma,
 };
-use fulgurite_spec::tile::WARPGROUP_THREADS;
+use fulgurite_spec::Geometry;
 
-impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     /// Computes this warpgroup's lost rows again, in every job with one.
     #[inline(always)]
     pub(super) unsafe fn run_jobs_again(&mut self, mask: M) {
@@ -68,7 +67,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
     /// Whether this thread takes the place of the producer, which has left.
     #[inline(always)]
     fn loads(&self) -> bool {
-        self.number == 0 && thread::index().is_multiple_of(WARPGROUP_THREADS)
+        self.number == 0 && thread::leads_warpgroup()
     }
 
     /// One job, from its last KV tile to its first; those that only other consumers need are masked
