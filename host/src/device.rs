@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::check::check_device;
+use crate::forward::check_device;
 use crate::{Error, Variant, driver};
 
 /// The driver that this process uses.
@@ -26,6 +26,7 @@ pub fn devices() -> Result<Vec<DeviceFacts>, Error> {
 
 /// The properties of a GPU that decide how a call is laid out on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceFacts {
     /// The driver's name of the device.
     pub name: String,

@@ -115,6 +115,7 @@ pub fn to_floats(bits: &[u16], dtype: Dtype) -> Vec<f32> {
     match dtype {
         Dtype::Bf16 => bits.reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values),
         Dtype::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values),
+        _ => unreachable!("operands are of 16 bits"),
     }
     values
 }

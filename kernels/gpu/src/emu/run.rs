@@ -86,6 +86,14 @@ pub struct Outcome {
     pub sites: BTreeSet<MutationSite>,
 }
 
+impl Outcome {
+    /// Adds what is known of other blocks, or of another launch.
+    pub fn add(&mut self, other: Outcome) {
+        self.stats.add(&other.stats);
+        self.sites.extend(other.sites);
+    }
+}
+
 /// Runs `kernel` as every thread of the grid.
 ///
 /// # Errors
@@ -99,9 +107,7 @@ pub fn launch(launch: &Launch, kernel: &(dyn Fn() + Sync)) -> Result<Outcome, Bo
     let results: Vec<_> = blocks.map(|block| run_block(launch, block, kernel)).collect();
     let mut whole = Outcome::default();
     for result in results {
-        let outcome = result?;
-        whole.stats.add(&outcome.stats);
-        whole.sites.extend(outcome.sites);
+        whole.add(result?);
     }
     Ok(whole)
 }
