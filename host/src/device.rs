@@ -47,13 +47,18 @@ impl DeviceFacts {
         check_device(variant, self)
     }
 
+    /// A device of these properties: to plan and test without a GPU.
+    pub fn new(
+        name: &str,
+        compute_capability: (u32, u32),
+        sm_count: u32,
+        smem_optin_bytes: u32,
+    ) -> Self {
+        DeviceFacts { name: name.to_owned(), compute_capability, sm_count, smem_optin_bytes }
+    }
+
     /// An H200 (SXM): to plan and test without a GPU.
     pub fn h200() -> Self {
-        DeviceFacts {
-            name: "NVIDIA H200".to_owned(),
-            compute_capability: (9, 0),
-            sm_count: 132,
-            smem_optin_bytes: fulgurite_spec::tile::SMEM_LIMIT_BYTES,
-        }
+        DeviceFacts::new("NVIDIA H200", (9, 0), 132, fulgurite_spec::tile::SMEM_LIMIT_BYTES)
     }
 }

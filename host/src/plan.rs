@@ -3,11 +3,11 @@
 
 use std::fmt;
 
-use crate::args::{Args, Field};
-use crate::place::Raw;
+use crate::args::{Args, BUFFER_LIMIT, Field};
+use crate::place::{Offer, Raw};
 use crate::request::{PlanOptions, Request};
 use crate::work::{BufferNeed, Launch, Work};
-use crate::{DeviceFacts, Error};
+use crate::{DeviceFacts, Dtype, Error};
 
 /// The decision for one request: which kernels, which grids, which parameters.
 ///
@@ -97,6 +97,24 @@ impl<R: Request> Plan<R> {
         self.work.check_addresses(Self::fields(), &given)?;
         let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
         self.work.check_workspace(workspace)
+    }
+
+    /// Checks buffers of these names, element types and lengths in elements, as a launch does: for
+    /// doors that know them, and launch bare addresses.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::BufferDtype`],
+    /// [`Error::BufferTooShort`].
+    pub fn check_buffers(&self, offered: &[(&str, Dtype, usize)]) -> Result<(), Error> {
+        let mut offers = [None; BUFFER_LIMIT];
+        for (place, field) in Self::fields().iter().enumerate() {
+            let own = offered.iter().find(|(name, ..)| *name == field.name);
+            offers[place] = own.map(|&(_, dtype, elements)| Offer {
+                dtype,
+                bytes: elements.saturating_mul(dtype.bytes() as usize),
+            });
+        }
+        self.work.check_offers(Self::fields(), &offers)
     }
 
     /// The fields of the arguments.

@@ -86,6 +86,20 @@ impl Block {
         }
         self
     }
+
+    /// Reads a value at byte `at`.
+    ///
+    /// # Safety
+    /// `T` is a `#[repr(C)]` struct of integers and floats.
+    ///
+    /// # Panics
+    /// If it does not lie in the block.
+    pub(crate) unsafe fn get<T: Copy>(&self, at: usize) -> T {
+        assert!(at + size_of::<T>() <= self.words.len() * 8);
+        // SAFETY: inside the words by the assertion, which are initialised, and any bytes are a
+        // value of the type, by this function's contract.
+        unsafe { self.words.as_ptr().cast::<u8>().add(at).cast::<T>().read_unaligned() }
+    }
 }
 
 /// One kernel of a plan.

@@ -6,8 +6,9 @@ mod plan;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::mem::offset_of;
 
-use fulgurite_spec::{MaskKind, Tile, Variant};
+use fulgurite_spec::{FwdParams, FwdScalars, MaskKind, Tile, Variant};
 
 use crate::args::args;
 use crate::layout::Layout;
@@ -165,5 +166,12 @@ impl Plan<Forward> {
     /// The kernel's tile.
     pub fn tile(&self) -> Option<Tile> {
         self.variant().map(Tile::of)
+    }
+
+    /// What the kernel's threads read of its parameters, yet without addresses.
+    pub fn scalars(&self) -> Option<FwdScalars> {
+        let params = &self.launches().first()?.params;
+        // SAFETY: the struct is one of integers and floats.
+        Some(unsafe { params.get(offset_of!(FwdParams, scalars)) })
     }
 }
