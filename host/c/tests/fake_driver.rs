@@ -14,8 +14,8 @@ use std::ptr::{null, null_mut, without_provenance_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{args, bshd, options, request, says};
-use fulgurite::VARIANTS;
 use fulgurite::cudarc::driver::sys;
+use fulgurite::{Error, FlashAttention, RawWorkspace, VARIANTS};
 use fulgurite_c::{
     ForwardArgs, ForwardRequest, Plan, PlanOptions, Status, fulgurite_device_supported,
     fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_describe, fulgurite_plan_destroy,
@@ -195,6 +195,10 @@ fn scene_of_a_reset() {
     // SAFETY: as above.
     assert_eq!(unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }, sys::CUresult::CUDA_SUCCESS);
     assert_eq!(reset(without_provenance_mut(0x100), 1), Status::Ok);
+    let mut life = 0;
+    // SAFETY: the fake driver's handle of device 0's context, and a reference.
+    let lives = unsafe { sys::cuCtxGetId(without_provenance_mut(1), &raw mut life) };
+    assert_eq!(lives, sys::CUresult::CUDA_SUCCESS, "resetting a workspace opens the device again");
 }
 
 #[test]
@@ -207,7 +211,12 @@ fn a_forked_process_gets_a_status() {
 fn scene_of_a_fork() {
     let (status, plan) = create();
     assert_eq!(status, Status::Ok);
+    let attention = FlashAttention::open(0).unwrap();
     in_child(|| {
+        let workspace = RawWorkspace { address: 0x100, bytes: 1 };
+        // SAFETY: the fake driver follows no address.
+        let refused = unsafe { workspace.reset(&attention, null_mut()) };
+        assert!(matches!(refused, Err(Error::Forked { .. })));
         assert_eq!((launch(plan), create().0), (Status::Driver, Status::Driver));
         says(&["was forked from one that had used the CUDA driver"]);
         assert_eq!((forward(&request()), reset(null_mut(), 0)), (Status::Driver, Status::Driver));
