@@ -3,13 +3,13 @@
 use std::ffi::c_void;
 
 use fulgurite::cudarc::driver::sys::CUstream;
-use fulgurite::{Forward, Raw, RawWorkspace};
+use fulgurite::{Forward, Raw};
 
 use crate::grown::{self, Grown};
 use crate::layout::{Layout, MASKS, choose, flag};
 use crate::options::{self, PlanOptions};
 use crate::outcome::{Failure, Status, guard};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, raw_workspace};
 
 /// `fulgurite_forward_request` of the header.
 #[repr(C)]
@@ -93,17 +93,15 @@ impl ForwardArgs {
     /// The arguments in the words of the host crate.
     fn meaning(&self) -> fulgurite::ForwardArgs<Raw> {
         let [q, k, v] = [self.q, self.k, self.v].map(|pointer| pointer.addr() as u64);
-        let [out, lse, workspace] =
-            [self.out, self.lse, self.workspace].map(|pointer| pointer.addr() as u64);
+        let [out, lse] = [self.out, self.lse].map(|pointer| pointer.addr() as u64);
         let mut args = fulgurite::ForwardArgs::new(q, k, v, out);
         if lse != 0 {
             args = args.lse(lse);
         }
-        let bytes = self.workspace_bytes;
-        if workspace != 0 || bytes != 0 {
-            args = args.workspace(RawWorkspace { address: workspace, bytes });
+        match raw_workspace(self.workspace, self.workspace_bytes) {
+            Some(workspace) => args.workspace(workspace),
+            None => args,
         }
-        args
     }
 }
 

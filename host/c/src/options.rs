@@ -66,3 +66,41 @@ fn entry(name: &CStr) -> Result<&'static str, Failure> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::ptr::null;
+
+    use fulgurite::Arch;
+
+    use super::*;
+
+    #[test]
+    fn zero_is_absent_and_all_else_is_taken_over() {
+        let size_bytes = size_of::<PlanOptions>() as u64;
+        let none = PlanOptions {
+            size_bytes,
+            entry: null(),
+            workspace_limit_bytes: 0,
+            sm_limit: 0,
+            arch: 0,
+        };
+        let name = CString::new(VARIANTS[1].entry).expect("names have no zero byte");
+        let all = PlanOptions {
+            size_bytes,
+            entry: name.as_ptr(),
+            workspace_limit_bytes: 1,
+            sm_limit: 2,
+            arch: 1,
+        };
+        // SAFETY: null or references; the name is a string.
+        let of = |options: *const PlanOptions| unsafe { meaning(options) };
+        assert_eq!((of(null()), of(&none)), (Ok(Meaning::default()), Ok(Meaning::default())));
+        let mut wanted = Meaning::entry(VARIANTS[1].entry);
+        wanted.workspace_limit_bytes = Some(1);
+        wanted.sm_limit = Some(2);
+        wanted.arch = Some(Arch::Sm90);
+        assert_eq!(of(&all), Ok(wanted));
+    }
+}

@@ -1,9 +1,9 @@
 //! `fulgurite_plan`: a plan of whichever request, and what can be asked of it.
 
 use std::any::Any;
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 
-use fulgurite::{Access, BufferNeed, Prepared, Request};
+use fulgurite::{Access, BufferNeed, Prepared, RawWorkspace, Request};
 
 use crate::device;
 use crate::layout::{DTYPES, number};
@@ -98,6 +98,12 @@ fn buffer(need: &BufferNeed, name: &CString) -> Result<Buffer, Failure> {
         bytes: elements * u64::from(need.dtype.bytes()),
         align_bytes: need.align_bytes,
     })
+}
+
+/// The workspace of a launch, if there is one.
+pub(crate) fn raw_workspace(address: *mut c_void, bytes: u64) -> Option<RawWorkspace> {
+    let address = address.addr() as u64;
+    (address != 0 || bytes != 0).then_some(RawWorkspace { address, bytes })
 }
 
 /// # Safety
@@ -220,9 +226,19 @@ pub unsafe extern "C" fn fulgurite_plan_destroy(plan: *mut Plan) -> Status {
 #[cfg(test)]
 mod tests {
     use std::ffi::CStr;
+    use std::ptr::without_provenance_mut;
 
     use super::*;
     use crate::{ForwardArgs, fulgurite_last_error, fulgurite_launch_forward};
+
+    #[test]
+    fn a_workspace_is_absent_if_all_of_it_is_zero() {
+        let at = |address, bytes| raw_workspace(without_provenance_mut(address), bytes);
+        assert_eq!(at(0, 0), None);
+        for (address, bytes) in [(0x100, 0), (0, 7), (0x100, 7)] {
+            assert_eq!(at(address as usize, bytes), Some(RawWorkspace { address, bytes }));
+        }
+    }
 
     #[test]
     fn arguments_of_another_request_are_refused() {

@@ -18,9 +18,9 @@ use fulgurite::cudarc::driver::sys;
 use fulgurite::{Error, FlashAttention, RawWorkspace, VARIANTS};
 use fulgurite_c::{
     ForwardArgs, ForwardRequest, Plan, PlanOptions, Status, fulgurite_device_supported,
-    fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_describe, fulgurite_plan_destroy,
-    fulgurite_plan_entry, fulgurite_plan_forward, fulgurite_plan_is_noop,
-    fulgurite_workspace_reset,
+    fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,
+    fulgurite_plan_destroy, fulgurite_plan_entry, fulgurite_plan_forward, fulgurite_plan_is_noop,
+    fulgurite_plan_workspace_bytes, fulgurite_workspace_reset,
 };
 
 /// The source of the fake driver.
@@ -141,6 +141,20 @@ fn scene_of_options() {
     let (told, text) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(text)) };
     assert_eq!(told, entry);
     assert!(text.to_string_lossy().contains("fwd_sm90_bf16_d64_causal: 3 blocks of"), "{text:?}");
+    // Answers need a place.
+    let (mut buffers, mut count) = (null(), 7);
+    let nowhere = null_mut();
+    // SAFETY: the plan lives, the rest is null or a reference.
+    let told = unsafe {
+        [
+            fulgurite_plan_entry(plan, null_mut()),
+            fulgurite_plan_workspace_bytes(plan, nowhere),
+            fulgurite_plan_buffers(plan, null_mut(), &raw mut count),
+            fulgurite_plan_buffers(plan, &raw mut buffers, nowhere),
+        ]
+    };
+    assert_eq!((told, count, buffers), ([Status::Argument; 4], 7, null()));
+    says(&["the pointer `count` is null"]);
     // Without work there is no kernel, and no address is looked at.
     let nothing = ForwardRequest { q: bshd(2, 0, 8, 64), out: bshd(2, 0, 8, 64), ..request() };
     let (status, plan) = plan_with(&nothing, null());
