@@ -64,6 +64,24 @@ plan.destroy()
 library.check(library.functions.fulgurite_device_supported(0))
 library.check(library.functions.fulgurite_workspace_reset(0, None, 512, 64))
 library.check(library.functions.fulgurite_forward(request, None, interface.ForwardArgs(**good)))
+
+# A mirror that does not fit is found out when the library is loaded.
+def load(**mirror):
+    for name, value in mirror.items():
+        setattr(interface, name, value)
+    try:
+        interface.Library(sys.argv[1])
+    except RuntimeError as error:
+        return str(error)
+
+class Off(interface.ForwardArgs):
+    def __init__(self):
+        super().__init__()
+        self.size_bytes = 9
+
+assert load() is None
+assert "args.size_bytes is 9" in load(ForwardArgs=Off)
+assert "its caller knows 0.0" in load(VERSION="0.0")
 "#;
 
 #[test]
