@@ -101,6 +101,8 @@ pub use fulgurite_spec::{
 };
 
 pub use crate::args::Access;
+#[doc(hidden)]
+pub use crate::args::Field;
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
 #[cfg(feature = "emulator")]
 pub use crate::emulator::Emulator;

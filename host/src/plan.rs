@@ -117,8 +117,9 @@ impl<R: Request> Plan<R> {
         self.work.check_offers(Self::fields(), &offers)
     }
 
-    /// The fields of the arguments.
-    pub(crate) fn fields() -> &'static [Field] {
+    /// The fields of the arguments, which those of other languages are compared with.
+    #[doc(hidden)]
+    pub fn fields() -> &'static [Field] {
         <R::Args<Raw> as Args<Raw>>::FIELDS
     }
 }

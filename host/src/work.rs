@@ -348,7 +348,10 @@ impl Addresses {
 }
 
 /// A device address is neither null nor misaligned.
-fn check_address(buffer: &'static str, address: u64, want: u64) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::NullPointer`], [`Error::Misaligned`].
+pub(crate) fn check_address(buffer: &'static str, address: u64, want: u64) -> Result<(), Error> {
     if address == 0 {
         return Err(Error::NullPointer { buffer });
     }

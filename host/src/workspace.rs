@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, SyncOnDrop};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, SyncOnDrop, sys};
 
-use crate::{Error, driver};
+use crate::driver::{self, CurrentContext};
+use crate::work::check_address;
+use crate::{Error, FlashAttention, RawWorkspace, fork};
 
 /// Device memory for launches on one stream: a launch allocates nothing, so the caller brings what
 /// its plan asks for ([`Plan::workspace_bytes`](crate::Plan::workspace_bytes)).
@@ -109,5 +111,39 @@ impl Workspace {
             }
             None => (0, None),
         }
+    }
+}
+
+impl RawWorkspace {
+    /// Sets the head to zero, in the order of `stream`: once before the first launch, and again
+    /// after a launch that failed. Can be captured. Does nothing to a workspace of 0 bytes.
+    ///
+    /// # Safety
+    /// * `stream` is a living stream of the context of `attention`, or null or 1 for its legacy
+    ///   default stream, or 2 for its per-thread default stream.
+    /// * The device may write the workspace's bytes, which stay allocated until that has happened.
+    /// * No launch that may run at the same time uses them.
+    ///
+    /// # Errors
+    /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::ContextGone`], [`Error::Forked`],
+    /// [`Error::Driver`]. Nothing is written then.
+    pub unsafe fn reset(
+        self,
+        attention: &FlashAttention,
+        stream: sys::CUstream,
+    ) -> Result<(), Error> {
+        let RawWorkspace { address, bytes } = self;
+        if bytes == 0 {
+            return Ok(());
+        }
+        check_address("workspace", address, Workspace::ALIGN_BYTES)?;
+        fork::check_fork()?;
+        driver::context_life(attention.context())?;
+        let _current = CurrentContext::enter(attention.context())?;
+        let head = usize::try_from(bytes)
+            .map_or(Workspace::HEAD_BYTES, |it| it.min(Workspace::HEAD_BYTES));
+        // SAFETY: this function's own contract; the stream's context is current.
+        let code = unsafe { sys::cuMemsetD8Async(address, 0, head, stream) };
+        driver::check(code, "cuMemsetD8Async", || format!("{head} bytes at {address:#x}"))
     }
 }
