@@ -3,26 +3,41 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, sys};
-use fulgurite_spec::{ForwardRow, KERNELS};
+use fulgurite_spec::{KERNELS, LaunchSpec};
 
 use crate::driver::{self, CurrentContext};
 use crate::slot::Slot;
 use crate::{Error, fork};
 
-/// PTX of each of [`KERNELS`], as far as it was there when the crate was built.
-static PTX: [Option<&str>; KERNELS.len()] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+/// Kernels that there are.
+pub(crate) const KERNEL_COUNT: usize = KERNELS.len();
 
-/// The PTX text of a variant; `None` if the crate was built before `cargo xtask build`.
-pub fn ptx(variant: &ForwardRow) -> Option<&'static str> {
-    index(variant.entry).ok().and_then(|index| PTX[index])
+/// PTX of each of [`KERNELS`], as far as it was there when the crate was built.
+static PTX: [Option<&str>; KERNEL_COUNT] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+
+/// The PTX text of a kernel; `None` if the crate was built before `cargo xtask build`, or there is
+/// no kernel of this name.
+pub fn ptx(entry: &str) -> Option<&'static str> {
+    index(entry).ok().and_then(|index| PTX[index])
 }
 
-/// Where an entry is in [`KERNELS`].
+/// The number of the kernel of a name.
 ///
 /// # Errors
-/// [`Error::NotBuilt`] if it is not there.
-pub(crate) fn index(entry: &'static str) -> Result<usize, Error> {
-    KERNELS.iter().position(|kernel| kernel.entry == entry).ok_or(Error::NotBuilt { entry })
+/// [`Error::NotBuilt`] if there is none.
+pub(crate) fn index(entry: &str) -> Result<usize, Error> {
+    let position = KERNELS.iter().position(|kernel| kernel.entry == entry);
+    position.ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })
+}
+
+/// The name of a kernel.
+pub(crate) fn entry(index: usize) -> &'static str {
+    KERNELS[index].entry
+}
+
+/// How a kernel is launched.
+pub(crate) fn launch_spec(index: usize) -> LaunchSpec {
+    KERNELS[index].launch
 }
 
 /// Whether any kernel at all is in this build.
@@ -33,7 +48,7 @@ pub(crate) fn check_built() -> Result<(), Error> {
     if PTX.iter().any(Option::is_some) {
         Ok(())
     } else {
-        Err(Error::NotBuilt { entry: KERNELS[0].entry })
+        Err(Error::NotBuilt { entry: entry(0).to_owned() })
     }
 }
 
@@ -54,12 +69,12 @@ unsafe impl Sync for Kernel {}
 
 impl Kernel {
     fn load(context: &CudaContext, index: usize, life: u64) -> Result<Kernel, Error> {
-        let (entry, launch) = (KERNELS[index].entry, KERNELS[index].launch);
-        let text = PTX[index].ok_or(Error::NotBuilt { entry })?;
+        let entry = entry(index);
+        let text = PTX[index].ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })?;
         let _current = CurrentContext::enter(context)?;
         let module = driver::load_module(entry, text)?;
         // SAFETY: the module was just loaded in the context that is current.
-        unsafe { driver::function(module, entry, launch.smem_bytes) }
+        unsafe { driver::function(module, entry, launch_spec(index).smem_bytes) }
             .map(|function| Kernel { function, life })
             .inspect_err(|_| driver::unload_module(module))
     }
@@ -85,7 +100,7 @@ impl Kernel {
 pub(crate) struct Kernels {
     /// Keeps the context, and with it the modules, alive.
     context: Arc<CudaContext>,
-    slots: [Slot<Kernel>; KERNELS.len()],
+    slots: [Slot<Kernel>; KERNEL_COUNT],
 }
 
 impl Kernels {
@@ -121,24 +136,22 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulgurite_spec::FORWARD;
 
     #[test]
-    fn a_variant_outside_the_table_is_not_built() {
-        let unknown = ForwardRow { entry: "fwd_unknown", ..FORWARD[0] };
-        let error = index(unknown.entry).unwrap_err();
-        assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown" });
+    fn a_kernel_that_there_is_not_is_not_built() {
+        let error = index("fwd_unknown").unwrap_err();
+        assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown".to_owned() });
         assert!(error.to_string().contains("run `cargo xtask build`"));
-        assert_eq!(ptx(&unknown), None);
+        assert_eq!(ptx("fwd_unknown"), None);
     }
 
     #[test]
     fn embedded_ptx_has_its_entry() {
-        for variant in FORWARD {
-            if let Some(text) = ptx(variant) {
-                assert!(text.contains(&format!(".entry {}", variant.entry)));
-            }
+        let built = |index: &usize| ptx(entry(*index)).is_some();
+        for index in (0..KERNEL_COUNT).filter(built) {
+            let text = ptx(entry(index)).expect("it is built");
+            assert!(text.contains(&format!(".entry {}", entry(index))));
         }
-        assert_eq!(check_built().is_ok(), FORWARD.iter().any(|variant| ptx(variant).is_some()));
+        assert_eq!(check_built().is_ok(), (0..KERNEL_COUNT).any(|index| built(&index)));
     }
 }

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import interface
+
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 
 # Where a peer's file is unpacked to: the folder of this program, which is a temporary one.
@@ -41,26 +43,12 @@ def no_context():
     return contextlib.nullcontext()
 
 
-class Strides(ctypes.Structure):
-    """`fulgurite_strides` of fulgurite.h."""
-    _fields_ = [(name, ctypes.c_uint64) for name in ("batch", "head", "row")]
-
-    @classmethod
-    def of(cls, tensor):
-        batch, row, head, column = tensor.stride()
-        if column != 1:
-            raise ValueError("the head_dim axis is not contiguous")
-        return cls(batch, head, row)
-
-
-class Request(ctypes.Structure):
-    """`fulgurite_request` of fulgurite.h."""
-    _fields_ = (
-        [(name, ctypes.c_uint32) for name in ("size_bytes", "dtype", "mask", "lse")]
-        + [("scale", ctypes.c_float), ("device", ctypes.c_uint32)]
-        + [(name, ctypes.c_uint64)
-           for name in ("batch", "heads", "heads_kv", "q_len", "kv_len", "head_dim")]
-        + [(name, Strides) for name in ("q", "k", "v", "out")])
+def layout(dtype, tensor):
+    """The layout of a tensor [batch, rows, heads, head_dim]."""
+    batch, rows, heads, head_dim = tensor.shape
+    batch_stride, row_stride, head_stride, column_stride = tensor.stride()
+    return interface.Layout.batched(dtype, (batch, heads, rows, head_dim),
+                                    (batch_stride, head_stride, row_stride, column_stride))
 
 
 class Fulgurite:
@@ -70,39 +58,27 @@ class Fulgurite:
 
     def __init__(self, job):
         self.device = job["device"]
-        self.library = ctypes.CDLL(job["library"])
-        self.library.fulgurite_last_error.restype = ctypes.c_char_p
-        self.library.fulgurite_plan_destroy.argtypes = [ctypes.c_void_p]
-        self.library.fulgurite_plan_variant.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        self.library.fulgurite_launch.argtypes = [ctypes.c_void_p] * 7
-        self.plan = ctypes.c_void_p()
+        self.library = interface.Library(job["library"])
+        self.plan = None
         self.origin = identity(job["library"])
 
-    def check(self, status):
-        if status != 0:
-            raise RuntimeError(self.library.fulgurite_last_error().decode())
-
     def prepare(self, cell, q, k, v):
-        self.check(self.library.fulgurite_plan_destroy(self.plan))
-        self.plan = ctypes.c_void_p()
+        if self.plan is not None:
+            self.plan.destroy()
+            self.plan = None
         # Elements that no one writes are found by the check.
         out = torch.full_like(q, float("nan"))
-        request = Request(
-            size_bytes=ctypes.sizeof(Request), dtype=list(DTYPES).index(cell["dtype"]),
-            mask=int(cell["causal"]), lse=0, scale=0.0, device=self.device, batch=q.shape[0],
-            heads=q.shape[2], heads_kv=k.shape[2], q_len=q.shape[1], kv_len=k.shape[1],
-            head_dim=q.shape[3], q=Strides.of(q), k=Strides.of(k), v=Strides.of(v),
-            out=Strides.of(out))
-        create = self.library.fulgurite_plan_create
-        self.check(create(ctypes.byref(request), ctypes.byref(self.plan)))
-        stream = torch.cuda.current_stream().cuda_stream
-        addresses = [tensor.data_ptr() for tensor in (q, k, v, out)]
-        arguments = [ctypes.c_void_p(x) for x in (self.plan.value, stream, *addresses, None)]
-        launch = self.library.fulgurite_launch
+        mask = interface.MASKS["causal" if cell["causal"] else "full"]
+        layouts = {name: layout(cell["dtype"], tensor)
+                   for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out))}
+        request = interface.ForwardRequest(device=self.device, mask=mask, **layouts)
+        self.plan = self.library.plan_forward(request)
+        args = interface.ForwardArgs(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
+                                     out=out.data_ptr())
+        launch = self.plan.launcher(torch.cuda.current_stream().cuda_stream, args)
 
         def call():
-            if launch(*arguments) != 0:
-                self.check(1)
+            launch()
             return out
 
         return call

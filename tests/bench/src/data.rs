@@ -4,8 +4,8 @@ use check::forward::call;
 use check::forward::compare::{Answer, compare};
 use check::gpu::{Bits, Gpu, failed};
 use check::memory::UNWRITTEN;
-use fulgurite::Prepared;
 use fulgurite::cudarc::driver::CudaSlice;
+use fulgurite::{Forward, Prepared};
 use reference::forward::lowprec::{self, Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Problem, Reference};
 use reference::random::normal_bits;
@@ -46,9 +46,9 @@ impl<T: Bits> Data<T> {
     ///
     /// # Errors
     /// A message if the host crate refuses.
-    pub fn launch(&mut self, gpu: &Gpu, prepared: &Prepared) -> Result<(), String> {
+    pub fn launch(&mut self, gpu: &Gpu, prepared: &Prepared<Forward>) -> Result<(), String> {
         let [q, k, v] = &self.device;
-        call::launch::<T>(prepared, gpu.stream(), [q, k, v], &mut self.out, None)
+        call::launch(prepared, gpu.stream(), [q, k, v], &mut self.out, None)
     }
 }
 
@@ -84,7 +84,7 @@ impl Expected {
         &self,
         gpu: &Gpu,
         cell: &Cell,
-        prepared: &Prepared,
+        prepared: &Prepared<Forward>,
         data: &mut Data<T>,
     ) -> Result<(), String> {
         let poison = vec![UNWRITTEN; TOKENS * HIDDEN];

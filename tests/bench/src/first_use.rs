@@ -161,7 +161,7 @@ fn first_result(device: usize, head_dim: usize) -> Result<Parts, String> {
     let ones = vec![bf16::ONE; ROWS * head_dim];
     let input = stream.clone_htod(&ones).map_err(failed("copying to the device"))?;
     let mut out = stream.alloc_zeros::<bf16>(ROWS * head_dim).map_err(failed("allocating"))?;
-    call::launch::<bf16>(&prepared, &stream, [&input; 3], &mut out, None)?;
+    call::launch(&prepared, &stream, [&input; 3], &mut out, None)?;
     let result = stream.clone_dtoh(&out).map_err(failed("copying back"))?;
     let ended = Instant::now();
     // All values are equal, and so are all means of them.

@@ -44,6 +44,7 @@ impl From<Dtype> for DtypeName {
         match dtype {
             Dtype::Bf16 => DtypeName::Bf16,
             Dtype::F16 => DtypeName::F16,
+            other => panic!("no kernel has elements of {}", other.name()),
         }
     }
 }

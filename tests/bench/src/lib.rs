@@ -85,7 +85,7 @@ pub struct Options {
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     pub python: String,
-    /// The C interface's library; otherwise libfulgurite_c.so beside this program
+    /// The C interface's library; otherwise libfulgurite.so beside this program
     #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
 }

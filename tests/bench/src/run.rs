@@ -43,6 +43,7 @@ pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
             times.extend(match dtype {
                 Dtype::Bf16 => measure_typed::<bf16>(&gpu, options, &cells, start)?,
                 Dtype::F16 => measure_typed::<f16>(&gpu, options, &cells, start)?,
+                other => panic!("no kernel has elements of {}", other.name()),
             });
         }
     }

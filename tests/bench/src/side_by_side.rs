@@ -18,17 +18,18 @@ use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::run::Measured;
 
-/// The harness, the program first.
-const HARNESS: [(&str, &str); 5] = [
+/// The harness, the program first, and the C interface's structs for it.
+const HARNESS: [(&str, &str); 6] = [
     ("harness.py", include_str!("../peers/harness.py")),
     ("implementations.py", include_str!("../peers/implementations.py")),
     ("measure.py", include_str!("../peers/measure.py")),
     ("reference.py", include_str!("../peers/reference.py")),
     ("sensors.py", include_str!("../peers/sensors.py")),
+    ("interface.py", include_str!("../../../host/c/interface.py")),
 ];
 
 /// The shared library of the C interface, beside this program.
-const LIBRARY: &str = "libfulgurite_c.so";
+const LIBRARY: &str = "libfulgurite.so";
 
 /// Without a budget: longer than any run.
 const NO_BUDGET_SECONDS: f64 = 1e6;

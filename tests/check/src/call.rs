@@ -4,10 +4,24 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use fulgurite::{DeviceFacts, Plan, Pointers};
+use fulgurite::DeviceFacts;
+use fulgurite::emulator::{Emulator, Fault, Global, Summary};
 
 use crate::gpu::{Gpu, OnGpu};
 use crate::memory::Memory;
+
+/// What was decided for a call, as far as reports tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The first kernel of a launch; none if there is no work.
+    pub entry: Option<&'static str>,
+    /// Query tiles × KV tiles, or what else that kernel repeats.
+    pub tiles: u64,
+}
+
+/// What came of a call on the emulator: what was decided, and what the kernel did or which rule it
+/// broke.
+pub type Emulated = Result<(Decided, Result<Summary, Box<Fault>>), fulgurite::Error>;
 
 /// One call of an operation. What an operation says here is all that devices know of it.
 pub trait Call: Any + Debug + Send + Sync {
@@ -15,11 +29,20 @@ pub trait Call: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// What the host crate refuses.
-    fn plan(&self, facts: &DeviceFacts) -> Result<Plan, fulgurite::Error>;
+    fn plan(&self, facts: &DeviceFacts) -> Result<Decided, fulgurite::Error>;
 
-    /// What a launch takes, by the addresses of tensors and numbers of these names; none for what
-    /// was not laid out.
-    fn pointers(&self, address: &dyn Fn(&str) -> Option<u64>) -> Pointers;
+    /// Runs the call on an emulator with these facts. `address` knows where tensors and numbers of
+    /// a name lie in `global`; none for what was not laid out.
+    ///
+    /// # Errors
+    /// What the host crate refuses.
+    fn emulate(
+        &self,
+        facts: &DeviceFacts,
+        emulator: &Emulator,
+        address: &dyn Fn(&str) -> Option<u64>,
+        global: &Global<'_>,
+    ) -> Emulated;
 
     /// Enqueues the call on a GPU's stream, through the safe door of the host crate.
     ///
@@ -32,9 +55,6 @@ pub trait Call: Any + Debug + Send + Sync {
 
     /// Multiplications of one of its products: what it costs to emulate.
     fn products(&self) -> usize;
-
-    /// Query tiles × KV tiles, or what else a plan's kernel repeats.
-    fn tiles(&self, plan: &Plan) -> u64;
 }
 
 /// A call, and the memory that it reads and writes.

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use fulgurite::emulator::{Emulator, Fault, Global, MutationSite, Options, Summary};
-use fulgurite::{DeviceFacts, Plan};
+use fulgurite::emulator::{Emulator, Global, MutationSite, Options, Summary};
 
-use crate::call::Launch;
+use crate::call::{self, Launch};
 use crate::device::{Device, Ran};
 use crate::memory::{Allocation, GUARD_ELEMENTS, Memory, Region};
 
@@ -52,10 +51,7 @@ impl Emulated {
 ///
 /// # Errors
 /// What the host crate refuses.
-pub fn run_once(
-    launch: &mut Launch,
-    options: Options,
-) -> Result<(Plan, Result<Summary, Box<Fault>>), fulgurite::Error> {
+pub fn run_once(launch: &mut Launch, options: Options) -> call::Emulated {
     run_on(launch, options, None)
 }
 
@@ -63,24 +59,19 @@ pub fn run_once(
 ///
 /// # Errors
 /// What the host crate refuses.
-pub fn run_on(
-    launch: &mut Launch,
-    options: Options,
-    sm_count: Option<u32>,
-) -> Result<(Plan, Result<Summary, Box<Fault>>), fulgurite::Error> {
+pub fn run_on(launch: &mut Launch, options: Options, sm_count: Option<u32>) -> call::Emulated {
     let emulator = Emulator::new().with_options(options);
-    let own = emulator.facts();
-    let facts = DeviceFacts { sm_count: sm_count.unwrap_or(own.sm_count), ..own.clone() };
-    let plan = launch.call.plan(&facts)?;
+    let mut facts = emulator.facts().clone();
+    facts.sm_count = sm_count.unwrap_or(facts.sm_count);
     let memory = &mut launch.memory;
-    let pointers = launch.call.pointers(&|name| address_of(memory, name));
     let mut bytes = Bytes::of(memory);
     let mut global = Global::new();
     bytes.map(memory, &mut global);
-    let result = emulator.launch_raw(&plan, &pointers, &global)?;
+    let address = |name: &str| address_of(memory, name);
+    let ran = launch.call.emulate(&facts, &emulator, &address, &global)?;
     drop(global);
     bytes.write_back(memory);
-    Ok((plan, result))
+    Ok(ran)
 }
 
 /// The address of an allocation; those of numbers follow those of tensors.
@@ -183,13 +174,13 @@ impl Device for Emulated {
         for &seed in &self.seeds {
             let mut one = fresh.clone();
             let options = Options { seed, ..Options::default() };
-            let (plan, result) = run_once(&mut one, options).map_err(|error| error.to_string())?;
+            let (decided, result) =
+                run_once(&mut one, options).map_err(|error| error.to_string())?;
             let outcome = result.map_err(|fault| {
                 format!("{fault}\n  to see it again: --emulate --replay {seed}")
             })?;
-            let tiles = launch.call.tiles(&plan);
-            if let Ok(mut counts) = self.counts.lock() {
-                counts.push(Counted { entry: plan.variant().entry, tiles, outcome });
+            if let (Some(entry), Ok(mut counts)) = (decided.entry, self.counts.lock()) {
+                counts.push(Counted { entry, tiles: decided.tiles, outcome });
             }
             match &first {
                 None => first = Some(one),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fulgurite::cudarc::driver::{
-    CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtrMut, DriverError,
+    CudaSlice, CudaStream, CudaView, CudaViewMut, DeviceRepr, DriverError,
 };
 use fulgurite::{DeviceFacts, Element, FlashAttention, VARIANTS, Variant};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 use crate::call::Launch;
 use crate::device::{Device, Ran};
+use crate::forward::call::load;
 use crate::memory::{Allocation, GUARD_ELEMENTS, Memory};
 
 /// After this long without an end a kernel is taken to hang; right ones need milliseconds.
@@ -49,7 +50,7 @@ pub fn find(ordinal: usize, required: bool) -> Result<Result<Gpu, fulgurite::Err
 }
 
 /// An element type whose bits travel as `u16`.
-pub trait Bits: Element + Sized {
+pub trait Bits: Element + DeviceRepr + Sized {
     /// Elements as their type.
     fn of(bits: &[u16]) -> &[Self];
     /// Elements as their bits.
@@ -115,7 +116,8 @@ impl Gpu {
     pub fn preload(&self, entries: &[&str]) -> Option<usize> {
         let wanted = |variant: &&Variant| entries.contains(&variant.entry);
         let variants: Vec<&Variant> = VARIANTS.iter().filter(wanted).collect();
-        self.attention.preload(&variants).is_ok().then_some(variants.len())
+        let loaded = variants.iter().try_for_each(|variant| load(&self.attention, variant));
+        loaded.is_ok().then_some(variants.len())
     }
 
     fn upload(&self, allocation: &Allocation) -> Result<CudaSlice<u16>, DriverError> {
@@ -210,7 +212,7 @@ impl<'a> OnGpu<'a> {
     pub fn with_numbers<O>(
         &self,
         name: &str,
-        with: impl FnOnce(Option<&mut dyn DevicePtrMut<f32>>) -> O,
+        with: impl FnOnce(Option<&mut CudaViewMut<'_, f32>>) -> O,
     ) -> O {
         match self.memory.numbers.iter().position(|numbers| numbers.name == name) {
             Some(index) => {

@@ -108,5 +108,6 @@ pub fn roundings(dtype: Dtype) -> (f64, f64) {
     match dtype {
         Dtype::Bf16 => (2f64.powi(-8), 2f64.powi(-134)),
         Dtype::F16 => (2f64.powi(-11), 2f64.powi(-25)),
+        other => panic!("no kernel has elements of {}", other.name()),
     }
 }

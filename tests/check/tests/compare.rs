@@ -9,11 +9,11 @@ use check::forward::judge::{expected, problem};
 use check::forward::model::ModelOf;
 use check::forward::mutants::{Bug, Mutant};
 use check::rules::{Rule, sampling_slack};
-use fulgurite::{Dtype, MaskKind, VARIANTS, Variant};
+use fulgurite::{Dtype, Mask, VARIANTS, Variant};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::values::Poison;
 
-fn variant(dtype: Dtype, mask: MaskKind) -> &'static Variant {
+fn variant(dtype: Dtype, mask: Mask) -> &'static Variant {
     let wanted = |v: &&Variant| (v.dtype, v.mask, v.head_dim) == (dtype, mask, 64);
     VARIANTS.iter().find(wanted).expect("the table has head dim 64")
 }
@@ -26,7 +26,7 @@ fn case(variant: &Variant, start: &str) -> ForwardCase {
 #[test]
 fn every_planted_error_is_seen() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
-        for mask in [MaskKind::Full, MaskKind::Causal] {
+        for mask in [Mask::Full, Mask::Causal] {
             let variant = variant(dtype, mask);
             for (bug, start) in Bug::ALL.iter().filter(|(bug, _)| bug.applies_to(mask)) {
                 let case = case(variant, start);
@@ -39,7 +39,7 @@ fn every_planted_error_is_seen() {
 
 #[test]
 fn the_cases_of_planted_errors_pass_without_them() {
-    for mask in [MaskKind::Full, MaskKind::Causal] {
+    for mask in [Mask::Full, Mask::Causal] {
         let variant = variant(Dtype::Bf16, mask);
         for (_, start) in Bug::ALL {
             let case = case(variant, start);
@@ -52,7 +52,7 @@ fn the_cases_of_planted_errors_pass_without_them() {
 /// Each rule fails on an error that is its own.
 #[test]
 fn each_rule_fails_alone() {
-    let variant = variant(Dtype::Bf16, MaskKind::Causal);
+    let variant = variant(Dtype::Bf16, Mask::Causal);
     let failing = |start: &str, bug: Bug| -> Vec<Rule> {
         match check(&case(variant, start), &Mutant { bug }) {
             Summary::Ran(all) => {
@@ -78,7 +78,7 @@ fn each_rule_fails_alone() {
 #[test]
 fn climbs_have_a_yardstick_of_their_own() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
-        let variant = variant(dtype, MaskKind::Full);
+        let variant = variant(dtype, Mask::Full);
         let climb = case(variant, "climb of 12, ratio 0.99");
         let inputs = climb.clean_inputs();
         // Their mean is the yardstick: those below it pass, and so does what mixes them.
@@ -107,7 +107,7 @@ fn climbs_have_a_yardstick_of_their_own() {
 #[test]
 fn aligned_climbs_come_near_the_bound() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
-        let variant = variant(dtype, MaskKind::Full);
+        let variant = variant(dtype, Mask::Full);
         let climb = case(variant, "aligned climb of 12, ratio 0.99");
         let severity = |arithmetic: Arithmetic| match check(&climb, &ModelOf { arithmetic }) {
             Summary::Ran(findings) => {
@@ -125,7 +125,7 @@ fn aligned_climbs_come_near_the_bound() {
 /// A log-sum-exp that float32 cannot hold is infinite, and one that it can hold is not.
 #[test]
 fn log_sum_exps_end_where_float32_does() {
-    let variant = variant(Dtype::Bf16, MaskKind::Full);
+    let variant = variant(Dtype::Bf16, Mask::Full);
     let case = case(variant, "scale 1e36, large row");
     let outcome = check(&case, &Model);
     assert!(outcome.passed(), "{outcome:?}");
@@ -149,7 +149,7 @@ fn log_sum_exps_end_where_float32_does() {
 /// One wrong element hides in the mean of many, but not from the element rule.
 #[test]
 fn a_single_element_is_seen() {
-    let case = case(variant(Dtype::F16, MaskKind::Full), "many rows");
+    let case = case(variant(Dtype::F16, Mask::Full), "many rows");
     let inputs = case.clean_inputs();
     let (reference, model) = expected(&case, &inputs);
     let mut out = model.out.clone();
@@ -166,7 +166,7 @@ fn a_single_element_is_seen() {
 /// than the peers where one key dominates: the rms rule sees even that.
 #[test]
 fn a_stale_maximum_is_seen() {
-    let variant = variant(Dtype::Bf16, MaskKind::Full);
+    let variant = variant(Dtype::Bf16, Mask::Full);
     let arithmetic = Arithmetic { rescale_threshold: 8.0, ..Arithmetic::PEER };
     let outcome = check(&case(variant, "dominant key"), &ModelOf { arithmetic });
     assert!(outcome.failed(), "{outcome:?}");

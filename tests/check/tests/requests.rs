@@ -3,7 +3,7 @@
 
 use check::forward::call::ForwardCall;
 use fulgurite::emulator::Options;
-use fulgurite::{Dtype, Emulator, Forward, Layout, Mask};
+use fulgurite::{Dtype, Emulator, Forward, ForwardArgs, Layout, Mask, Plan};
 use half::{bf16, f16};
 use reference::random::normal_bits;
 
@@ -14,13 +14,18 @@ fn random(stream: u64, count: usize) -> Vec<bf16> {
     normal_bits(1, stream, count, Dtype::Bf16).into_iter().map(bf16::from_bits).collect()
 }
 
+fn elements(plan: &Plan<Forward>, name: &str) -> usize {
+    plan.buffer(name).map_or(0, |need| need.elements)
+}
+
 /// Output and log-sum-exp, as bits.
 fn run(request: &Forward, [q, k, v]: [&[bf16]; 3]) -> (Vec<u16>, Vec<u32>) {
     let emulator = Emulator::new();
     let plan = emulator.plan(request).expect("a valid request");
-    let mut out = vec![bf16::NAN; plan.buffer_elements()[3]];
-    let mut lse = vec![f32::NAN; plan.lse_elements()];
-    emulator.launch(&plan, q, k, v, &mut out, Some(&mut lse)).expect("no rule is broken");
+    let mut out = vec![bf16::NAN; elements(&plan, "out")];
+    let mut lse = vec![f32::NAN; elements(&plan, "lse")];
+    let args = ForwardArgs::new(q, k, v, &mut out).lse(&mut lse);
+    emulator.launch(&plan, args).expect("no rule is broken");
     let bits = out.iter().map(|x| x.to_bits()).collect();
     (bits, lse.iter().map(|x| x.to_bits()).collect())
 }
@@ -110,19 +115,20 @@ fn without_keys_there_are_zeros() {
             let request = ForwardCall { out: out_layout, lse, ..plain }.request();
             let plan = emulator.plan(&request).expect("a valid request");
             // Not even a NaN in q is seen. Behind the tensors nothing may be written.
-            let queries = vec![f16::NAN; plan.buffer_elements()[0]];
-            let mut out = vec![f16::ONE; plan.buffer_elements()[3] + 64 * 3 * wide];
-            let mut sums = vec![1.0; plan.lse_elements() + 64];
-            let place = lse.then_some(&mut sums[..]);
+            let queries = vec![f16::NAN; elements(&plan, "q")];
+            let mut out = vec![f16::ONE; elements(&plan, "out") + 64 * 3 * wide];
+            let mut sums = vec![1.0_f32; elements(&plan, "lse") + 64];
+            let args = ForwardArgs::new(&queries, &[f16::NAN; 0], &[f16::NAN; 0], &mut out);
+            let args = if lse { args.lse(&mut sums) } else { args };
             emulator
-                .launch(&plan, &queries, &[], &[], &mut out, place)
+                .launch(&plan, args)
                 .unwrap_or_else(|error| panic!("{head_dim}, {q_len}: {error}"));
             for (index, x) in out.iter().enumerate() {
                 let inside = index < 2 * 3 * q_len * wide && index % wide < head_dim;
                 let want = if inside { f16::ZERO } else { f16::ONE };
                 assert_eq!(*x, want, "{head_dim}, {q_len}: {index}");
             }
-            let (sums, rest) = sums.split_at(plan.lse_elements());
+            let (sums, rest) = sums.split_at(elements(&plan, "lse"));
             let want = if lse { f32::NEG_INFINITY } else { 1.0 };
             assert!(sums.iter().all(|sum| *sum == want) && rest.iter().all(|x| *x == 1.0));
         }

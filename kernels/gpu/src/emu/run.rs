@@ -31,6 +31,14 @@ pub struct Summary {
     pub sites: BTreeSet<MutationSite>,
 }
 
+impl Summary {
+    /// Adds what is known of other blocks, or of another launch.
+    pub fn add(&mut self, other: Summary) {
+        self.stats.add(&other.stats);
+        self.sites.extend(other.sites);
+    }
+}
+
 /// Runs `kernel` as every thread of the grid.
 ///
 /// # Errors
@@ -44,9 +52,7 @@ pub fn launch(grid: &Grid, kernel: &(dyn Fn() + Sync)) -> Result<Summary, Box<Fa
     let results: Vec<_> = blocks.map(|block| run_block(grid, block, kernel)).collect();
     let mut whole = Summary::default();
     for result in results {
-        let summary = result?;
-        whole.stats.add(&summary.stats);
-        whole.sites.extend(summary.sites);
+        whole.add(result?);
     }
     Ok(whole)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use check::device::Device;
 use check::forward::call::ForwardCall;
 use check::gpu::{Bits, Gpu};
-use fulgurite::{Prepared, VARIANTS};
+use fulgurite::{Forward, Prepared, VARIANTS};
 use half::{bf16, f16};
 use indicatif::ProgressBar;
 
@@ -145,7 +145,7 @@ impl Run<'_> {
         group: &mut Times,
         cell: &Cell,
         data: &mut Data<T>,
-    ) -> Vec<(usize, Prepared)> {
+    ) -> Vec<(usize, Prepared<Forward>)> {
         let expected = Expected::of(cell, data);
         let mut ready = Vec::new();
         for (index, row) in group.rows.iter_mut().enumerate() {
@@ -168,7 +168,7 @@ impl Run<'_> {
     }
 }
 
-fn prepare(gpu: &Gpu, cell: &Cell, row: &Row) -> Result<Prepared, String> {
+fn prepare(gpu: &Gpu, cell: &Cell, row: &Row) -> Result<Prepared<Forward>, String> {
     let variant = VARIANTS
         .iter()
         .find(|variant| variant.entry == row.entry)

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use fulgurite::cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut};
+use fulgurite::cudarc::driver::{CudaStream, CudaViewMut};
+use fulgurite::emulator::{Emulator, Global};
 use fulgurite::{
-    DeviceFacts, Dtype, FlashAttention, Forward, Layout, Mask, Plan, Pointers, Prepared, Variant,
+    DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions,
+    Prepared, Read, Tile, Variant, Write,
 };
 use half::{bf16, f16};
 use reference::forward::lowprec::{self, Arithmetic};
-use reference::forward::oracle::{Problem, kept_keys};
+use reference::forward::oracle::Problem;
 use reference::tensor::Tensor;
 
-use crate::call::{Call, Launch};
+use crate::call::{self, Call, Decided, Launch};
 use crate::gpu::{Bits, Gpu, OnGpu};
 use crate::memory::{Arrangement, Memory};
 
@@ -46,16 +48,49 @@ impl ForwardCall {
     /// The request of the host crate.
     pub fn request(&self) -> Forward {
         let &ForwardCall { q, k, v, out, mask, scale, lse, .. } = self;
-        Forward { q, k, v, out, mask, scale, lse }
+        let mut forward = Forward::new(q, k, v, out, mask);
+        forward.scale = scale;
+        forward.lse = lse;
+        forward
+    }
+
+    /// How it is carried out: by its kernel, if it has one of its own.
+    fn options(&self) -> PlanOptions {
+        self.variant.map_or_else(PlanOptions::default, |row| PlanOptions::entry(row.entry))
+    }
+
+    fn decided(&self, plan: &Plan<Forward>) -> Decided {
+        let Some(variant) = plan.variant() else {
+            return Decided { entry: None, tiles: 0 };
+        };
+        Decided { entry: Some(variant.entry), tiles: self.tiles(variant) }
+    }
+
+    /// Query tiles × KV tiles that a kernel computes of the call.
+    fn tiles(&self, variant: &Variant) -> u64 {
+        let tile = Tile::of(variant);
+        let ([batch, heads, rows, _], kv_len) = (self.q.shape, self.k.shape[2]);
+        let q_rows = tile.q_rows() as usize;
+        let mask = self.mask.geometry(rows as u32, kv_len as u32);
+        let visited = |first_row: usize| {
+            let end = (first_row + q_rows).min(rows) as u32;
+            if mask.keys(end - 1).is_empty() && variant.stores_keyless() {
+                return 0;
+            }
+            let segments = mask.segments(first_row as u32..end, tile.kv_rows);
+            (segments.end - segments.begin) as usize
+        };
+        let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
+        (batch * heads * of_head) as u64
     }
 
     /// Plans it for a GPU and loads its kernel.
     ///
     /// # Errors
     /// A message: what the host crate refuses.
-    pub fn prepare(&self, attention: &FlashAttention) -> Result<Prepared, String> {
+    pub fn prepare(&self, attention: &FlashAttention) -> Result<Prepared<Forward>, String> {
         let prepared = match &self.variant {
-            Some(variant) => attention.plan_with(&self.request(), variant),
+            Some(_) => attention.plan_with(&self.request(), &self.options()),
             None => attention.plan(&self.request()),
         };
         prepared.map_err(|error| error.to_string())
@@ -100,10 +135,9 @@ impl ForwardCall {
         let prepared = self.prepare(gpu.attention())?;
         let [q, k, v] = ["q", "k", "v"].map(|name| memory.read(name));
         let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.view::<T>());
-        memory.write("out").with_view(|out| {
-            memory.with_numbers("lse", |lse| {
-                launch::<T>(&prepared, gpu.stream(), [&q, &k, &v], out, lse)
-            })
+        memory.write("out").with_view::<T, _>(|out| {
+            memory
+                .with_numbers("lse", |lse| launch(&prepared, gpu.stream(), [&q, &k, &v], out, lse))
         })
     }
 }
@@ -117,33 +151,59 @@ pub fn inputs(memory: &Memory) -> [Tensor; 3] {
 ///
 /// # Errors
 /// A message: what the host crate refuses, or the driver.
-pub fn launch<T: Bits>(
-    prepared: &Prepared,
+pub fn launch<'a>(
+    prepared: &Prepared<Forward>,
     stream: &Arc<CudaStream>,
-    [q, k, v]: [&impl DevicePtr<T>; 3],
-    out: &mut impl DevicePtrMut<T>,
-    lse: Option<&mut dyn DevicePtrMut<f32>>,
+    [q, k, v]: [impl Into<Read<'a>>; 3],
+    out: impl Into<Write<'a>>,
+    lse: Option<&'a mut CudaViewMut<'_, f32>>,
 ) -> Result<(), String> {
-    prepared.launch(stream, q, k, v, out, lse).map_err(|error| error.to_string())
+    let args = ForwardArgs::new(q, k, v, out);
+    let args = match lse {
+        Some(lse) => args.lse(lse),
+        None => args,
+    };
+    prepared.launch(stream, args).map_err(|error| error.to_string())
+}
+
+/// Has the driver compile and load a kernel.
+///
+/// # Errors
+/// What the host crate refuses, or the driver.
+pub fn load(attention: &FlashAttention, variant: &Variant) -> Result<(), fulgurite::Error> {
+    let layout = Layout::bshd(variant.dtype, 1, 64, 1, variant.head_dim as usize);
+    let request = Forward::new(layout, layout, layout, layout, variant.mask);
+    attention.plan_with(&request, &PlanOptions::entry(variant.entry)).map(|_| ())
 }
 
 impl Call for ForwardCall {
-    fn plan(&self, facts: &DeviceFacts) -> Result<Plan, fulgurite::Error> {
-        match &self.variant {
-            Some(variant) => Plan::with_variant(&self.request(), facts, variant),
-            None => Plan::new(&self.request(), facts),
-        }
+    fn plan(&self, facts: &DeviceFacts) -> Result<Decided, fulgurite::Error> {
+        Ok(self.decided(&Plan::with(&self.request(), facts, &self.options())?))
     }
 
-    fn pointers(&self, address: &dyn Fn(&str) -> Option<u64>) -> Pointers {
+    fn emulate(
+        &self,
+        facts: &DeviceFacts,
+        emulator: &Emulator,
+        address: &dyn Fn(&str) -> Option<u64>,
+        global: &Global<'_>,
+    ) -> call::Emulated {
+        let plan = Plan::with(&self.request(), facts, &self.options())?;
         let [q, k, v, out] = ["q", "k", "v", "out"].map(|name| address(name).unwrap_or_default());
-        Pointers { q, k, v, out, lse: address("lse") }
+        let args = ForwardArgs::new(q, k, v, out);
+        let args = match address("lse") {
+            Some(lse) => args.lse(lse),
+            None => args,
+        };
+        let ran = emulator.launch_raw(&plan, args, global)?;
+        Ok((self.decided(&plan), ran))
     }
 
     fn launch(&self, gpu: &Gpu, memory: &OnGpu<'_>) -> Result<(), String> {
         match self.q.dtype {
             Dtype::Bf16 => self.launch_typed::<bf16>(gpu, memory),
             Dtype::F16 => self.launch_typed::<f16>(gpu, memory),
+            other => Err(format!("no memory for elements of {}", other.name())),
         }
     }
 
@@ -157,19 +217,5 @@ impl Call for ForwardCall {
         let [batch, heads, rows, head_dim] = self.q.shape;
         let kv_len = self.k.shape[2];
         batch * heads * rows.next_multiple_of(128) * kv_len.next_multiple_of(64) * head_dim
-    }
-
-    fn tiles(&self, plan: &Plan) -> u64 {
-        let tile = plan.tile();
-        let ([batch, heads, rows, _], kv_len) = (self.q.shape, self.k.shape[2]);
-        let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
-        let visited = |first_row: usize| {
-            let last_row = (first_row + q_rows).min(rows) - 1;
-            let keys = kept_keys(self.mask, (rows, kv_len), last_row);
-            // Query tiles without keys are no jobs, or jobs of one masked tile.
-            keys.div_ceil(kv_rows).max(usize::from(!plan.variant().stores_keyless()))
-        };
-        let of_head: usize = (0..rows).step_by(q_rows).map(visited).sum();
-        (batch * heads * of_head) as u64
     }
 }

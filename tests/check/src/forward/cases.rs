@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fulgurite::{Dtype, Layout, Mask, MaskKind, Tile, VARIANTS, Variant};
+use fulgurite::{Dtype, Layout, Mask, Tile, VARIANTS, Variant};
 use reference::forward::values::{Inputs, Poison, Values};
 use reference::tensor::Tensor;
 
@@ -362,7 +362,7 @@ fn poisons(variant: &Variant) -> Vec<ForwardCase> {
         case("inf in q", Poison::QueryInf, (200, 250)),
     ];
     // Only a causal mask has rows that do not see a key.
-    if variant.mask == MaskKind::Causal {
+    if variant.mask == Mask::Causal {
         all.push(case("nan in k", Poison::KeyNan, (250, 250)));
         all.push(case("inf in k", Poison::KeyInf, (250, 250)));
     }

@@ -1,6 +1,6 @@
 //! Planted errors: a right answer made wrong in the ways kernels go wrong. The rules must see each.
 
-use fulgurite::{Dtype, Mask, MaskKind, Variant};
+use fulgurite::{Dtype, Mask, Variant};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
 use reference::forward::values::LONE_ROW;
@@ -90,10 +90,10 @@ impl Bug {
     ];
 
     /// Whether the bug changes anything under this mask.
-    pub fn applies_to(self, mask: MaskKind) -> bool {
+    pub fn applies_to(self, mask: Mask) -> bool {
         let causal_only =
             [Bug::KeyTooMany, Bug::KeyTooFew, Bug::TopLeft, Bug::EmptyRowNotZero].contains(&self);
-        mask == MaskKind::Causal || !causal_only
+        mask == Mask::Causal || !causal_only
     }
 }
 

@@ -79,6 +79,7 @@ fn difference(here: &Launch, there: &Launch) -> Result<f64, String> {
         let unit = match written.place.layout.dtype {
             Dtype::Bf16 => 2.0_f64.powi(-7),
             Dtype::F16 => 2.0_f64.powi(-10),
+            other => panic!("no kernel has elements of {}", other.name()),
         };
         let [here, there] = [here, there].map(|launch| launch.memory.tensor(written.name));
         largest = largest.max(relative_difference(&here, &there) / unit);

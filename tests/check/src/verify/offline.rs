@@ -37,17 +37,15 @@ fn plan(job: &Job) -> Result<(), String> {
     let (entry, case) = (job.entry(), job.name());
     let plan = job.blank().call.plan(&DeviceFacts::h200());
     let plan = plan.map_err(|error| format!("{entry} {case}: {error}"))?;
-    if plan.variant().entry != entry {
-        return Err(format!("{entry} {case}: planned as {}", plan.variant().entry));
+    match plan.entry {
+        Some(planned) if planned == entry => Ok(()),
+        Some(planned) => Err(format!("{entry} {case}: planned as {planned}")),
+        None => Err(format!("{entry} {case}: planned as no work")),
     }
-    if plan.is_noop() || plan.cta_count() == 0 {
-        return Err(format!("{entry} {case}: planned as no work"));
-    }
-    Ok(())
 }
 
 fn ptx(variant: &Variant) -> Result<(), String> {
-    let Some(text) = fulgurite::ptx(variant) else {
+    let Some(text) = fulgurite::ptx(variant.entry) else {
         return Err(format!("{} is not in this build: run `cargo xtask build`", variant.entry));
     };
     match ptx_faults(variant, text).first() {

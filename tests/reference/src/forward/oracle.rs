@@ -174,6 +174,7 @@ fn faint_from(dtype: Dtype) -> (f64, f64) {
     match dtype {
         Dtype::Bf16 => (0.0, 0.0),
         Dtype::F16 => (2f64.powi(-14), 2f64.powi(-25)),
+        _ => panic!("no reference for elements of {}", dtype.name()),
     }
 }
 

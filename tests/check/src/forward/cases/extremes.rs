@@ -38,6 +38,7 @@ fn equal_values(variant: &Variant) -> Vec<ForwardCase> {
         Dtype::Bf16 => &[1000.5, 3e4, 133_120.0, 1.3e7, 1e9],
         // Short numbers but for the last: sums of their products are exact.
         Dtype::F16 => &[1000.0, 29_952.0, 65_504.0],
+        other => panic!("no kernel has elements of {}", other.name()),
     };
     let kv_rows = Tile::of(variant).kv_rows as usize;
     let mut all = Vec::new();
@@ -153,6 +154,7 @@ fn settled(variant: &Variant) -> Vec<ForwardCase> {
         Dtype::F16 => small("settled, small, peak in q", (130, 1150), |case| {
             case.poison = Some(Poison::RowPeak);
         }),
+        other => panic!("no kernel has elements of {}", other.name()),
     });
     if variant.softmax.keeps_anchors() {
         all.push(small("lost rows, small, nan in v", (70, 765), |case| {

@@ -200,6 +200,7 @@ fn rounded_down(dtype: Dtype, most: f64) -> f64 {
     let step = match dtype {
         Dtype::Bf16 => 2f64.powi(-7),
         Dtype::F16 => 2f64.powi(-10),
+        _ => panic!("no reference for elements of {}", dtype.name()),
     };
     let power = most.log2().floor().exp2();
     let place = ((most / power - 1.0) / step - 0.48).floor();

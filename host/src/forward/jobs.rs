@@ -4,7 +4,8 @@
 use fulgurite_spec::mask::AnyGeometry;
 use fulgurite_spec::{ForwardRow as Variant, JobCursor, JobOrder, Tile};
 
-use crate::{DeviceFacts, Error, Forward};
+use super::Forward;
+use crate::{DeviceFacts, Error};
 
 /// Jobs that the kernels count with 32-bit integers, a round of the grid beyond the last included.
 const JOB_LIMIT: u32 = i32::MAX as u32;
@@ -39,10 +40,11 @@ const MANY_ROUNDS: u64 = 32;
 const EVENNESS_LOSS: f64 = 0.03;
 
 /// Blocks of the grid and the order in which they take the jobs.
-pub(crate) fn job_order(
+pub(super) fn job_order(
     request: &Forward,
     variant: &Variant,
     device: &DeviceFacts,
+    sm_limit: Option<u32>,
 ) -> Result<(u32, JobOrder), Error> {
     let tile = &Tile::of(variant);
     let Forward { q, mask, .. } = request;
@@ -57,7 +59,8 @@ pub(crate) fn job_order(
     let q_tile_count = q_tile_count as u32 - keyless_q_tiles;
     let batch_head_count = batch_head_count as u32;
     // Blocks without a job have query tiles without keys to store.
-    let cta_count = (got as u32).min(device.sm_count.clamp(1, CTA_LIMIT));
+    let sm_count = device.sm_count.min(sm_limit.unwrap_or(u32::MAX));
+    let cta_count = (got as u32).min(sm_count.clamp(1, CTA_LIMIT));
     if cta_count == 0 {
         return Ok((0, JobOrder::even(0, 0, 1)));
     }
@@ -70,7 +73,7 @@ pub(crate) fn job_order(
 }
 
 /// Query tiles of a head in front of the first one with a row that sees a key.
-pub(crate) fn keyless_q_tiles(request: &Forward, tile: &Tile) -> u32 {
+pub(super) fn keyless_q_tiles(request: &Forward, tile: &Tile) -> u32 {
     let q_len = request.q.rows() as u32;
     let keyless_rows = geometry(request).keyless_rows(q_len);
     if keyless_rows == q_len {
@@ -243,16 +246,21 @@ mod tests {
 
     fn causal(batch: usize, rows: usize, heads: usize, head_dim: usize) -> Forward {
         let layout = Layout::bshd(Dtype::Bf16, batch, rows, heads, head_dim);
-        let mask = Mask::Causal;
-        Forward { q: layout, k: layout, v: layout, out: layout, mask, scale: None, lse: false }
+        Forward::new(layout, layout, layout, layout, Mask::Causal)
+    }
+
+    fn ordered(request: &Forward, device: &DeviceFacts) -> (u32, JobOrder) {
+        let plan = Plan::new(request, device).expect("a valid request");
+        let variant = plan.variant().expect("there is work");
+        job_order(request, variant, device, None).expect("few jobs")
     }
 
     /// The mean block's work over the busiest one's, by walking every block's jobs.
     fn walked(request: &Forward) -> f64 {
         let device = DeviceFacts::h200();
         let plan = Plan::new(request, &device).expect("a valid request");
-        let tile = plan.tile();
-        let (cta_count, order) = job_order(request, plan.variant(), &device).expect("few jobs");
+        let tile = plan.tile().expect("there is work");
+        let (cta_count, order) = ordered(request, &device);
         let jobs = Jobs {
             request,
             tile: &tile,
@@ -287,10 +295,8 @@ mod tests {
         {
             let q = Layout::bshd(Dtype::Bf16, 2, q_rows, 16, 128);
             let k = Layout::bshd(Dtype::Bf16, 2, kv_rows, 16, 128);
-            let mask = Mask::Causal;
-            let request = Forward { q, k, v: k, out: q, mask, scale: None, lse: false };
-            let plan = Plan::new(&request, &device).expect("a valid request");
-            let (_, order) = job_order(&request, plan.variant(), &device).expect("few jobs");
+            let request = Forward::new(q, k, k, q, Mask::Causal);
+            let (_, order) = ordered(&request, &device);
             assert_eq!(order.longest_first == 0, even, "{q_rows} x {kv_rows}");
         }
     }
@@ -308,8 +314,7 @@ mod tests {
             (1, 1024, 20, 128, false),
         ] {
             let request = causal(batch, rows, heads, head_dim);
-            let plan = Plan::new(&request, &device).expect("a valid request");
-            let (_, order) = job_order(&request, plan.variant(), &device).expect("few jobs");
+            let (_, order) = ordered(&request, &device);
             assert_eq!(order.longest_first == 0, even, "{batch} x {rows} x {heads} x {head_dim}");
         }
     }
@@ -318,8 +323,7 @@ mod tests {
     fn work_behind_keyless_tiles_is_shared_evenly() {
         let q = Layout::bshd(Dtype::Bf16, 4, 4096, 16, 128);
         let k = Layout::bshd(Dtype::Bf16, 4, 1000, 16, 128);
-        let mask = Mask::Causal;
-        let evenness = walked(&Forward { q, k, v: k, out: q, mask, scale: None, lse: false });
+        let evenness = walked(&Forward::new(q, k, k, q, Mask::Causal));
         assert!(evenness >= 0.9, "{evenness}");
     }
 
