@@ -77,8 +77,8 @@ impl<R: Request> Prepared<R> {
     }
 
     /// Enqueues the kernels for bare addresses on a bare stream: the door for other frameworks
-    /// (candle, PyTorch, a C ABI). Checks that addresses are given exactly as planned, and that none
-    /// is null or misaligned. No event is waited for or recorded.
+    /// (candle, PyTorch, a C ABI). Checks that addresses are given exactly as planned, and that
+    /// none is null or misaligned. No event is waited for or recorded.
     ///
     /// # Safety
     /// * `stream` is a living stream of the plan's context

@@ -34,8 +34,7 @@ pub trait Decide {
 ///
 /// ```
 /// # use fulgurite::PlanOptions;
-/// let mut options = PlanOptions::default();
-/// options.sm_limit = Some(66); // leave the other multiprocessors to someone else
+/// let options = PlanOptions::default().sm_limit(66); // leave the others to someone else
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -54,5 +53,20 @@ impl PlanOptions {
     /// The default options, but for the kernel: the one of this name.
     pub fn entry(entry: &'static str) -> Self {
         PlanOptions { entry: Some(entry), ..PlanOptions::default() }
+    }
+
+    /// Only kernels of this architecture.
+    pub fn arch(self, arch: Arch) -> Self {
+        PlanOptions { arch: Some(arch), ..self }
+    }
+
+    /// Blocks of a grid at most.
+    pub fn sm_limit(self, blocks: u32) -> Self {
+        PlanOptions { sm_limit: Some(blocks), ..self }
+    }
+
+    /// Bytes of the workspace at most.
+    pub fn workspace_limit_bytes(self, bytes: u64) -> Self {
+        PlanOptions { workspace_limit_bytes: Some(bytes), ..self }
     }
 }

@@ -78,11 +78,12 @@ fn limits_of_a_workspace_are_checked() {
     let none = plan.check_addresses(TwiceArgs::new(16_u64, 16_u64, 16_u64, 16_u64));
     assert_eq!(none, Err(Error::WorkspaceShort { got: 0, want }));
 
-    let mut options = PlanOptions::default();
-    options.workspace_limit_bytes = Some(want);
-    assert!(Plan::with(&request(), &DeviceFacts::h200(), &options).is_ok());
-    options.workspace_limit_bytes = Some(want - 1);
-    let refused = Plan::with(&request(), &DeviceFacts::h200(), &options);
+    let within = |bytes| {
+        let options = PlanOptions::default().workspace_limit_bytes(bytes);
+        Plan::with(&request(), &DeviceFacts::h200(), &options)
+    };
+    assert!(within(want).is_ok());
+    let refused = within(want - 1);
     assert_eq!(refused.err(), Some(Error::Limit { got: want, limit: want - 1 }));
 }
 

@@ -16,7 +16,8 @@ use crate::{Error, FlashAttention, RawWorkspace, fork};
 /// undefined.
 ///
 /// ```no_run
-/// # fn f(fa: &fulgurite::FlashAttention, forward: &fulgurite::Forward) -> Result<(), fulgurite::Error> {
+/// # use fulgurite::{Error, FlashAttention, Forward};
+/// # fn f(fa: &FlashAttention, forward: &Forward) -> Result<(), Error> {
 /// let stream = fa.context().default_stream();
 /// let mut workspace = fulgurite::Workspace::new(&stream);
 /// workspace.grow(fa.plan(forward)?.plan().workspace_bytes())?;

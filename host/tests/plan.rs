@@ -89,8 +89,7 @@ fn grid_and_jobs() {
     let one = Layout::bshd(Dtype::Bf16, 1, 1, 1, 128);
     assert_eq!(grid(&plan(&request(one, layout_like(one, 77), Mask::Causal))), 1);
     // Nor more than the options allow.
-    let mut options = PlanOptions::default();
-    options.sm_limit = Some(5);
+    let options = PlanOptions::default().sm_limit(5);
     let request = request(layout, layout, Mask::Causal);
     let few = Plan::with(&request, &DeviceFacts::h200(), &options).unwrap();
     assert_eq!(grid(&few), 5);

@@ -91,7 +91,8 @@ args! {
     /// The buffers of a [`Forward`] launch.
     ///
     /// ```no_run
-    /// # use fulgurite::{FlashAttention, Forward, ForwardArgs, cudarc::driver::{CudaSlice, CudaStream}};
+    /// # use fulgurite::{FlashAttention, Forward, ForwardArgs};
+    /// # use fulgurite::cudarc::driver::{CudaSlice, CudaStream};
     /// # use half::bf16;
     /// # fn f(fa: &FlashAttention, stream: &std::sync::Arc<CudaStream>, forward: &Forward,
     /// #     q: CudaSlice<bf16>, k: CudaSlice<bf16>, v: CudaSlice<bf16>, mut out: CudaSlice<bf16>,
