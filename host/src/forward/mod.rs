@@ -125,7 +125,8 @@ impl Decide for Forward {
         for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
             writeln!(f, "  {name:<10} {layout}")?;
         }
-        writeln!(f, "  mask       {}", mask.name())?;
+        let align = if *mask == Mask::Causal { ", bottom right" } else { "" };
+        writeln!(f, "  mask       {}{align}", mask.name())?;
         match scale {
             Some(scale) => writeln!(f, "  scale      {scale}")?,
             None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim())?,
