@@ -13,8 +13,8 @@ use crate::{
 };
 
 pub use fulgurite_gpu::emu::{
-    Accumulator, Change, Fault, FaultKind, Global, Mutation, MutationSite, Outcome, Primitive,
-    Rows, Stats,
+    Accumulator, Change, Doing, Event, Fault, FaultKind, Global, Mutation, MutationSite, Outcome,
+    Primitive, Rows, Stats,
 };
 
 /// How a launch runs; all of it decides the run, so that the same options repeat it.
@@ -25,7 +25,7 @@ pub struct Options {
     pub seed: u64,
     /// An error to plant, to see what the checks say.
     pub mutation: Option<Mutation>,
-    /// Whether [`Outcome::sites`] is wanted.
+    /// Whether [`Outcome::sites`] and [`Outcome::trace`] are wanted.
     pub record_sites: bool,
     /// How the tensor core adds.
     pub accumulator: Accumulator,

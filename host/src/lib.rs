@@ -69,7 +69,7 @@ mod check;
 mod codes;
 mod device;
 mod driver;
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 pub mod emulator;
 mod error;
 mod fork;
@@ -94,7 +94,7 @@ pub use fulgurite_spec::{
 };
 
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 pub use crate::emulator::Emulator;
 pub use crate::error::Error;
 pub use crate::fork::check_fork;

@@ -8,25 +8,33 @@
 //!   alone and among others.
 //! * [`probes`]: single primitives, on a GPU and on the emulator.
 //! * [`verify`] and [`bench`]: the two commands; [`csv_file`]: what they write.
+//! * [`demo`]: the first look: one kernel on the emulator, and what the emulator sees.
 //! * [`info`]: what a report of an error should say about the machine.
 
 pub mod backend;
+#[cfg(feature = "programs")]
 pub mod bench;
 pub mod cases;
 pub mod check;
+#[cfg(feature = "programs")]
 pub mod closed_forms;
 pub mod company;
 pub mod compare;
+#[cfg(feature = "programs")]
 pub mod csv_file;
+pub mod demo;
 pub mod emulator;
 pub mod gpu;
+#[cfg(feature = "programs")]
 pub mod info;
 pub mod lowprec;
 pub mod memory;
 pub mod mutants;
 pub mod oracle;
 pub mod output;
+#[cfg(feature = "programs")]
 pub mod probes;
 pub mod tensor;
 pub mod values;
+#[cfg(feature = "programs")]
 pub mod verify;

@@ -15,6 +15,9 @@ use crate::workspace::{Workspace, write_if_changed};
 /// Name of the program.
 pub const PROGRAM: &str = "fulgurite-check";
 
+/// The program of the first look.
+const DEMO: &str = "fulgurite-demo";
+
 /// The package of the C interface, its library, and its header in the checkout.
 const C_PACKAGE: &str = "fulgurite-c";
 const C_LIBRARY: &str = "libfulgurite_c.so";
@@ -58,6 +61,18 @@ pub fn run_subcommand(
     let mut command = Command::new(program(workspace)?);
     command.arg(subcommand).args(arguments);
     let result = run(&format!("{PROGRAM} {subcommand}"), &mut command);
+    output::pass_on_closed(&result);
+    result
+}
+
+/// Builds the demo and runs it. It has no PTX and one kernel, and a profile and features of its own,
+/// so that this takes seconds.
+pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let mut build = cargo(workspace.root());
+    build.args(["build", "--profile", "demo", "--package", "tests", "--no-default-features"]);
+    build.args(["--bin", DEMO]);
+    let program = artifacts::build(&format!("building {DEMO}"), DEMO, &mut build)?;
+    let result = run(DEMO, Command::new(program).args(arguments));
     output::pass_on_closed(&result);
     result
 }

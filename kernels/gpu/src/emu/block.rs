@@ -19,6 +19,7 @@ use super::schedule::Actor;
 use super::shared::Shared;
 use super::store::Stores;
 use super::tensor_core::{Groups, Warpgroup};
+use super::trace::Event;
 
 /// What a thread is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +196,10 @@ pub struct Block {
     pub accumulator: Accumulator,
     global: *const Global<'static>,
     mutation: Option<Mutation>,
-    record: bool,
+    pub(super) record: bool,
     pub sites: BTreeSet<MutationSite>,
+    /// What the warps came to, if that is recorded.
+    pub trace: Vec<Event>,
     pub fault: Option<Fault>,
     pub stats: Stats,
 }
@@ -240,6 +243,7 @@ impl Block {
             mutation: launch.mutation,
             record: launch.record,
             sites: BTreeSet::new(),
+            trace: Vec::new(),
             fault: None,
             stats: Stats::default(),
         }

@@ -12,7 +12,8 @@
 //! * `copy` and `store` with `tensor_map`, `tensor_core` with `operand`: the engines.
 //! * `shared` with `clock`, `global`: memory, and who may touch it.
 //! * `accumulator`: how the tensor core adds.
-//! * `report`: faults; `mutation`: planted errors, `altered.rs`: those of arithmetic.
+//! * `report`: faults; `mutation`: planted errors, `altered.rs`: those of arithmetic;
+//!   `trace`: what the warps did, step by step.
 //!
 //! ```
 //! use fulgurite_gpu::{barrier, emu, thread};
@@ -60,6 +61,7 @@ pub(crate) mod tensor_core;
 mod tensor_map;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use crate::planted::Rows;
 pub use accumulator::Accumulator;
@@ -69,3 +71,4 @@ pub use report::{Fault, FaultKind, Primitive, Site};
 pub use run::{Launch, Outcome, Stats, launch};
 pub use schedule::{Actor, Schedule};
 pub use tensor_map::{MapFields, Swizzle};
+pub use trace::{Doing, Event};

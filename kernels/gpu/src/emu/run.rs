@@ -14,6 +14,7 @@ use super::global::Global;
 use super::mutation::{Mutation, MutationSite};
 use super::report::{Fault, Primitive};
 use super::schedule::{Actor, Schedule};
+use super::trace::Event;
 
 /// Bytes of a fiber's stack. Memory is only used where a kernel's frames reach, but frames are
 /// large: an accumulator alone has 512 bytes, and without optimisation every move is a copy.
@@ -37,7 +38,7 @@ pub struct Launch<'a> {
     pub seed: u64,
     /// An error to plant.
     pub mutation: Option<Mutation>,
-    /// Whether to list the sites where errors could be planted.
+    /// Whether to list the sites where errors could be planted, and what the warps did.
     pub record: bool,
     /// How the tensor core adds.
     pub accumulator: Accumulator,
@@ -84,6 +85,8 @@ pub struct Outcome {
     pub stats: Stats,
     /// Sites where errors could be planted, if they were asked for.
     pub sites: BTreeSet<MutationSite>,
+    /// What the warps of each block did, step by step, likewise.
+    pub trace: Vec<Event>,
 }
 
 /// Runs `kernel` as every thread of the grid.
@@ -102,6 +105,7 @@ pub fn launch(launch: &Launch, kernel: &(dyn Fn() + Sync)) -> Result<Outcome, Bo
         let outcome = result?;
         whole.stats.add(&outcome.stats);
         whole.sites.extend(outcome.sites);
+        whole.trace.extend(outcome.trace);
     }
     Ok(whole)
 }
@@ -166,7 +170,11 @@ fn run_block(
     let mut block = unsafe { Box::from_raw(block) };
     match block.fault.take() {
         Some(fault) => Err(Box::new(fault)),
-        None => Ok(Outcome { stats: block.stats.clone(), sites: std::mem::take(&mut block.sites) }),
+        None => Ok(Outcome {
+            stats: block.stats.clone(),
+            sites: std::mem::take(&mut block.sites),
+            trace: std::mem::take(&mut block.trace),
+        }),
     }
 }
 
@@ -187,7 +195,8 @@ fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
             return state.deadlock();
         }
         state.stats.steps += 1;
-        match schedule.next(&actors) {
+        let actor = schedule.next(&actors);
+        match actor {
             Actor::Warp(warp) => run_warp(block, fibers, warp),
             Actor::Tensor(warpgroup) => state.do_product(warpgroup),
             Actor::Copy => {
@@ -195,6 +204,8 @@ fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
                 state.step_copy(index);
             }
         }
+        // SAFETY: as above.
+        unsafe { (&mut *block).note_step(actor) }
     }
 }
 
