@@ -69,7 +69,7 @@ pub fn run_subcommand(
 /// so that this takes seconds.
 pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut build = cargo(workspace.root());
-    build.args(["build", "--profile", "demo", "--package", "tests", "--no-default-features"]);
+    build.args(["build", "--profile", "quick", "--package", "tests", "--no-default-features"]);
     build.args(["--bin", DEMO]);
     let program = artifacts::build(&format!("building {DEMO}"), DEMO, &mut build)?;
     let result = run(DEMO, Command::new(program).args(arguments));
