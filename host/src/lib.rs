@@ -38,6 +38,10 @@
 //!   probabilities are rounded to the type of v for the second product; lse is f32.
 //! * **Sizes**: any number of queries, keys, batch entries and heads; head_dim any multiple of 8 up
 //!   to 256. Batch 0 and no queries are calls without work: nothing is launched or written.
+//! * **Strides**: the head_dim axis is contiguous, all other strides are multiples of 8 elements,
+//!   not 0. Only the batch of k or v, and the heads of both together, may have stride 0, as an
+//!   expanded tensor has. Addresses are multiples of 16 bytes, offsets may exceed 2³¹ elements, and
+//!   elements of the output may not overlap.
 //! * **Causal** masks are aligned bottom right: the last query sees every key, row `row` sees
 //!   `col <= row + kv_len - q_len`.
 //! * **A row that sees no key** (causal, more queries than keys; any mask, no keys) gives output 0
@@ -57,7 +61,9 @@
 //!   number, not on strides, addresses, the GPU, its number of multiprocessors or earlier calls.
 //!   Other rows of its group never change a row's values beyond rounding.
 //! * **Error**: before the output is rounded each element is within `u · Σ w |v|` of the exact one,
-//!   besides terms of float32: `w` the softmax weights, `u` 2⁻⁸ for bf16 and 2⁻¹¹ for f16.
+//!   besides terms of float32: `w` the softmax weights, `u` 2⁻⁸ for bf16 and 2⁻¹¹ for f16. Proved,
+//!   the same as with an online softmax that follows the maximum. Up to head dim 192 it does not
+//!   grow with the number of keys (1.16 times at 2²⁰ keys, f16, values of mean 1).
 //!
 //! # Sources
 //! The algorithm is that of FlashAttention-2 (Dao 2023, section 3.1: online softmax, one

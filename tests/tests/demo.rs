@@ -1,5 +1,6 @@
 //! The first look says what is so: in process, each of its parts.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use fulgurite::emulator::{Change, FaultKind};
@@ -80,4 +81,28 @@ fn the_text_fits_and_says_it_all() {
         bare += if index == 0 { part } else { part.split_once('m').map_or("", |(_, rest)| rest) };
     }
     assert_eq!(bare, text, "colours change no word");
+}
+
+/// A text block of the README, by the language of its fence.
+fn readme_block(language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = std::fs::read_to_string(path).expect("it is there");
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("it has such a block");
+    rest.split_once("```").expect("the block ends").0.to_owned()
+}
+
+#[test]
+fn the_readme_shows_this_timeline() {
+    let text = DEMO.text(Style::Plain);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    for line in readme_block("text").lines() {
+        assert!(lines.contains(&line), "{line:?} is in README.md, and not in:\n{text}");
+    }
+}
+
+#[test]
+fn the_readme_shows_the_basic_example() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/examples/basic.rs");
+    let example = std::fs::read_to_string(path).expect("it is there");
+    assert!(example.ends_with(&readme_block("rust")), "README.md shows another basic.rs");
 }

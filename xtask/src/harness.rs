@@ -65,8 +65,8 @@ pub fn run_subcommand(
     result
 }
 
-/// Builds the demo and runs it. It has no PTX and one kernel, and a profile and features of its own,
-/// so that this takes seconds.
+/// Builds the demo and runs it. It has no PTX and one kernel, and a profile and features of its
+/// own, so that this takes seconds.
 pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut build = cargo(workspace.root());
     build.args(["build", "--profile", "quick", "--package", "tests", "--no-default-features"]);
@@ -77,10 +77,12 @@ pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     result
 }
 
-/// Whether arguments ask the program to tell something about itself: that needs no PTX, and nothing
-/// shall be installed for it.
+/// Whether arguments ask the program to tell something about itself or its records: that needs no
+/// PTX, and nothing shall be installed for it.
 fn only_tells(arguments: &[String]) -> bool {
-    arguments.iter().any(|argument| ["-h", "--help", "--list"].contains(&argument.as_str()))
+    arguments
+        .iter()
+        .any(|argument| ["-h", "--help", "--list", "--page"].contains(&argument.as_str()))
 }
 
 /// Puts the program and the C interface into `target/dist`, ready for a machine with a GPU.

@@ -1,56 +1,71 @@
-//! The README's section of what was measured, written from a run's times.
+//! A record as text, and the page of all devices' records: `BENCHMARKS.md`.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
-
-use super::facts::Facts;
+use super::facts::{Earlier, Facts};
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::record::{self, Origin};
 use super::{peers, table};
 
-/// What stands around the section.
-const MARKS: [&str; 2] = ["<!-- measured:begin -->\n", "<!-- measured:end -->\n"];
+/// Where the records are, and the page, in a checkout.
+const RECORDS: &str = "xtask/record";
+const PAGE: &str = "BENCHMARKS.md";
 
-/// Options of `readme`.
-#[derive(Args, Clone, Debug)]
-pub struct ReadmeOptions {
-    /// The text of a record, <date>-<commit>.md
-    pub section: PathBuf,
-    /// The file whose part between the marks it replaces
-    #[arg(default_value = "README.md")]
-    pub file: PathBuf,
-}
+/// What the page says before its figures.
+const HEAD: &str = include_str!("page.md");
 
-/// Runs `readme`.
+/// Writes the page of a checkout from its records; returns where.
 ///
 /// # Errors
-/// A message if a file cannot be read or written, or has no marks.
-pub fn run(options: &ReadmeOptions) -> Result<bool, String> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+/// A message if a file cannot be read or written.
+pub fn write_page(checkout: &Path) -> Result<PathBuf, String> {
+    let path = checkout.join(PAGE);
+    std::fs::write(&path, page(&newest(checkout)?))
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
+/// The newest record of each device, those of more cells first.
+///
+/// # Errors
+/// A message if one cannot be read, or there is none.
+pub fn newest(checkout: &Path) -> Result<Vec<(Facts, Vec<Measurement>)>, String> {
+    let records = checkout.join(RECORDS);
+    let list = |directory: &Path| -> Result<Vec<PathBuf>, String> {
+        let at = |error: std::io::Error| format!("{}: {error}", directory.display());
+        let entries = std::fs::read_dir(directory).map_err(at)?;
+        entries.map(|entry| Ok(entry.map_err(at)?.path())).collect()
     };
-    let path = &options.file;
-    let text = replace(&read(path)?, &read(&options.section)?)
-        .ok_or_else(|| format!("{} lacks the marks {MARKS:?}", path.display()))?;
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-    println!("{}", path.display());
-    Ok(true)
+    let mut all = Vec::new();
+    for device in list(&records)?.iter().filter(|path| path.is_dir()) {
+        let is_record = |path: &PathBuf| path.extension().is_some_and(|it| it == "json");
+        // Names begin with the day.
+        if let Some(newest) = list(device)?.into_iter().filter(is_record).max() {
+            let record = Earlier::read(&newest)?;
+            all.push((record.facts, record.times));
+        }
+    }
+    if all.is_empty() {
+        return Err(format!("{} holds no record with a .json", records.display()));
+    }
+    all.sort_by_key(|(facts, times)| (std::cmp::Reverse(times.len()), facts.origin.gpu.clone()));
+    Ok(all)
 }
 
-/// `text` with another section between the marks; `None` without them.
-pub fn replace(text: &str, section: &str) -> Option<String> {
-    let (before, rest) = text.split_once(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1])?;
-    Some(format!("{before}{}{section}{}{after}", MARKS[0], MARKS[1]))
+/// The page of some records. Its links are those of a file in the checkout's top directory.
+pub fn page(records: &[(Facts, Vec<Measurement>)]) -> String {
+    let sections = records
+        .iter()
+        .map(|(facts, all)| format!("\n## {}\n\n{}", facts.origin.gpu, markdown(facts, all)));
+    HEAD.to_owned() + &sections.collect::<String>()
 }
 
-/// The section of a run. Its links are those of a file in the checkout's top directory.
+/// A record's section of the page.
 pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
     let Origin { date, commit, gpu, driver } = &facts.origin;
-    let stem = format!("xtask/record/{}/{date}-{commit}", record::folder(gpu));
+    let stem = format!("{RECORDS}/{}/{date}-{commit}", record::folder(gpu));
     let processes = match facts.runs.len() {
         0 | 1 => "one process in which".to_owned(),
         count => format!("{count} processes, in each of which"),
@@ -70,17 +85,34 @@ pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "* {line}");
     }
+    let _ = writeln!(text, "* {}", behind(all));
     for dtype in [DtypeName::Bf16, DtypeName::F16] {
         text += &grid(dtype, all);
     }
     text += &others(all);
     let _ = write!(
         text,
-        "\n![TFLOP/s of forward attention]({stem}.png)\n\nRecord: [ours beside the best \
+        "\n![TFLOP/s of forward attention]({stem}.svg)\n\nRecord: [ours beside the best \
          peer]({stem}.csv), [every time]({stem}-all.csv), [versions, clocks, what is \
          missing]({stem}.json).\n"
     );
     text
+}
+
+/// The cells in which a peer is faster.
+fn behind(all: &[Measurement]) -> String {
+    let best = peers::best(all);
+    let lost = all.iter().filter(|time| time.peer == OURS).filter_map(|time| {
+        let cell = time.cell()?;
+        let peer = best.get(&cell)?;
+        let ratio = time.tflops / peer.tflops;
+        (ratio < 1.0).then(|| format!("{cell} ({ratio:.3} of {})", peer.peer))
+    });
+    let lost: Vec<String> = lost.collect();
+    match lost.len() {
+        0 => "ahead of the best peer in every cell".to_owned(),
+        count => format!("behind the best peer in {count} cells: {}", lost.join(", ")),
+    }
 }
 
 fn length_name(length: usize) -> String {
