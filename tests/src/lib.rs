@@ -34,6 +34,10 @@ pub mod oracle;
 pub mod output;
 #[cfg(feature = "programs")]
 pub mod probes;
+#[cfg(feature = "programs")]
+pub mod progress;
+#[cfg(feature = "programs")]
+pub mod tables;
 pub mod tensor;
 pub mod values;
 #[cfg(feature = "programs")]

@@ -1,4 +1,22 @@
-//! What becomes of output that nobody reads.
+//! What the programs print: how wide, and what becomes of it when nobody reads.
+
+/// Columns of what is printed for people, at most.
+pub const WIDTH: usize = 100;
+
+/// A text in lines of at most `width` characters, broken at spaces; a longer word stays whole.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                *line += " ";
+                *line += word;
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
 
 /// The status that shells give to a program that wrote to a closed pipe: 128 and SIGPIPE.
 const CLOSED_PIPE: i32 = 141;

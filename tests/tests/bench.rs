@@ -10,7 +10,7 @@ use tests::bench::first_use;
 use tests::bench::grid::{Cell, DtypeName, HIDDEN, TOKENS};
 use tests::bench::measurement::{self, Measurement, OURS};
 use tests::bench::variants::record as variants;
-use tests::bench::{self, peers, plot, record, section};
+use tests::bench::{self, peers, plot, record, section, table};
 
 const BF16: DtypeName = DtypeName::Bf16;
 
@@ -235,6 +235,29 @@ fn a_record_becomes_a_section_of_the_page() {
     }
     let text = section::markdown(&facts(&slower), &slower);
     assert!(text.contains("* behind the best peer in 2 cells: bf16 d64 full 512 (0.960 of fa3), "));
+}
+
+#[test]
+fn what_is_printed_fits_100_columns() {
+    let records = section::newest(&checkout()).expect("the records can be read");
+    let mut all: Vec<Vec<Measurement>> = records.into_iter().map(|(_, times)| times).collect();
+    // The longest names, and a peer that lacks most cells.
+    let mut long = run_of_times();
+    long.extend(
+        long.clone().into_iter().filter(|time| time.seqlen == 512).map(|time| Measurement {
+            peer: "sdpa-cudnn".to_owned(),
+            tflops: 1234.5,
+            ..time
+        }),
+    );
+    all.push(long);
+    for times in all {
+        let text = table::text(&times);
+        assert!(text.contains("geometric mean") && text.contains("best peer"), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
 }
 
 fn checkout() -> PathBuf {

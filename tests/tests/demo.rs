@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use fulgurite::emulator::{Change, FaultKind};
-use tests::demo::{Activity, Demo, SEEDS, Style, WIDTH};
+use tests::demo::{Activity, Demo, SEEDS, Style};
+use tests::output::WIDTH;
 
 static DEMO: LazyLock<Demo> = LazyLock::new(|| Demo::run().expect("the kernel is right"));
 

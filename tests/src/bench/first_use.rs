@@ -17,6 +17,7 @@ use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::side_by_side::scratch;
 use crate::gpu::failed;
+use crate::progress::Pulse;
 
 /// A kernel of each size.
 const HEAD_DIMS: [usize; 3] = [64, 128, 256];
@@ -82,6 +83,7 @@ pub fn is_among(all: &[Measurement]) -> bool {
 /// # Errors
 /// A message if there is no usable GPU or this program cannot start itself.
 pub fn measure(device: usize) -> Result<Vec<Measurement>, String> {
+    let _pulse = Pulse::text("first uses");
     let mut times = Vec::new();
     for head_dim in HEAD_DIMS {
         let cache = scratch(&format!("cache-d{head_dim}"))?;

@@ -11,7 +11,7 @@ pub mod record;
 mod run;
 pub mod section;
 mod side_by_side;
-mod table;
+pub mod table;
 mod timing;
 pub mod variants;
 
@@ -165,7 +165,7 @@ fn write(options: &Options, earlier: Option<Earlier>, measured: &Measured) -> Re
         directory = Some(earlier.directory().to_owned());
         (facts, times) = earlier.with(facts, times)?;
     }
-    table::print(&times);
+    print!("{}", table::text(&times));
     if let Some(path) = &options.csv {
         csv_file::write(path, &times)?;
         println!("times: {}", path.display());

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use fulgurite::Dtype;
 use half::{bf16, f16};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Options;
 use super::data::{Data, Expected};
@@ -13,6 +12,7 @@ use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::timing::Timer;
 use crate::gpu::{Bits, Gpu};
+use crate::progress::Steps;
 
 /// What was measured.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ fn measure_typed<T: Bits>(
 ) -> Result<Vec<Measurement>, String> {
     let mut data = Data::<T>::new(gpu)?;
     let mut timer = Timer::new(gpu, options.reps, options.rep_ms)?;
-    let bar = progress(cells.len());
+    let steps = Steps::new(cells.len());
     let mut times = Vec::new();
     for cell in cells {
         let spent = start.elapsed().as_secs_f64();
@@ -66,7 +66,7 @@ fn measure_typed<T: Bits>(
             println!("the budget is spent: {done} of {all} {} cells measured", T::DTYPE.name());
             break;
         }
-        bar.set_message(cell.to_string());
+        steps.at(cell.to_string());
         let request = cell.request();
         let prepared = gpu.attention().plan(&request).map_err(|error| error.to_string())?;
         Expected::of(cell, &data)
@@ -74,16 +74,7 @@ fn measure_typed<T: Bits>(
             .map_err(|reason| format!("{cell}: {reason}"))?;
         let ms = timer.median_ms(|| data.launch(gpu, &prepared))?;
         times.push(Measurement::forward(OURS, cell, ms));
-        bar.inc(1);
+        steps.done();
     }
-    bar.finish_and_clear();
     Ok(times)
-}
-
-/// A bar for a number of steps, with a message.
-pub fn progress(steps: usize) -> ProgressBar {
-    ProgressBar::new(steps as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    )
 }

@@ -17,6 +17,7 @@ use super::facts::{Sensors, Skipped};
 use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::run::Measured;
+use crate::progress::Pulse;
 
 /// The harness, the program first.
 const HARNESS: [(&str, &str); 5] = [
@@ -114,7 +115,9 @@ pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Me
     let mut child = command.spawn().map_err(start)?;
     let told = send(&mut child, &job);
     let mut run = Run::new(cells);
+    let pulse = Pulse::text("the harness measures");
     let heard = listen(&mut child, &mut run);
+    drop(pulse);
     let status = child.wait().map_err(|error| format!("waiting for the harness: {error}"))?;
     // What the harness said of its own failure is better than a broken pipe.
     heard?;

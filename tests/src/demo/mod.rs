@@ -24,7 +24,7 @@ use crate::oracle::RowId;
 use crate::tensor::decode;
 
 pub use race::Race;
-pub use text::{Style, WIDTH};
+pub use text::Style;
 pub use timeline::{Activity, Timeline};
 
 /// Schedules that the kernel runs under: round robin, random, random by priorities.

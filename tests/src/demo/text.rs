@@ -3,9 +3,7 @@
 use std::fmt::Write;
 
 use super::{Activity, Computed, Demo, Race, Scheduled, Timeline};
-
-/// Columns of the text at most.
-pub const WIDTH: usize = 100;
+use crate::output::{WIDTH, wrapped};
 
 /// Columns of a timeline's rows.
 const TIMELINE: usize = 84;
@@ -153,19 +151,4 @@ fn timeline(timeline: &Timeline, style: Style) -> String {
     let _ =
         writeln!(text, "   {}   (steps 0 to {steps} of block 0, no times)", keys[5..].join("   "));
     text
-}
-
-/// Lines of at most `width` characters, broken at spaces.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                *line += " ";
-                *line += word;
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

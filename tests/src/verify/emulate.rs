@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment};
 
 use fulgurite::Dtype;
 
@@ -11,6 +10,7 @@ use super::{Job, Options, Tally, Who, run_jobs};
 use crate::backend::{Backend, Ran};
 use crate::cases::{Case, Needs};
 use crate::emulator::{BUDGET, Counted, Emulated, products};
+use crate::tables;
 use crate::tensor::{Tensor, decode};
 
 /// Schedules for every case, if nothing else is asked for: one of each kind.
@@ -96,8 +96,7 @@ fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
 /// What the kernels do for one query tile against one KV tile, from the longest case.
 pub fn print_stats(mut counts: Vec<Counted>) {
     counts.sort_by_key(|counted| (counted.entry, std::cmp::Reverse(counted.tiles)));
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+    let mut table = tables::table([
         "per tile, of variant",
         "tiles",
         "wgmma",

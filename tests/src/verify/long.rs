@@ -15,6 +15,7 @@ use crate::check::{self, Outcome};
 use crate::gpu::Gpu;
 use crate::memory::Arrangement;
 use crate::oracle;
+use crate::progress::Pulse;
 use crate::tensor::decode;
 use crate::values::Values;
 
@@ -44,6 +45,7 @@ pub fn verify(gpu: &Gpu, tally: &mut Tally) {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for (values, mean) in [(Values::Normal, 0), (Values::MeanOne, 1)] {
                 let start = Instant::now();
+                let _pulse = Pulse::text("a long call and its reference");
                 let error =
                     |kv_len| error(&case(dtype, head_dim, mask, (q_len, kv_len), values), gpu);
                 let errors = error(SHORT).and_then(|short| Ok((short, error(kv_len)?)));

@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use clap::Args;
 use fulgurite::{FlashAttention, VARIANTS, Variant};
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
 use crate::backend::{Backend, Model};
@@ -20,6 +19,7 @@ use crate::cases::{Case, cases, emulated_cases};
 use crate::check::{Outcome, check};
 use crate::company;
 use crate::gpu::{self, Gpu};
+use crate::progress::{Pulse, Steps};
 pub use offline::{ptx_faults, static_checks};
 pub use report::{Counts, Record, Tally, Who};
 
@@ -141,7 +141,10 @@ pub fn run(options: &Options) -> Result<bool, String> {
         input::verify(path, options, gpu.as_ref(), &mut tally)?;
     } else {
         println!("Without a GPU:");
-        for (name, result) in static_checks(&jobs) {
+        let pulse = Pulse::text("plans, PTX and the reference");
+        let checks = static_checks(&jobs);
+        drop(pulse);
+        for (name, result) in checks {
             tally.add_check(name, &result);
         }
         match &gpu {
@@ -153,6 +156,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 emulate::verify(&emulated, jobs, options, &mut tally);
             }
         }
+        let _pulse = Pulse::text("single primitives");
         probes::verify(&probes, gpu.as_ref(), options, &mut tally);
     }
     let tables = tally.tables();
@@ -176,6 +180,7 @@ fn verify_on(gpu: &Gpu, jobs: &[Job], emulated: &[Job], tally: &mut Tally) {
     tally.add_records(Who::Gpu(gpu.name()), records);
     let mut variants: Vec<&Variant> = jobs.iter().map(|job| job.variant).collect();
     variants.dedup();
+    let _pulse = Pulse::text("batch entries alone and in company, and the emulator beside the GPU");
     let alone = company::every(&variants, gpu);
     tally.add_check("a batch entry has the same bits alone and in company", &alone);
     let same = emulate::compare_with(gpu, emulated);
@@ -235,19 +240,14 @@ where
     F: Fn(&Job) -> &'a dyn Backend,
     F: Sync,
 {
-    let bar = ProgressBar::new(jobs.len() as u64).with_style(
-        ProgressStyle::with_template("  {bar:40} {pos}/{len} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let steps = Steps::new(jobs.len());
     let one = |job: &Job| {
-        bar.set_message(format!("{} {}", job.variant.entry, job.case.name));
+        steps.at(format!("{} {}", job.variant.entry, job.case.name));
         let outcome = check(&job.case, backend(job));
-        bar.inc(1);
+        steps.done();
         Record { entry: job.variant.entry.to_owned(), case: job.case.name.clone(), outcome }
     };
-    let records = jobs.par_iter().map(one).collect();
-    bar.finish_and_clear();
-    records
+    jobs.par_iter().map(one).collect()
 }
 
 /// Turns an outcome into a line for people; empty if it passed.

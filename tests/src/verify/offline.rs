@@ -7,6 +7,7 @@ use crate::cases::{Needs, cases};
 use crate::check::check;
 use crate::closed_forms;
 use crate::mutants::{Bug, Mutant};
+use crate::progress::Pulse;
 
 /// A check's name and what it found.
 type Check = (&'static str, Result<(), String>);
@@ -86,12 +87,14 @@ pub fn ptx_faults(variant: &Variant, text: &str) -> Vec<String> {
 /// Runs the case list on the model of a right kernel, and planted errors, which must be seen.
 pub fn verify_model(jobs: &[Job], tally: &mut Tally) {
     println!("Rules and cases, on a model of a right kernel (no kernel of the table runs):");
+    let pulse = Pulse::text("planted errors");
     for variant in [&VARIANTS[1], &VARIANTS[10]] {
         tally.add_check(
             &format!("planted errors are seen ({})", variant.entry),
             &mutants_are_seen(variant),
         );
     }
+    drop(pulse);
     let light: Vec<Job> = jobs.iter().filter(|job| job.case.needs < Needs::Gpu).cloned().collect();
     tally.add_records(Who::Model, run_model(&light));
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
@@ -11,6 +10,7 @@ use super::complaint;
 use crate::check::Outcome;
 use crate::compare::{Finding, Rule};
 use crate::csv_file;
+use crate::tables;
 
 /// Who computed what was compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -196,9 +196,8 @@ impl Tally {
 }
 
 fn table_of(records: &[Record]) -> Table {
-    let mut table = Table::new();
     let columns = ["variant", "cases", "failed", "rms (of limit)", "element", "bound", "lse"];
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(columns);
+    let mut table = tables::table(columns);
     for records in records.chunk_by(|a, b| a.entry == b.entry) {
         let share = |rule| worst(records, Some(rule)).map(|(_, finding)| finding.severity());
         let share = |rule| share(rule).map_or(String::new(), share_text);

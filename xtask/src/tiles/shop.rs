@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, Table};
 use fulgurite_spec::{LaunchSpec, Variant};
 
 use super::candidates::{Candidate, row, with_rows};
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::harness::PROGRAM;
 use crate::inputs;
 use crate::manifest;
+use crate::output;
 use crate::process::{cargo, query};
 use crate::ptx;
 use crate::ptxas::{self, PtxasArgs, Report};
@@ -216,8 +217,7 @@ fn commit(workspace: &Workspace) -> String {
 
 /// One line for each candidate.
 pub fn table(tried: &[Tried]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+    let mut table = output::table([
         "candidate",
         "estimate",
         "registers",
