@@ -10,7 +10,7 @@ use tests::bench::first_use;
 use tests::bench::grid::{Cell, DtypeName, HIDDEN, TOKENS};
 use tests::bench::measurement::{self, Measurement, OURS};
 use tests::bench::variants::record as variants;
-use tests::bench::{self, peers, plot, record, section, table};
+use tests::bench::{self, page, peers, plot, record, section, table};
 
 const BF16: DtypeName = DtypeName::Bf16;
 
@@ -239,7 +239,7 @@ fn a_record_becomes_a_section_of_the_page() {
 
 #[test]
 fn what_is_printed_fits_100_columns() {
-    let records = section::newest(&checkout()).expect("the records can be read");
+    let records = page::newest(&checkout()).expect("the records can be read");
     let mut all: Vec<Vec<Measurement>> = records.into_iter().map(|(_, times)| times).collect();
     // The longest names, and a peer that lacks most cells.
     let mut long = run_of_times();
@@ -266,9 +266,9 @@ fn checkout() -> PathBuf {
 
 #[test]
 fn the_page_of_the_records_is_up_to_date() {
-    let records = section::newest(&checkout()).expect("the records can be read");
-    let page = std::fs::read_to_string(checkout().join("BENCHMARKS.md")).expect("it is there");
-    assert!(page == section::page(&records), "run `cargo xtask bench --page` and commit the file");
+    let records = page::newest(&checkout()).expect("the records can be read");
+    let there = std::fs::read_to_string(checkout().join("BENCHMARKS.md")).expect("it is there");
+    assert!(there == page::page(&records), "run `cargo xtask bench --page` and commit the file");
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn the_readme_names_figures_of_the_newest_records() {
     let readme = std::fs::read_to_string(checkout().join("README.md")).expect("it is there");
     let first_screen: Vec<&str> = readme.lines().take(40).collect();
     let first_screen = first_screen.join("\n");
-    for (facts, times) in section::newest(&checkout()).expect("the records can be read") {
+    for (facts, times) in page::newest(&checkout()).expect("the records can be read") {
         let best = peers::best(&times);
         let counts = |cell: &Cell| cell.dtype == BF16 && cell.is_main();
         let sum = peers::sum_up(&peers::ratios(&times, &best, counts)).expect("bf16 was measured");

@@ -26,6 +26,7 @@ pub struct CiArgs {
 enum Step {
     Fmt,
     Tidy,
+    Demo,
     Build,
     PtxUnchanged,
     Clippy,
@@ -75,6 +76,7 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
     match step {
         Step::Fmt => cargo(&["fmt", "--all", "--check"]),
         Step::Tidy => tidy::run(workspace),
+        Step::Demo => harness::demo(workspace, &[]),
         Step::Build => {
             build.ptxas.exact = true;
             build::run(workspace, &build)

@@ -5,6 +5,7 @@ pub mod facts;
 pub mod first_use;
 pub mod grid;
 pub mod measurement;
+pub mod page;
 pub mod peers;
 pub mod plot;
 pub mod record;
@@ -115,7 +116,7 @@ pub struct PlotOptions {
 /// A message if there is no GPU, a cell's result is wrong, or a file cannot be read or written.
 pub fn run(options: &Options) -> Result<bool, String> {
     if let Some(checkout) = &options.page {
-        println!("{}", section::write_page(checkout)?.display());
+        println!("{}", page::write_page(checkout)?.display());
         return Ok(true);
     }
     let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;

@@ -1,66 +1,15 @@
-//! A record as text, and the page of all devices' records: `BENCHMARKS.md`.
+//! A record as text: its section of the page.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 
-use super::facts::{Earlier, Facts};
+use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::record::{self, Origin};
 use super::{peers, table};
 
-/// Where the records are, and the page, in a checkout.
-const RECORDS: &str = "xtask/record";
-const PAGE: &str = "BENCHMARKS.md";
-
-/// What the page says before its figures.
-const HEAD: &str = include_str!("page.md");
-
-/// Writes the page of a checkout from its records; returns where.
-///
-/// # Errors
-/// A message if a file cannot be read or written.
-pub fn write_page(checkout: &Path) -> Result<PathBuf, String> {
-    let path = checkout.join(PAGE);
-    std::fs::write(&path, page(&newest(checkout)?))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(path)
-}
-
-/// The newest record of each device, those of more cells first.
-///
-/// # Errors
-/// A message if one cannot be read, or there is none.
-pub fn newest(checkout: &Path) -> Result<Vec<(Facts, Vec<Measurement>)>, String> {
-    let records = checkout.join(RECORDS);
-    let list = |directory: &Path| -> Result<Vec<PathBuf>, String> {
-        let at = |error: std::io::Error| format!("{}: {error}", directory.display());
-        let entries = std::fs::read_dir(directory).map_err(at)?;
-        entries.map(|entry| Ok(entry.map_err(at)?.path())).collect()
-    };
-    let mut all = Vec::new();
-    for device in list(&records)?.iter().filter(|path| path.is_dir()) {
-        let is_record = |path: &PathBuf| path.extension().is_some_and(|it| it == "json");
-        // Names begin with the day.
-        if let Some(newest) = list(device)?.into_iter().filter(is_record).max() {
-            let record = Earlier::read(&newest)?;
-            all.push((record.facts, record.times));
-        }
-    }
-    if all.is_empty() {
-        return Err(format!("{} holds no record with a .json", records.display()));
-    }
-    all.sort_by_key(|(facts, times)| (std::cmp::Reverse(times.len()), facts.origin.gpu.clone()));
-    Ok(all)
-}
-
-/// The page of some records. Its links are those of a file in the checkout's top directory.
-pub fn page(records: &[(Facts, Vec<Measurement>)]) -> String {
-    let sections = records
-        .iter()
-        .map(|(facts, all)| format!("\n## {}\n\n{}", facts.origin.gpu, markdown(facts, all)));
-    HEAD.to_owned() + &sections.collect::<String>()
-}
+/// Where the records are in a checkout.
+pub(super) const RECORDS: &str = "xtask/record";
 
 /// A record's section of the page.
 pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
