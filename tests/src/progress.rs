@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::WIDTH;
+
 /// How long nothing may be said.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -22,7 +24,8 @@ impl Pulse {
         }
         let start = Instant::now();
         Pulse::every(SILENCE, move || {
-            eprintln!("  {}, {} s so far", what(), start.elapsed().as_secs());
+            let line = format!("  {} s: {}", start.elapsed().as_secs(), what());
+            eprintln!("{}", line.chars().take(WIDTH).collect::<String>());
         })
     }
 

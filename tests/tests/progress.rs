@@ -3,6 +3,7 @@
 use std::sync::mpsc::{self, RecvError};
 use std::time::Duration;
 
+use tests::output::{WIDTH, wrapped};
 use tests::progress::Pulse;
 
 #[test]
@@ -15,4 +16,13 @@ fn a_pulse_speaks_until_it_is_dropped() {
     drop(pulse);
     while heard.try_recv().is_ok() {}
     assert_eq!(heard.recv(), Err(RecvError), "its thread has ended");
+}
+
+#[test]
+fn long_texts_are_broken_at_spaces() {
+    let text = "no NVIDIA driver: libcuda.so: cannot open shared object file; ".repeat(5);
+    let lines = wrapped(&text, WIDTH);
+    assert!(lines.len() > 2 && lines.iter().all(|line| line.chars().count() <= WIDTH));
+    assert_eq!(lines.join(" "), text.trim_end());
+    assert_eq!(wrapped("a longer-word b", 5), ["a", "longer-word", "b"]);
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::WIDTH;
+
 const TICK: Duration = Duration::from_millis(200);
 
 /// How long nothing may be said.
@@ -25,7 +27,8 @@ impl Pulse {
         }
         let start = Instant::now();
         Pulse::every(SILENCE, move || {
-            eprintln!("  {}, {} s so far", what(), start.elapsed().as_secs());
+            let line = format!("  {} s: {}", start.elapsed().as_secs(), what());
+            eprintln!("{}", line.chars().take(usize::from(WIDTH)).collect::<String>());
         })
     }
 

@@ -19,6 +19,7 @@ use crate::cases::{Case, cases, emulated_cases};
 use crate::check::{Outcome, check};
 use crate::company;
 use crate::gpu::{self, Gpu};
+use crate::output::{WIDTH, wrapped};
 use crate::progress::{Pulse, Steps};
 pub use offline::{ptx_faults, static_checks};
 pub use report::{Counts, Record, Tally, Who};
@@ -206,7 +207,9 @@ fn open(options: &Options) -> Result<Option<Gpu>, String> {
         }
         Err(error) => {
             println!("GPU: none can be used; the kernels run on the emulator, on small cases.");
-            println!("     ({error})");
+            for line in wrapped(&format!("({error})"), WIDTH - 5) {
+                println!("     {line}");
+            }
             Ok(None)
         }
     }
