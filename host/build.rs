@@ -1,4 +1,4 @@
-//! Embeds the kernels: a table with one row per variant, whose PTX is in `ptx/` or missing.
+//! Embeds the kernels: a table with one row per kernel, whose PTX is in `ptx/` or missing.
 //!
 //! `cargo xtask build` writes `ptx/`; a published package contains it. Nothing is compiled here.
 
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-use fulgurite_spec::VARIANTS;
+use fulgurite_spec::KERNELS;
 
 fn main() {
     let package = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -15,12 +15,12 @@ fn main() {
     println!("cargo::rerun-if-changed={}", if directory.is_dir() { "ptx" } else { "." });
 
     let mut table = String::from("[\n");
-    for variant in VARIANTS {
-        let file = directory.join(format!("{}.ptx", variant.entry));
+    for kernel in KERNELS {
+        let file = directory.join(format!("{}.ptx", kernel.entry));
         if file.is_file() {
             writeln!(table, "    Some(include_str!({:?})),", file.display().to_string())
         } else {
-            writeln!(table, "    None, // {}", variant.entry)
+            writeln!(table, "    None, // {}", kernel.entry)
         }
         .expect("writing to a string");
     }

@@ -6,6 +6,6 @@ fn main() {
     let target = std::env::var("CARGO_CFG_TARGET_OS").expect("cargo sets CARGO_CFG_TARGET_OS");
     let major = std::env::var("CARGO_PKG_VERSION_MAJOR").expect("cargo sets the version");
     if target == "linux" {
-        println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libfulgurite_c.so.{major}");
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libfulgurite.so.{major}");
     }
 }

@@ -1,7 +1,7 @@
 //! A launch recorded into a CUDA graph and replayed on new inputs at the same addresses.
 
 use fulgurite::cudarc::driver::sys;
-use fulgurite::{Dtype, FlashAttention, Forward, Layout, Mask};
+use fulgurite::{Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask};
 use half::bf16;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,18 +12,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream()?;
     let layout = Layout::bshd(Dtype::Bf16, 4, 512, 16, 64);
-    let (q, k, v, out) = (layout, layout, layout, layout);
-    let request = Forward { q, k, v, out, mask: Mask::Full, scale: None, lse: false };
+    let request = Forward::new(layout, layout, layout, layout, Mask::Full);
     let prepared = attention.plan(&request)?; // before the capture: this may load the kernel
 
-    let [elements, ..] = prepared.plan().buffer_elements();
+    let elements = 4 * 512 * 16 * 64;
     let q = stream.clone_htod(&vec![bf16::ONE; elements])?;
     let k = q.clone();
     let mut v = stream.alloc_zeros::<bf16>(elements)?;
     let mut out = stream.alloc_zeros::<bf16>(elements)?;
     stream.synchronize()?;
     stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL)?;
-    prepared.launch(&stream, &q, &k, &v, &mut out, None)?;
+    prepared.launch(&stream, ForwardArgs::new(&q, &k, &v, &mut out))?;
     let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0))?;
     let graph = graph.ok_or("the capture holds no work")?;
 

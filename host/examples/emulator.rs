@@ -3,13 +3,12 @@
 //! `cargo run --release -p fulgurite --features emulator --example emulator`
 
 use fulgurite::emulator::Options;
-use fulgurite::{Dtype, Emulator, Forward, Layout, Mask};
+use fulgurite::{Dtype, Emulator, Forward, ForwardArgs, Layout, Mask};
 use half::bf16;
 
 fn main() -> Result<(), fulgurite::Error> {
     let layout = Layout::bshd(Dtype::Bf16, 1, 200, 2, 64); // batch, rows, heads, head_dim
-    let (q, k, v, out) = (layout, layout, layout, layout);
-    let request = Forward { q, k, v, out, mask: Mask::Causal, scale: None, lse: true };
+    let request = Forward::new(layout, layout, layout, layout, Mask::Causal).with_lse();
 
     // Queries of 0 weigh all keys alike: row r of the output is the mean of v's rows 0 to r.
     let (row, elements) = (2 * 64, 200 * 2 * 64);
@@ -20,9 +19,9 @@ fn main() -> Result<(), fulgurite::Error> {
         let emulator = Emulator::new().with_options(Options { seed, ..Options::default() });
         let plan = emulator.plan(&request)?;
         let mut out = vec![bf16::ZERO; elements];
-        let mut lse = vec![0.0; plan.lse_elements()];
-        emulator.launch(&plan, &q, &k, &v, &mut out, Some(&mut lse))?;
-        println!("{} under seed {seed}:", plan.variant().entry);
+        let mut lse = vec![0.0; 2 * 200];
+        emulator.launch(&plan, ForwardArgs::new(&q, &k, &v, &mut out).lse(&mut lse))?;
+        println!("{} under seed {seed}:", plan.launches()[0].entry());
         for r in [0, 100, 199] {
             let (mean, keys) = (r as f32 / 2.0, r + 1);
             println!(

@@ -1,7 +1,7 @@
 //! Q, K and V as slices of one tensor, `[batch, rows, 3, heads, head_dim]`, without a copy: strides
 //! say where rows are, views where each of the three begins.
 
-use fulgurite::{Dtype, FlashAttention, Forward, Layout, Mask};
+use fulgurite::{Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask};
 use half::bf16;
 
 const BATCH: usize = 2;
@@ -17,8 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape = [BATCH, HEADS, ROWS, HEAD_DIM];
     let packed = Layout::strided(Dtype::Bf16, shape, [ROWS * row, HEAD_DIM, row, 1]);
     let out = Layout::bshd(Dtype::Bf16, BATCH, ROWS, HEADS, HEAD_DIM);
-    let (q, k, v) = (packed, packed, packed);
-    let request = Forward { q, k, v, out, mask: Mask::Full, scale: None, lse: false };
+    let request = Forward::new(packed, packed, packed, out, Mask::Full);
     let prepared = attention.plan(&request)?;
 
     // Q is 0, so that each output is the mean of its head's values: the head's number.
@@ -31,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let qkv = stream.clone_htod(&qkv)?;
     let (q, k, v) = (qkv.slice(0..), qkv.slice(part..), qkv.slice(2 * part..));
     let mut out = stream.alloc_zeros::<bf16>(BATCH * ROWS * part)?;
-    prepared.launch(&stream, &q, &k, &v, &mut out, None)?;
+    prepared.launch(&stream, ForwardArgs::new(&q, &k, &v, &mut out))?;
 
     let out = stream.clone_dtoh(&out)?;
     let heads: Vec<String> = (0..HEADS).map(|head| out[head * HEAD_DIM].to_string()).collect();

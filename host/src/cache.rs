@@ -3,35 +3,53 @@
 //! Nobody waits for it. Who finds it locked makes the plan anew, which takes microseconds: so a
 //! child forked while another thread held the lock goes on, and no call is slower than without.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use crate::{Error, Forward, Layout, Plan};
+use crate::maps::MapCache;
+use crate::{Error, Plan, Request};
 
-/// Plans kept at most: more than the shapes of a model's layers, few enough to look through.
-pub(crate) const CAPACITY: usize = 64;
+/// Plans kept at most: more than the shapes that a server's batches take.
+pub(crate) const CAPACITY: usize = 1024;
 
-/// A kept plan, with what is looked at first.
+/// A plan, and what its launches keep.
 #[derive(Debug)]
-struct Entry {
-    hash: u64,
-    /// [`PlanCache::clock`] when it was last asked for.
-    used: AtomicU64,
-    plan: Arc<Plan>,
+pub(crate) struct Ready<R> {
+    pub(crate) plan: Plan<R>,
+    pub(crate) maps: MapCache,
 }
 
-impl Entry {
-    fn last_use(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+impl<R> Ready<R> {
+    pub(crate) fn new(plan: Plan<R>) -> Arc<Self> {
+        Arc::new(Ready { plan, maps: MapCache::default() })
     }
 }
 
+/// A kept plan.
+struct Entry {
+    /// [`PlanCache::clock`] when it was last asked for.
+    used: AtomicU64,
+    /// A [`Ready`] of some request.
+    ready: Arc<dyn Any + Send + Sync>,
+}
+
 /// Plans for one device, found by the whole request; the least recently used one makes room.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct PlanCache {
-    entries: RwLock<Vec<Entry>>,
+    /// By the request's hash. Of two requests with the same one the first is kept.
+    entries: RwLock<HashMap<u64, Entry, BuildHasherDefault<Mixer>>>,
     /// Counts lookups.
     clock: AtomicU64,
+}
+
+impl fmt::Debug for PlanCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlanCache").finish_non_exhaustive()
+    }
 }
 
 impl PlanCache {
@@ -39,43 +57,48 @@ impl PlanCache {
     ///
     /// # Errors
     /// Those of `make`, which is asked again the next time.
-    pub(crate) fn get(
+    pub(crate) fn get<R: Request>(
         &self,
-        request: &Forward,
-        make: impl FnOnce() -> Result<Plan, Error>,
-    ) -> Result<Arc<Plan>, Error> {
+        request: &R,
+        make: impl FnOnce() -> Result<Plan<R>, Error>,
+    ) -> Result<Arc<Ready<R>>, Error> {
         let hash = hash(request);
-        if let Some(plan) = self.find(hash, request) {
-            return Ok(plan);
+        if let Some(ready) = self.find(hash, request) {
+            return Ok(ready);
         }
-        let plan = Arc::new(make()?);
-        self.keep(hash, &plan);
-        Ok(plan)
+        let ready = Ready::new(make()?);
+        self.keep(hash, &ready);
+        Ok(ready)
     }
 
-    fn find(&self, hash: u64, request: &Forward) -> Option<Arc<Plan>> {
+    fn find<R: Request>(&self, hash: u64, request: &R) -> Option<Arc<Ready<R>>> {
         let entries = self.entries.try_read().ok()?;
-        let entry = entries
-            .iter()
-            .find(|entry| entry.hash == hash && same(entry.plan.request(), request))?;
+        let entry = entries.get(&hash)?;
+        let ready = entry.ready.downcast_ref::<Ready<R>>()?;
+        if ready.plan.request() != request {
+            return None;
+        }
         entry.used.store(self.now(), Ordering::Relaxed);
-        Some(entry.plan.clone())
+        entry.ready.clone().downcast().ok()
     }
 
-    fn keep(&self, hash: u64, plan: &Arc<Plan>) {
+    fn keep<R: Request>(&self, hash: u64, ready: &Arc<Ready<R>>) {
         let Ok(mut entries) = self.entries.try_write() else {
             return;
         };
-        // Another thread may have made it at the same time.
-        if entries.iter().any(|entry| entry.hash == hash && entry.plan == *plan) {
+        if entries.contains_key(&hash) {
+            // Another thread made it at the same time.
             return;
         }
-        let entry = Entry { hash, used: AtomicU64::new(self.now()), plan: plan.clone() };
-        if entries.len() < CAPACITY {
-            entries.push(entry);
-        } else if let Some(oldest) = entries.iter_mut().min_by_key(|entry| entry.last_use()) {
-            *oldest = entry;
+        if entries.len() >= CAPACITY {
+            let last_use = |entry: &Entry| entry.used.load(Ordering::Relaxed);
+            let oldest = entries.iter().min_by_key(|(_, entry)| last_use(entry));
+            if let Some(hash) = oldest.map(|(hash, _)| *hash) {
+                entries.remove(&hash);
+            }
         }
+        let used = AtomicU64::new(self.now());
+        entries.insert(hash, Entry { used, ready: ready.clone() });
     }
 
     fn now(&self) -> u64 {
@@ -83,31 +106,53 @@ impl PlanCache {
     }
 }
 
-/// Whether two requests agree in every bit, that of the scale included.
-fn same(a: &Forward, b: &Forward) -> bool {
-    a.scale.map(f32::to_bits) == b.scale.map(f32::to_bits)
-        && (a.mask, a.lse) == (b.mask, b.lse)
-        && [a.q, a.k, a.v, a.out] == [b.q, b.k, b.v, b.out]
-}
-
 /// A number that differs for nearly all requests that differ.
-fn hash(request: &Forward) -> u64 {
-    let Forward { q, k, v, out, mask, scale, lse } = request;
-    // The tensors' chains of multiplications run side by side.
-    let tensors = [q, k, v, out].map(hash_layout);
-    let scale = scale.map_or(u64::MAX, |scale| u64::from(scale.to_bits()));
-    let options = (*mask as u64) << 1 | u64::from(*lse);
-    tensors.into_iter().chain([scale, options]).fold(0, mix)
+fn hash<R: Request>(request: &R) -> u64 {
+    let mut mixer = Mixer::default();
+    TypeId::of::<R>().hash(&mut mixer);
+    request.hash(&mut mixer);
+    mixer.finish()
 }
 
-fn hash_layout(layout: &Layout) -> u64 {
-    let sizes = layout.shape.iter().chain(&layout.strides).map(|size| *size as u64);
-    sizes.fold(layout.dtype as u64, mix)
+/// Mixes words one by one: the multiplier is 2⁶⁴ divided by the golden ratio, which spreads near
+/// numbers. Keys of the cache are such numbers already, and stay what they are.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Mixer {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
-/// Adds a word: the multiplier is 2⁶⁴ divided by the golden ratio, which spreads near numbers.
-fn mix(hash: u64, word: u64) -> u64 {
-    (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+impl Hasher for Mixer {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.mix(word.into());
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.mix(word.into());
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.mix(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]
@@ -116,15 +161,14 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Instant;
 
-    use crate::{DeviceFacts, Dtype, Mask};
+    use crate::{DeviceFacts, Dtype, Forward, Layout, Mask};
 
     fn request(rows: usize) -> Forward {
         let layout = Layout::bshd(Dtype::Bf16, 2, rows, 4, 128);
-        let [q, k, v, out] = [layout; 4];
-        Forward { q, k, v, out, mask: Mask::Causal, scale: Some(0.5), lse: false }
+        Forward::new(layout, layout, layout, layout, Mask::Causal).scale(0.5)
     }
 
-    fn get(cache: &PlanCache, request: &Forward) -> Arc<Plan> {
+    fn get(cache: &PlanCache, request: &Forward) -> Arc<Ready<Forward>> {
         cache.get(request, || Plan::new(request, &DeviceFacts::h200())).expect("a valid request")
     }
 
@@ -136,11 +180,11 @@ mod tests {
     fn a_plan_is_made_once() {
         let cache = PlanCache::default();
         let first = get(&cache, &request(7));
-        assert_eq!(*first, Plan::new(&request(7), &DeviceFacts::h200()).expect("valid"));
+        assert_eq!(first.plan, Plan::new(&request(7), &DeviceFacts::h200()).expect("valid"));
         let again = cache.get(&request(7), || panic!("it is kept")).expect("it is kept");
         assert!(Arc::ptr_eq(&first, &again));
         // Two threads that made it at the same time keep one.
-        cache.keep(hash(&request(7)), &Arc::new(Plan::clone(&first)));
+        cache.keep(hash(&request(7)), &Ready::new(first.plan.clone()));
         assert_eq!(len(&cache), 1);
     }
 
@@ -148,28 +192,28 @@ mod tests {
     fn whatever_differs_has_a_plan_of_its_own() {
         let base = request(64);
         let mut all = vec![
-            base,
-            Forward { mask: Mask::Full, ..base },
-            Forward { lse: true, ..base },
-            Forward { scale: None, ..base },
-            Forward { scale: Some(f32::from_bits(0.5_f32.to_bits() + 1)), ..base },
+            base.clone(),
+            Forward { mask: Mask::Full, ..base.clone() },
+            base.clone().with_lse(),
+            Forward { scale: None, ..base.clone() },
+            base.clone().scale(f32::from_bits(0.5_f32.to_bits() + 1)),
         ];
         for axis in 0..3 {
-            let mut wide = base;
+            let mut wide = base.clone();
             wide.q.strides[axis] += 1 << 20;
             all.push(wide);
-            let mut wide = base;
+            let mut wide = base.clone();
             wide.out.strides[axis] += 1 << 20;
             all.push(wide);
-            let mut other = base;
+            let mut other = base.clone();
             other.k.strides[axis] += 1 << 20;
-            all.push(other);
+            all.push(other.clone());
             std::mem::swap(&mut other.k, &mut other.v);
             all.push(other);
         }
         let cache = PlanCache::default();
         for request in all.iter().chain(&all) {
-            assert_eq!(get(&cache, request).request(), request);
+            assert_eq!(get(&cache, request).plan.request(), request);
         }
         assert_eq!(len(&cache), all.len());
         assert_eq!(all.iter().map(hash).collect::<HashSet<_>>().len(), all.len());
@@ -182,14 +226,14 @@ mod tests {
     fn the_least_recently_used_makes_room() {
         let cache = PlanCache::default();
         let kept = get(&cache, &request(1));
-        for rows in 2..10 * CAPACITY {
+        for rows in 2..4 * CAPACITY {
             get(&cache, &request(rows));
             assert!(Arc::ptr_eq(&get(&cache, &request(1)), &kept));
         }
         assert_eq!(len(&cache), CAPACITY);
-        let made = || Err(Error::LseUnexpected);
-        assert!(cache.get(&request(10 * CAPACITY - 1), made).is_ok());
-        assert_eq!(cache.get(&request(2), made), Err(Error::LseUnexpected));
+        let made = || Err(Error::WorkspaceStream);
+        assert!(cache.get(&request(4 * CAPACITY - 1), made).is_ok());
+        assert_eq!(cache.get(&request(2), made).err(), Some(Error::WorkspaceStream));
     }
 
     #[test]
@@ -208,7 +252,7 @@ mod tests {
         let cache = PlanCache::default();
         get(&cache, &request(5));
         let held = cache.entries.write().expect("nothing panics under the lock");
-        assert_eq!(get(&cache, &request(5)).request(), &request(5));
+        assert_eq!(get(&cache, &request(5)).plan.request(), &request(5));
         drop(held);
         assert_eq!(len(&cache), 1);
     }
@@ -223,16 +267,12 @@ mod tests {
                     for step in 0..2000 {
                         // A hundred requests, some of them often.
                         let rows = 1 + step * (2 * thread + 1) % 100 % (step % 100 + 1);
-                        assert_eq!(get(cache, &request(rows)).request(), &request(rows));
+                        assert_eq!(get(cache, &request(rows)).plan.request(), &request(rows));
                     }
                 });
             }
         });
         assert!(len(&cache) <= CAPACITY);
-        let plans = cache.entries.read().expect("nothing panics under the lock");
-        let kept: HashSet<usize> =
-            plans.iter().map(|entry| entry.plan.request().q.rows()).collect();
-        assert_eq!(kept.len(), plans.len(), "a plan is kept twice");
     }
 
     /// The best of many trials, because other processes take their share of some.
@@ -243,7 +283,7 @@ mod tests {
             get(&cache, &request(rows));
         }
         let last = request(CAPACITY);
-        let best = |rows: usize, call: &dyn Fn(&Forward) -> Arc<Plan>| {
+        let best = |rows: usize, call: &dyn Fn(&Forward) -> Arc<Ready<Forward>>| {
             let trial = |_| {
                 let start = Instant::now();
                 for _ in 0..rows {
@@ -255,7 +295,7 @@ mod tests {
         };
         let kept_ns = best(200, &|request| get(&cache, request));
         let facts = DeviceFacts::h200();
-        let made_ns = best(20, &|request| Arc::new(Plan::new(request, &facts).expect("valid")));
+        let made_ns = best(20, &|request| Ready::new(Plan::new(request, &facts).expect("valid")));
         println!("a plan that is kept {kept_ns:.0} ns, one that is made {made_ns:.0} ns");
         assert!(kept_ns < 1000.0, "{kept_ns:.0} ns");
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::check::check_device;
+use crate::forward::check_device;
 use crate::{Error, Variant, driver};
 
 /// The driver that this process uses.
@@ -26,6 +26,7 @@ pub fn devices() -> Result<Vec<DeviceFacts>, Error> {
 
 /// The properties of a GPU that decide how a call is laid out on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceFacts {
     /// The driver's name of the device.
     pub name: String,
@@ -46,13 +47,18 @@ impl DeviceFacts {
         check_device(variant, self)
     }
 
+    /// A device of these properties: to plan and test without a GPU.
+    pub fn new(
+        name: &str,
+        compute_capability: (u32, u32),
+        sm_count: u32,
+        smem_optin_bytes: u32,
+    ) -> Self {
+        DeviceFacts { name: name.to_owned(), compute_capability, sm_count, smem_optin_bytes }
+    }
+
     /// An H200 (SXM): to plan and test without a GPU.
     pub fn h200() -> Self {
-        DeviceFacts {
-            name: "NVIDIA H200".to_owned(),
-            compute_capability: (9, 0),
-            sm_count: 132,
-            smem_optin_bytes: fulgurite_spec::tile::SMEM_LIMIT_BYTES,
-        }
+        DeviceFacts::new("NVIDIA H200", (9, 0), 132, fulgurite_spec::smem::SMEM_LIMIT_BYTES)
     }
 }

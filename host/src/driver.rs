@@ -277,7 +277,7 @@ pub(crate) unsafe fn function(
     entry: &'static str,
     smem_bytes: u32,
 ) -> Result<sys::CUfunction, Error> {
-    let name = CString::new(entry).map_err(|_| Error::NotBuilt { entry })?;
+    let name = CString::new(entry).map_err(|_| Error::NotBuilt { entry: entry.to_owned() })?;
     let name: *const c_char = name.as_ptr();
     let mut function = ptr::null_mut();
     // SAFETY: the module is loaded (by contract); the name ends with a zero byte.

@@ -7,14 +7,14 @@
 use fulgurite_gpu::emu;
 use fulgurite_kernels::entry;
 
-use crate::plan::BufferLengths;
-use crate::{
-    DeviceFacts, Element, Error, Forward, FwdParams, Plan, Pointers, TensorMapSpec, Variant,
-};
+use crate::args::{Args, BUFFER_LIMIT};
+use crate::place::{Given, Host, Raw};
+use crate::work::{Addresses, Work};
+use crate::{DeviceFacts, Error, Plan, PlanOptions, Request, TensorMapSpec, Workspace};
 
 pub use fulgurite_gpu::emu::{
-    Accumulator, Change, Doing, Event, Fault, FaultKind, Global, Mutation, MutationSite, Outcome,
-    Primitive, Rows, Stats,
+    Accumulator, Change, Doing, Event, Fault, FaultKind, Global, Mutation, MutationSite, Primitive,
+    Rows, Stats, Summary,
 };
 
 /// How a launch runs; all of it decides the run, so that the same options repeat it.
@@ -25,7 +25,7 @@ pub struct Options {
     pub seed: u64,
     /// An error to plant, to see what the checks say.
     pub mutation: Option<Mutation>,
-    /// Whether [`Outcome::sites`] and [`Outcome::trace`] are wanted.
+    /// Whether [`Summary::sites`] and [`Summary::trace`] are wanted.
     pub record_sites: bool,
     /// How the tensor core adds.
     pub accumulator: Accumulator,
@@ -34,18 +34,15 @@ pub struct Options {
 /// A Hopper GPU that is emulated on the CPU.
 ///
 /// ```
-/// use fulgurite::{Dtype, Emulator, Forward, Layout, Mask};
+/// use fulgurite::{Dtype, Emulator, Forward, ForwardArgs, Layout, Mask};
 /// use half::bf16;
 ///
 /// let emulator = Emulator::new();
 /// let layout = Layout::bshd(Dtype::Bf16, 1, 5, 1, 64); // batch, rows, heads, head_dim
-/// let request = Forward {
-///     q: layout, k: layout, v: layout, out: layout, mask: Mask::Causal, scale: None, lse: false,
-/// };
-/// let plan = emulator.plan(&request)?;
+/// let plan = emulator.plan(&Forward::new(layout, layout, layout, layout, Mask::Causal))?;
 /// let q = vec![bf16::ONE; 5 * 64];
 /// let mut out = vec![bf16::ZERO; 5 * 64];
-/// emulator.launch(&plan, &q, &q, &q, &mut out, None)?;
+/// emulator.launch(&plan, ForwardArgs::new(&q, &q, &q, &mut out))?;
 /// assert_eq!(out, q);
 /// # Ok::<(), fulgurite::Error>(())
 /// ```
@@ -87,97 +84,127 @@ impl Emulator {
     ///
     /// # Errors
     /// Those of [`Plan::new`].
-    pub fn plan(&self, request: &Forward) -> Result<Plan, Error> {
+    pub fn plan<R: Request>(&self, request: &R) -> Result<Plan<R>, Error> {
         Plan::new(request, &self.facts)
     }
 
-    /// As [`plan`](Self::plan) with a kernel of the caller's choice, to measure or test it.
+    /// As [`plan`](Self::plan), in the way that the options say.
     ///
     /// # Errors
-    /// Those of [`Plan::with_variant`].
-    pub fn plan_with(&self, request: &Forward, variant: &Variant) -> Result<Plan, Error> {
-        Plan::with_variant(request, &self.facts, variant)
+    /// Those of [`Plan::with`].
+    pub fn plan_with<R: Request>(
+        &self,
+        request: &R,
+        options: &PlanOptions,
+    ) -> Result<Plan<R>, Error> {
+        Plan::with(request, &self.facts, options)
     }
 
-    /// Runs a planned call on slices, each from its tensor's first element on.
+    /// Runs a planned call on slices, each from its tensor's first element on. The workspace is the
+    /// emulator's own.
     ///
     /// # Errors
-    /// [`Error::BufferDtype`], [`Error::BufferTooShort`], [`Error::LseMissing`],
-    /// [`Error::LseUnexpected`]; [`Error::Emulated`] if the kernel breaks a rule.
-    pub fn launch<T: Element>(
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::BufferDtype`],
+    /// [`Error::BufferTooShort`]; [`Error::Emulated`] if the kernel breaks a rule.
+    pub fn launch<R: Request>(
         &self,
-        plan: &Plan,
-        q: &[T],
-        k: &[T],
-        v: &[T],
-        out: &mut [T],
-        lse: Option<&mut [f32]>,
-    ) -> Result<(), Error> {
-        let lengths = BufferLengths {
-            q: q.len(),
-            k: k.len(),
-            v: v.len(),
-            out: out.len(),
-            lse: lse.as_ref().map(|lse| lse.len()),
-        };
-        plan.check_buffers(T::DTYPE, &lengths)?;
-        let [q_at, k_at, v_at, out_at, lse_at] = [0, 1, 2, 3, 4].map(|n| FIRST_ADDRESS * (1 + n));
+        plan: &Plan<R>,
+        args: R::Args<Host<'_>>,
+    ) -> Result<Summary, Error> {
+        let fields = Plan::<R>::fields();
+        let buffers = args.into_buffers();
+        let offers = buffers.given.each_ref().map(|given| given.as_ref().map(|one| one.offer()));
+        plan.work.check_offers(fields, &offers)?;
+        let mut at = Addresses { buffers: [0; BUFFER_LIMIT], workspace: 0 };
         let mut global = Global::new();
-        global.readable("q", q_at, bytes(q));
-        global.readable("k", k_at, bytes(k));
-        global.readable("v", v_at, bytes(v));
-        global.writable("out", out_at, bytes_mut(out));
-        let lse = lse.map(|lse| {
-            global.writable("lse", lse_at, bytes_mut(lse));
-            lse_at
-        });
-        let pointers = Pointers { q: q_at, k: k_at, v: v_at, out: out_at, lse };
-        let result = self.launch_raw(plan, &pointers, &global)?;
-        result.map(|_| ()).map_err(|fault| Error::Emulated { fault: fault.to_string() })
+        let places = fields.iter().zip(buffers.given).zip(&mut at.buffers).enumerate();
+        for (place, ((field, given), address)) in places {
+            *address = FIRST_ADDRESS * (1 + place as u64);
+            match given {
+                Some(Given::Read(read)) => global.readable(field.name, *address, read.bytes),
+                Some(Given::Write(write)) => global.writable(field.name, *address, write.bytes),
+                None => {}
+            }
+        }
+        let mut workspace = vec![0; usize::try_from(plan.workspace_bytes()).unwrap_or(usize::MAX)];
+        at.workspace = FIRST_ADDRESS * (1 + BUFFER_LIMIT as u64);
+        global.writable("workspace", at.workspace, &mut workspace);
+        let outcome = self.run(&plan.work, &at, &global)?;
+        drop(global);
+        let head = &workspace[..workspace.len().min(Workspace::HEAD_BYTES)];
+        match head.iter().position(|byte| *byte != 0) {
+            None => outcome.map_err(|fault| Error::Emulated { fault: fault.to_string() }),
+            Some(byte) => {
+                let fault = format!("byte {byte} of the workspace's head is left different from 0");
+                Err(Error::Emulated { fault })
+            }
+        }
     }
 
     /// Runs a planned call on addresses in `global`; what lies outside of its ranges is out of
     /// bounds. Returns what the launch did, or the rule that the kernel broke.
     ///
     /// # Errors
-    /// Those of [`Plan::check_pointers`].
-    pub fn launch_raw(
+    /// Those of [`Plan::check_addresses`].
+    pub fn launch_raw<R: Request>(
         &self,
-        plan: &Plan,
-        pointers: &Pointers,
+        plan: &Plan<R>,
+        args: R::Args<Raw>,
         global: &Global,
-    ) -> Result<Result<Outcome, Box<Fault>>, Error> {
+    ) -> Result<Result<Summary, Box<Fault>>, Error> {
         if plan.is_noop() {
-            return Ok(Ok(Outcome::default()));
+            return Ok(Ok(Summary::default()));
         }
-        plan.check_pointers(pointers)?;
-        let [q, k, v] = plan.tensor_maps();
-        let [q_at, k_at, v_at] = plan.map_addresses(pointers);
-        let maps = [q.emulated(q_at), k.emulated(k_at), v.emulated(v_at)];
-        let params = Aligned(plan.params(pointers, maps));
-        let entry = entry::find(plan.variant().entry)
-            .ok_or(Error::NoVariant { dtype: plan.variant().dtype, mask: plan.request().mask })?;
-        let spec = plan.launch_spec();
-        let launch = emu::Launch {
-            grid: plan.cta_count(),
-            threads: spec.threads,
-            smem_bytes: spec.smem_bytes,
-            parameters: ((&raw const params.0).expose_provenance() as u64, size_of::<FwdParams>()),
-            global,
-            seed: self.options.seed,
-            mutation: self.options.mutation,
-            record: self.options.record_sites,
-            accumulator: self.options.accumulator,
+        let buffers = args.into_buffers();
+        let given = buffers.given.map(|given| given.map(|given| given.address()));
+        plan.work.check_addresses(Plan::<R>::fields(), &given)?;
+        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
+        plan.work.check_workspace(workspace)?;
+        let at = Addresses {
+            buffers: given.map(|address| address.unwrap_or(0)),
+            workspace: workspace.map_or(0, |(address, _)| address),
         };
-        // SAFETY: grid, block, shared memory and parameters are the plan's; addresses are checked
-        // against `global` by the emulator.
-        Ok(emu::launch(&launch, &|| unsafe { entry(&params.0) }))
+        self.run(&plan.work, &at, global)
+    }
+
+    /// Runs a plan's kernels one after another.
+    fn run(
+        &self,
+        work: &Work,
+        at: &Addresses,
+        global: &Global,
+    ) -> Result<Result<Summary, Box<Fault>>, Error> {
+        let mut whole = Summary::default();
+        for launch in &work.launches {
+            let params = launch.fill(at, |spec, address| Ok(spec.emulated(address)))?;
+            let name = launch.entry();
+            let entry =
+                entry::find(name).ok_or_else(|| Error::NotBuilt { entry: name.to_owned() })?;
+            let spec = launch.spec();
+            let setup = emu::Grid {
+                blocks: launch.grid(),
+                threads: spec.threads,
+                smem_bytes: spec.smem_bytes,
+                parameters: (params.address().expose_provenance() as u64, params.bytes()),
+                global,
+                seed: self.options.seed,
+                mutation: self.options.mutation,
+                record: self.options.record_sites,
+                accumulator: self.options.accumulator,
+            };
+            // SAFETY: grid, block, shared memory and parameters are the plan's, the parameters of
+            // the type that the plan made the bytes of; addresses are checked against `global` by
+            // the emulator.
+            let ran = emu::launch(&setup, &|| unsafe { entry(&*params.address().cast()) });
+            match ran {
+                Ok(outcome) => whole.add(outcome),
+                Err(fault) => return Ok(Err(fault)),
+            }
+            global.settle();
+        }
+        Ok(Ok(whole))
     }
 }
-
-/// Parameters at an address that suits tensor maps.
-#[repr(align(64))]
-struct Aligned(FwdParams);
 
 impl TensorMapSpec {
     /// The map as the emulator reads it, for a tensor at `address`.
@@ -192,16 +219,4 @@ impl TensorMapSpec {
         };
         fields.encode()
     }
-}
-
-/// Plain numbers as bytes.
-fn bytes<T: Copy>(values: &[T]) -> &[u8] {
-    // SAFETY: called for bf16, f16 and f32 only, which have no padding; a byte needs no alignment.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-/// Plain numbers as bytes; any bytes are numbers.
-fn bytes_mut<T: Copy>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as `bytes`; every pattern of bits is a value of these types.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Dtype, Mask};
+use crate::{Dtype, Form, Mask};
 
 /// Why a call was refused or failed. Nothing has been launched or written when one is returned.
 ///
@@ -57,36 +57,29 @@ pub enum Error {
         /// Key and value heads.
         kv_heads: usize,
     },
-    /// No kernel takes this head dim.
+    /// A tensor has another form than the call takes.
     #[error(
-        "head_dim {got} is not supported: multiples of 8 from 8 to {largest} are; pad q, k \
-             and v with zero columns (and keep the scale of the unpadded head_dim)"
+        "{tensor} is {}: a forward call takes batched tensors; describe it with Layout::bshd, \
+             Layout::bhsd or Layout::strided",
+        got.name()
     )]
-    HeadDim {
-        /// The requested head dim.
-        got: usize,
-        /// The largest head dim any kernel of this dtype and mask takes.
-        largest: usize,
+    Form {
+        /// The tensor.
+        tensor: &'static str,
+        /// Its form.
+        got: Form,
     },
-    /// V is wider or narrower than Q and K.
-    #[error(
-        "v has head_dim {v}, q and k have {qk}: different head dims are not supported; pad \
-             the narrower with zero columns and give the scale of the unpadded head_dim"
-    )]
-    HeadDimsDiffer {
-        /// Head dim of q and k.
-        qk: usize,
-        /// Head dim of v.
-        v: usize,
-    },
-    /// No kernel was compiled for this combination.
-    #[error("no kernel for {} with mask {mask:?} on this GPU: see `fulgurite::VARIANTS` for what \
-             there is", .dtype.name())]
-    NoVariant {
-        /// Element type asked for.
-        dtype: Dtype,
-        /// Mask asked for.
-        mask: Mask,
+    /// The request makes sense, but no kernel computes it.
+    #[error("no kernel for {what}; nearest is {nearest}, which differs in {differs}: {remedy}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// The kernel that is nearest to it.
+        nearest: &'static str,
+        /// What that one does not do.
+        differs: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A kernel was chosen by hand that cannot compute the request.
     #[error(
@@ -95,7 +88,7 @@ pub enum Error {
          (without keys: a causal one that stores keyless query tiles), or let the plan choose",
         dtype.name()
     )]
-    WrongVariant {
+    WrongEntry {
         /// The kernel.
         entry: &'static str,
         /// Element type asked for.
@@ -241,60 +234,105 @@ pub enum Error {
         /// Bytes the kernel needs.
         want_bytes: u32,
     },
-    /// The buffers' element type is not the planned one.
-    #[error("the buffers hold {}, the plan is for {}: pass buffers of the planned type or plan \
-             again", .got.name(), .want.name())]
+    /// A buffer's element type is not the planned one.
+    #[error("the buffer of {buffer} holds {}, the plan is for {}: pass a buffer of the planned \
+             type or plan again", .got.name(), .want.name())]
     BufferDtype {
-        /// Element type of the buffers.
+        /// The buffer.
+        buffer: &'static str,
+        /// Its element type.
         got: Dtype,
         /// Element type of the plan.
         want: Dtype,
     },
     /// A buffer ends before its layout does.
     #[error(
-        "the buffer of {tensor} has {got} elements, its layout reaches {want}: pass a longer \
+        "the buffer of {buffer} has {got} elements, its layout reaches {want}: pass a longer \
              buffer or plan with the right shape and strides"
     )]
     BufferTooShort {
-        /// The tensor.
-        tensor: &'static str,
-        /// Elements of the buffer.
+        /// The buffer.
+        buffer: &'static str,
+        /// Its elements.
         got: usize,
         /// Elements the layout needs.
         want: usize,
     },
     /// An address is zero.
-    #[error("the address of {tensor} is null: pass a device address")]
+    #[error("the address of {buffer} is null: pass a device address")]
     NullPointer {
-        /// The tensor.
-        tensor: &'static str,
+        /// The buffer.
+        buffer: &'static str,
     },
     /// An address is not aligned.
-    #[error("the address of {tensor} is {address:#x}: it must be a multiple of {want} bytes; start \
+    #[error("the address of {buffer} is {address:#x}: it must be a multiple of {want} bytes; start \
              the view at an element whose index is a multiple of {}", .want / 2)]
     Misaligned {
-        /// The tensor.
-        tensor: &'static str,
+        /// The buffer.
+        buffer: &'static str,
         /// Its device address.
         address: u64,
         /// The alignment it needs in bytes.
         want: u64,
     },
-    /// The plan writes the log-sum-exp, but the launch has no place for it.
+    /// The plan has a use for a buffer that the launch does not bring.
     #[error(
-        "the plan has lse = true, but the launch got no lse buffer: pass {want} f32 or plan \
-             with lse = false"
+        "the launch got no buffer for {buffer}: pass one of {elements} {} with the arguments' \
+             `{buffer}`, or plan a request that does without",
+        dtype.name()
     )]
-    LseMissing {
-        /// Elements the buffer needs.
-        want: usize,
+    Missing {
+        /// The buffer.
+        buffer: &'static str,
+        /// Type of its elements.
+        dtype: Dtype,
+        /// Elements it needs.
+        elements: usize,
     },
-    /// The launch offers a place for the log-sum-exp that the plan would not write.
+    /// The launch brings a buffer that the plan has no use for, and would leave as it is.
     #[error(
-        "the launch got an lse buffer, but the plan has lse = false and would leave it \
-             unwritten: pass None or plan with lse = true"
+        "the launch got a buffer for {buffer}, which the plan has no use for: leave it out, or \
+             plan a request that says so (`with_{buffer}`)"
     )]
-    LseUnexpected,
+    Unexpected {
+        /// The buffer.
+        buffer: &'static str,
+    },
+    /// The workspace has fewer bytes than the plan needs, or none was given.
+    #[error(
+        "the workspace has {got} bytes, the plan needs {want}: call \
+             `workspace.grow(plan.workspace_bytes())` before, and pass it with the arguments' \
+             `workspace`"
+    )]
+    WorkspaceShort {
+        /// Bytes of the workspace; 0 if there is none.
+        got: u64,
+        /// Bytes that the plan needs.
+        want: u64,
+    },
+    /// A workspace serves launches on one stream, and this launch is on another.
+    #[error(
+        "the workspace belongs to another stream than the one of the launch: make one for each \
+             stream, because launches that may run at once must not share it"
+    )]
+    WorkspaceStream,
+    /// The workspace was used in a capture, so that a graph holds its address.
+    #[error(
+        "the workspace cannot grow: a captured graph holds its address; grow it to the largest \
+             plan's bytes before the capture, or make another one"
+    )]
+    WorkspacePinned,
+    /// A plan would need more workspace than its options allow.
+    #[error(
+        "the plan needs a workspace of {got} bytes, its options allow {limit}: allow more, or \
+             split the call"
+    )]
+    Limit {
+        /// Bytes that the plan needs.
+        got: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
     /// A buffer or the stream lives in another CUDA context than the plan.
     #[error(
         "{what} belongs to another CUDA context (device {got}) than the plan (device {want}): \
@@ -392,7 +430,7 @@ pub enum Error {
     #[error("the kernel {entry} is not in this build: run `cargo xtask build`, then build again")]
     NotBuilt {
         /// The missing entry.
-        entry: &'static str,
+        entry: String,
     },
     /// A kernel broke a rule on the emulator.
     #[error("on the emulator: {fault}; this is an error of the kernel: please report it")]
@@ -400,6 +438,56 @@ pub enum Error {
         /// The rule, where it was broken and by whom.
         fault: String,
     },
+}
+
+/// What kind of trouble an [`Error`] is; the numbers are the statuses of the C interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// The request makes no sense.
+    Request = 2,
+    /// A buffer of a launch is missing, too many, or not what the plan needs.
+    Buffer = 3,
+    /// No driver, or no device that can run the kernels.
+    Device = 4,
+    /// A driver call failed, or would: the context was reset, or the process forked.
+    Driver = 5,
+    /// An error of this library or its build.
+    Internal = 6,
+    /// The request makes sense, but no kernel computes it.
+    Unsupported = 7,
+}
+
+/// The variant's name and class, for programs.
+macro_rules! classes {
+    ($($class:ident: $($variant:ident)*;)*) => {
+        impl Error {
+            /// What kind of trouble it is.
+            pub fn class(&self) -> ErrorClass {
+                match self {
+                    $($(Error::$variant { .. } => ErrorClass::$class,)*)*
+                }
+            }
+
+            /// The variant's name.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $($(Error::$variant { .. } => stringify!($variant),)*)*
+                }
+            }
+        }
+    };
+}
+
+classes! {
+    Request: DtypeMix Shape Empty HeadGroups Form LastStride StrideAlignment StrideZero
+        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale Limit;
+    Unsupported: Unsupported WrongEntry;
+    Buffer: BufferDtype BufferTooShort NullPointer Misaligned Missing Unexpected WorkspaceShort
+        WorkspaceStream WorkspacePinned;
+    Device: NoDriver DriverTooOld StubDriver NoDevice Architecture SharedMemory WrongDevice;
+    Driver: Driver CaptureWithEvents ContextGone Forked;
+    Internal: NotBuilt Emulated;
 }
 
 impl fmt::Debug for Error {

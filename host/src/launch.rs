@@ -1,71 +1,45 @@
-//! From a plan and buffers to a kernel on a stream.
+//! From a plan and buffers to kernels on a stream.
 
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, sys};
-use fulgurite_spec::FwdParams;
+use cudarc::driver::{CudaContext, CudaStream, SyncOnDrop, sys};
 
+use crate::args::{Args, BUFFER_LIMIT, Buffers, Field};
+use crate::cache::Ready;
 use crate::driver::{self, CurrentContext};
+use crate::maps::MapCache;
 use crate::module::Kernel;
-use crate::plan::BufferLengths;
-use crate::{Dtype, Error, Plan, fork};
+use crate::place::{Device, Raw};
+use crate::request::Request;
+use crate::work::{Addresses, LAUNCH_LIMIT, Launch, Params, Work};
+use crate::{Error, Plan, fork};
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for half::bf16 {}
-    impl Sealed for half::f16 {}
-}
-
-/// The Rust types of the elements of q, k, v and out.
-pub trait Element: sealed::Sealed + DeviceRepr + Copy + 'static {
-    /// What a [`Layout`](crate::Layout) calls it.
-    const DTYPE: Dtype;
-}
-
-impl Element for half::bf16 {
-    const DTYPE: Dtype = Dtype::Bf16;
-}
-
-impl Element for half::f16 {
-    const DTYPE: Dtype = Dtype::F16;
-}
-
-/// Device addresses of the first element of each tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pointers {
-    /// Queries; a multiple of 16.
-    pub q: u64,
-    /// Keys; a multiple of 16, or anything if there are none.
-    pub k: u64,
-    /// Values; a multiple of 16, or anything if there are none.
-    pub v: u64,
-    /// Output; a multiple of 16.
-    pub out: u64,
-    /// Log-sum-exp, `f32[batch, heads, q_len]`; a multiple of 4.
-    pub lse: Option<u64>,
-}
-
-/// A plan with its kernel loaded: ready to launch, any number of times, from any thread.
+/// A plan with its kernels loaded: ready to launch, any number of times, from any thread.
 ///
 /// A launch allocates nothing, waits for nothing and copies nothing between host and device; it
-/// encodes three tensor maps and enqueues one kernel.
+/// encodes the tensor maps that it has not encoded before, and enqueues the plan's kernels. Cheap
+/// to clone.
 #[derive(Clone, Debug)]
-pub struct Prepared {
-    plan: Arc<Plan>,
+pub struct Prepared<R> {
+    ready: Arc<Ready<R>>,
     context: Arc<CudaContext>,
-    /// None for a plan without work.
-    kernel: Option<Kernel>,
+    /// One for each launch of the plan.
+    kernels: [Option<Kernel>; LAUNCH_LIMIT],
 }
 
-impl Prepared {
-    pub(crate) fn new(plan: Arc<Plan>, context: Arc<CudaContext>, kernel: Option<Kernel>) -> Self {
-        Prepared { plan, context, kernel }
+impl<R: Request> Prepared<R> {
+    pub(crate) fn new(
+        ready: Arc<Ready<R>>,
+        context: Arc<CudaContext>,
+        kernels: [Option<Kernel>; LAUNCH_LIMIT],
+    ) -> Self {
+        Prepared { ready, context, kernels }
     }
 
     /// The plan.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    pub fn plan(&self) -> &Plan<R> {
+        &self.ready.plan
     }
 
     /// The context that buffers and streams must belong to.
@@ -73,11 +47,11 @@ impl Prepared {
         &self.context
     }
 
-    /// Enqueues the kernel on `stream`, reading `q`, `k`, `v` and writing `out` (and `lse`).
+    /// Enqueues the kernels on `stream`, reading and writing the buffers of `args`.
     ///
     /// Each buffer begins with its tensor's first element: pass a view (`slice(n..)`) of a packed
-    /// tensor. `lse` is given exactly if the plan writes one. Elements of `out` between rows (the
-    /// gaps that strides leave) are not touched.
+    /// tensor. A buffer is given exactly if the plan has a use for it ([`Plan::buffers`]). Elements
+    /// of an output between rows (the gaps that strides leave) are not touched.
     ///
     /// # Order
     /// The launch keeps cudarc's rules. In a context with more streams than the default one,
@@ -94,160 +68,228 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::WrongDevice`], [`Error::BufferDtype`], [`Error::BufferTooShort`],
-    /// [`Error::LseMissing`], [`Error::LseUnexpected`], [`Error::Misaligned`],
-    /// [`Error::NullPointer`], [`Error::CaptureWithEvents`], [`Error::ContextGone`],
-    /// [`Error::Forked`], [`Error::Driver`]. Nothing is launched then. Errors of the kernel itself
-    /// come with a later synchronisation, as always with CUDA.
-    pub fn launch<T: Element>(
-        &self,
-        stream: &Arc<CudaStream>,
-        q: &impl DevicePtr<T>,
-        k: &impl DevicePtr<T>,
-        v: &impl DevicePtr<T>,
-        out: &mut impl DevicePtrMut<T>,
-        lse: Option<&mut dyn DevicePtrMut<f32>>,
-    ) -> Result<(), Error> {
-        let lengths = BufferLengths {
-            q: q.len(),
-            k: k.len(),
-            v: v.len(),
-            out: out.len(),
-            lse: lse.as_ref().map(|lse| lse.len()),
-        };
-        self.plan.check_buffers(T::DTYPE, &lengths)?;
-        let lse_stream = lse.as_ref().map_or(stream, |lse| lse.stream());
-        let streams = [
-            ("the stream", stream),
-            ("q", q.stream()),
-            ("k", k.stream()),
-            ("v", v.stream()),
-            ("out", out.stream()),
-            ("lse", lse_stream),
-        ];
-        self.check_contexts(&streams)?;
-        if self.plan.is_noop() {
-            return Ok(());
-        }
-        self.check_alive()?;
-        check_capture(&streams)?;
-
-        let context = stream.context();
-        context.check_err().map_err(driver::failed("an earlier cudarc call"))?;
-        let (q, _q_read) = q.device_ptr(stream);
-        let (k, _k_read) = k.device_ptr(stream);
-        let (v, _v_read) = v.device_ptr(stream);
-        let (out, _out_written) = out.device_ptr_mut(stream);
-        let lse = lse.map(|lse| lse.device_ptr_mut(stream));
-        // cudarc keeps errors of the waits that it just enqueued until someone asks.
-        context.check_err().map_err(driver::failed("cuStreamWaitEvent"))?;
-        let pointers = Pointers { q, k, v, out, lse: lse.as_ref().map(|(address, _)| *address) };
-        // SAFETY: all buffers belong to this context and are long enough for their layouts; `out`
-        // and `lse` are borrowed mutably; the guards above order the streams and are dropped,
-        // recording the uses, after the launch.
-        unsafe { self.launch_alive(stream.cu_stream(), &pointers) }
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::Misaligned`], [`Error::NullPointer`],
+    /// [`Error::WorkspaceShort`], [`Error::WorkspaceStream`], [`Error::CaptureWithEvents`],
+    /// [`Error::ContextGone`], [`Error::Forked`], [`Error::Driver`]. Nothing is launched then.
+    /// Errors of the kernel itself come with a later synchronisation, as always with CUDA.
+    pub fn launch(&self, stream: &Arc<CudaStream>, args: R::Args<Device<'_>>) -> Result<(), Error> {
+        self.core().launch(stream, args.into_buffers())
     }
 
-    /// Enqueues the kernel for bare addresses on a bare stream: the door for other frameworks
-    /// (candle, PyTorch, a C ABI). Checks that no address is null or misaligned and that `lse` is
-    /// given exactly if planned. No event is waited for or recorded.
+    /// Enqueues the kernels for bare addresses on a bare stream: the door for other frameworks
+    /// (candle, PyTorch, a C ABI). Checks that addresses are given exactly as planned, and that
+    /// none is null or misaligned. No event is waited for or recorded.
     ///
     /// # Safety
     /// * `stream` is a living stream of the plan's context
     ///   ([`FlashAttention::context`](crate::FlashAttention::context)), or null or 1 for its
     ///   legacy default stream, or 2 for its per-thread default stream.
-    /// * `q`, `k`, `v` and `out` are addresses of the first elements of tensors of the planned
-    ///   dtype whose whole span ([`Plan::buffer_elements`]) lies in memory that the plan's device
-    ///   may read (`out`: write); `lse` points to [`Plan::lse_elements`] writable `f32`.
-    /// * That memory stays allocated until the kernel has run, and in a captured graph as long as
+    /// * Each address is that of the first element of a buffer as [`Plan::buffers`] describes it:
+    ///   type, elements and access, in memory that the plan's device may read, or write.
+    /// * The workspace has the bytes it says it has, its head was zero before its first launch,
+    ///   and no other launch uses it at the same time.
+    /// * That memory stays allocated until the kernels have run, and in a captured graph as long as
     ///   the graph may run.
-    /// * No other work that may run at the same time writes q, k or v, or reads or writes `out`
-    ///   or `lse`: order streams with events before and after the call.
-    /// * No element of `out` or `lse` shares memory with an element of q, k, v or of each other.
+    /// * No other work that may run at the same time writes what this launch reads, or touches what
+    ///   it writes: order streams with events before and after the call.
+    /// * No element that is written shares memory with another of any buffer.
     ///
     /// # Errors
-    /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::LseMissing`],
-    /// [`Error::LseUnexpected`], [`Error::ContextGone`], [`Error::Forked`], [`Error::Driver`].
+    /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::Missing`], [`Error::Unexpected`],
+    /// [`Error::WorkspaceShort`], [`Error::ContextGone`], [`Error::Forked`], [`Error::Driver`].
     /// Nothing is launched then.
     pub unsafe fn launch_raw(
         &self,
         stream: sys::CUstream,
-        pointers: &Pointers,
+        args: R::Args<Raw>,
     ) -> Result<(), Error> {
-        self.check_alive()?;
         // SAFETY: this function's own contract.
-        unsafe { self.launch_alive(stream, pointers) }
+        unsafe { self.core().launch_raw(stream, args.into_buffers()) }
     }
 
-    /// Refuses launches where the kernel's handle means nothing: in a forked process, and after
+    fn core(&self) -> Core<'_> {
+        Core {
+            work: &self.ready.plan.work,
+            maps: &self.ready.maps,
+            fields: Plan::<R>::fields(),
+            context: &self.context,
+            kernels: &self.kernels,
+        }
+    }
+}
+
+/// A prepared plan of whatever request.
+struct Core<'a> {
+    work: &'a Work,
+    maps: &'a MapCache,
+    fields: &'static [Field],
+    context: &'a Arc<CudaContext>,
+    kernels: &'a [Option<Kernel>; LAUNCH_LIMIT],
+}
+
+impl Core<'_> {
+    fn launch(
+        &self,
+        stream: &Arc<CudaStream>,
+        mut buffers: Buffers<Device<'_>>,
+    ) -> Result<(), Error> {
+        let offers = buffers.given.each_ref().map(|given| given.as_ref().map(|one| one.offer()));
+        self.work.check_offers(self.fields, &offers)?;
+        self.check_contexts(stream, &buffers)?;
+        if self.work.launches.is_empty() {
+            return Ok(());
+        }
+        self.check_alive()?;
+        let captured = self.check_capture(stream, &buffers)?;
+
+        let context = stream.context();
+        context.check_err().map_err(driver::failed("an earlier cudarc call"))?;
+        let mut at = Addresses { buffers: [0; BUFFER_LIMIT], workspace: 0 };
+        let mut given = [None; BUFFER_LIMIT];
+        // Dropped after the launch, which is when they record it.
+        let mut uses: [Option<SyncOnDrop<'_>>; BUFFER_LIMIT] = [const { None }; BUFFER_LIMIT];
+        for (place, buffer) in buffers.given.iter_mut().enumerate() {
+            if let Some(buffer) = buffer {
+                let (address, used) = buffer.address(stream);
+                at.buffers[place] = address;
+                given[place] = Some(address);
+                uses[place] = Some(used);
+            }
+        }
+        let _workspace_used;
+        let mut room = None;
+        if let Some(workspace) = buffers.workspace.as_mut().filter(|_| self.needs_workspace()) {
+            let bytes = workspace.bytes();
+            (at.workspace, _workspace_used) = workspace.address(stream, captured);
+            room = Some((at.workspace, bytes));
+        }
+        // cudarc keeps errors of the waits that it just enqueued until someone asks.
+        context.check_err().map_err(driver::failed("cuStreamWaitEvent"))?;
+        self.work.check_addresses(self.fields, &given)?;
+        self.work.check_workspace(room)?;
+        // SAFETY: all buffers belong to this context, hold elements of the planned types and are
+        // long enough; those that are written are borrowed mutably; the guards above order the
+        // streams and are dropped, recording the uses, after the launch.
+        unsafe { self.enqueue_all(stream.cu_stream(), &at) }
+    }
+
+    /// # Safety
+    /// As for [`Prepared::launch_raw`].
+    unsafe fn launch_raw(&self, stream: sys::CUstream, buffers: Buffers<Raw>) -> Result<(), Error> {
+        if self.work.launches.is_empty() {
+            return Ok(());
+        }
+        self.check_alive()?;
+        let given = buffers.given.map(|given| given.map(|given| given.address()));
+        self.work.check_addresses(self.fields, &given)?;
+        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
+        self.work.check_workspace(workspace)?;
+        let at = Addresses {
+            buffers: given.map(|address| address.unwrap_or(0)),
+            workspace: workspace.map_or(0, |(address, _)| address),
+        };
+        // SAFETY: this function's own contract.
+        unsafe { self.enqueue_all(stream, &at) }
+    }
+
+    fn needs_workspace(&self) -> bool {
+        self.work.workspace_bytes > 0
+    }
+
+    /// Refuses launches where the kernels' handles mean nothing: in a forked process, and after
     /// the context was reset.
     fn check_alive(&self) -> Result<(), Error> {
-        let Some(kernel) = self.kernel else {
-            return Ok(());
-        };
         fork::check_fork()?;
-        kernel.check_alive(&self.context)
+        match self.kernels[0] {
+            Some(kernel) => kernel.check_alive(self.context),
+            None => Ok(()),
+        }
     }
 
-    /// [`launch_raw`](Self::launch_raw) once the kernel is known to be there.
-    ///
-    /// # Safety
-    /// As for [`launch_raw`](Self::launch_raw).
-    unsafe fn launch_alive(&self, stream: sys::CUstream, pointers: &Pointers) -> Result<(), Error> {
-        let Some(kernel) = self.kernel else {
-            return Ok(());
-        };
-        self.plan.check_pointers(pointers)?;
-        // The driver encodes a tensor map only where a context is current.
-        let _current = CurrentContext::enter(&self.context)?;
-        let [q, k, v] = self.plan.tensor_maps();
-        let [q_at, k_at, v_at] = self.plan.map_addresses(pointers);
-        let maps = [q.encode_loaded(q_at)?, k.encode_loaded(k_at)?, v.encode_loaded(v_at)?];
-        let params = self.plan.params(pointers, maps);
-        // SAFETY: the kernel was loaded in the context that is current; the rest is this
-        // function's own contract.
-        unsafe { enqueue(&self.plan, kernel, stream, &params) }
-    }
-
-    fn check_contexts(&self, streams: &[(&'static str, &Arc<CudaStream>)]) -> Result<(), Error> {
-        for &(what, stream) in streams {
-            if stream.context() != &self.context {
-                let (got, want) = (stream.context().ordinal(), self.context.ordinal());
+    fn check_contexts(
+        &self,
+        stream: &Arc<CudaStream>,
+        buffers: &Buffers<Device<'_>>,
+    ) -> Result<(), Error> {
+        let owners = self.fields.iter().zip(&buffers.given);
+        let owners =
+            owners.filter_map(|(field, given)| Some((field.name, given.as_ref()?.owner())));
+        for (what, owner) in std::iter::once(("the stream", stream)).chain(owners) {
+            if owner.context() != self.context {
+                let (got, want) = (owner.context().ordinal(), self.context.ordinal());
                 return Err(Error::WrongDevice { what, got, want });
             }
+        }
+        match &buffers.workspace {
+            Some(workspace) if self.needs_workspace() && workspace.stream() != stream => {
+                Err(Error::WorkspaceStream)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the launch is captured. Refuses a capture into which cudarc would pull events
+    /// recorded outside of it.
+    fn check_capture(
+        &self,
+        stream: &Arc<CudaStream>,
+        buffers: &Buffers<Device<'_>>,
+    ) -> Result<bool, Error> {
+        let tracks =
+            |stream: &Arc<CudaStream>| stream.context().is_managing_stream_synchronization();
+        let mut owners = buffers.given.iter().flatten().map(|given| given.owner());
+        let tracked = tracks(stream) || owners.any(tracks);
+        if !tracked && !self.needs_workspace() {
+            return Ok(false);
+        }
+        let captured = driver::is_capturing(stream.cu_stream())?;
+        if tracked && captured { Err(Error::CaptureWithEvents) } else { Ok(captured) }
+    }
+
+    /// Enqueues the plan's kernels.
+    ///
+    /// # Safety
+    /// As for [`Prepared::launch_raw`]; the addresses were checked, and the kernels are known to be
+    /// there.
+    unsafe fn enqueue_all(&self, stream: sys::CUstream, at: &Addresses) -> Result<(), Error> {
+        // The driver encodes a tensor map only where a context is current.
+        let _current = CurrentContext::enter(self.context)?;
+        let mut number = 0;
+        for (launch, kernel) in self.work.launches.iter().zip(self.kernels) {
+            let kernel =
+                kernel.ok_or_else(|| Error::NotBuilt { entry: launch.entry().to_owned() })?;
+            let params = launch.fill(at, |spec, address| {
+                number += 1;
+                self.maps.get(number, address, || spec.encode_loaded(address))
+            })?;
+            // SAFETY: the kernel was loaded in the context that is current, and the parameters are
+            // the plan's; the rest is this function's own contract.
+            unsafe { enqueue(launch, kernel, stream, &params) }?;
         }
         Ok(())
     }
 }
 
-/// Refuses a capture into which cudarc would pull events recorded outside of it. `streams` starts
-/// with the one to launch on; the others are those of the buffers.
-fn check_capture(streams: &[(&'static str, &Arc<CudaStream>)]) -> Result<(), Error> {
-    let tracked =
-        streams.iter().any(|(_, stream)| stream.context().is_managing_stream_synchronization());
-    if tracked && driver::is_capturing(streams[0].1.cu_stream())? {
-        return Err(Error::CaptureWithEvents);
-    }
-    Ok(())
-}
-
 /// The one launch of a kernel.
 ///
 /// # Safety
-/// As for [`Prepared::launch_raw`]; `kernel` is the plan's, loaded in the current context.
+/// As for [`Prepared::launch_raw`]; `kernel` is the launch's, loaded in the current context, and
+/// `params` are its parameters.
 unsafe fn enqueue(
-    plan: &Plan,
+    launch: &Launch,
     kernel: Kernel,
     stream: sys::CUstream,
-    params: &FwdParams,
+    params: &Params,
 ) -> Result<(), Error> {
-    let spec = plan.launch_spec();
-    let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-    // SAFETY: the kernel takes one parameter, a `FwdParams` by value, which the driver copies
-    // before it returns; grid, block and shared memory are those of the kernel's launch spec.
+    let spec = launch.spec();
+    let mut arguments = [params.address().cast_mut().cast::<c_void>()];
+    // SAFETY: the kernel takes one parameter by value, of the type that the plan made the bytes of,
+    // which the driver copies before it returns; grid, block and shared memory are those of the
+    // kernel's launch spec.
     let code = unsafe {
         sys::cuLaunchKernel(
             kernel.function(),
-            plan.cta_count(),
+            launch.grid(),
             1,
             1,
             spec.threads,
@@ -260,6 +302,6 @@ unsafe fn enqueue(
         )
     };
     driver::check(code, "cuLaunchKernel", || {
-        format!("kernel {}, {} blocks, {spec:?}", plan.variant().entry, plan.cta_count())
+        format!("kernel {}, {} blocks, {spec:?}", launch.entry(), launch.grid())
     })
 }

@@ -1,5 +1,7 @@
 //! Shape and strides of one tensor, and whether a kernel can walk it.
 
+use std::fmt;
+
 use crate::{Dtype, Error};
 
 /// Names of the axes, in the order of [`Layout::shape`].
@@ -10,6 +12,32 @@ const STRIDE_UNIT_ELEMENTS: usize = 8;
 
 /// Tensor maps keep strides below this many bytes.
 const STRIDE_LIMIT_BYTES: u128 = 1 << 40;
+
+/// What the first axis of a [`Layout`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Form {
+    /// Batch entries, each of as many rows as the others.
+    Batched,
+    /// One run of tokens (size 1), in which sequences of different lengths follow each other.
+    Packed {
+        /// How many sequences.
+        sequences: usize,
+    },
+    /// Pages of a cache, in any order.
+    Paged,
+}
+
+impl Form {
+    /// The form in a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Form::Batched => "batched",
+            Form::Packed { .. } => "packed",
+            Form::Paged => "paged",
+        }
+    }
+}
 
 /// Where the elements of a tensor are, relative to its first one.
 ///
@@ -35,11 +63,14 @@ const STRIDE_LIMIT_BYTES: u128 = 1 << 40;
 /// // The buffer starts at K's first element: `qkv.slice(heads * head_dim..)`.
 /// assert_eq!(k.span_elements(), Some(2 * rows * row - 2 * heads * head_dim));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Layout {
     /// Element type.
     pub dtype: Dtype,
-    /// Sizes: batch, heads, rows (tokens), head_dim (columns).
+    /// What the first axis counts.
+    pub form: Form,
+    /// Sizes: batch (1 if packed, pages if paged), heads, rows (tokens), head_dim (columns).
     pub shape: [usize; 4],
     /// Strides in elements, in the order of `shape`.
     pub strides: [usize; 4],
@@ -52,7 +83,7 @@ impl Layout {
     pub fn bshd(dtype: Dtype, batch: usize, rows: usize, heads: usize, head_dim: usize) -> Self {
         let row = heads.saturating_mul(head_dim);
         let strides = [rows.saturating_mul(row), head_dim, row, 1];
-        Layout { dtype, shape: [batch, heads, rows, head_dim], strides }
+        Layout::strided(dtype, [batch, heads, rows, head_dim], strides)
     }
 
     /// A contiguous tensor whose memory order is `[batch, heads, rows, head_dim]`.
@@ -61,12 +92,47 @@ impl Layout {
     pub fn bhsd(dtype: Dtype, batch: usize, heads: usize, rows: usize, head_dim: usize) -> Self {
         let head = rows.saturating_mul(head_dim);
         let strides = [heads.saturating_mul(head), head, head_dim, 1];
-        Layout { dtype, shape: [batch, heads, rows, head_dim], strides }
+        Layout::strided(dtype, [batch, heads, rows, head_dim], strides)
     }
 
     /// Any layout: sizes and strides (in elements) of batch, heads, rows and head_dim.
     pub fn strided(dtype: Dtype, shape: [usize; 4], strides: [usize; 4]) -> Self {
-        Layout { dtype, shape, strides }
+        Layout { dtype, form: Form::Batched, shape, strides }
+    }
+
+    /// A contiguous run of `tokens` rows, those of `sequences` sequences one after another, in the
+    /// memory order `[tokens, heads, head_dim]`.
+    pub fn packed(
+        dtype: Dtype,
+        sequences: usize,
+        tokens: usize,
+        heads: usize,
+        head_dim: usize,
+    ) -> Self {
+        let form = Form::Packed { sequences };
+        Layout { form, ..Layout::bshd(dtype, 1, tokens, heads, head_dim) }
+    }
+
+    /// A cache of pages in the memory order `[pages, page_rows, heads, head_dim]`.
+    pub fn pages_nhd(
+        dtype: Dtype,
+        pages: usize,
+        page_rows: usize,
+        heads: usize,
+        head_dim: usize,
+    ) -> Self {
+        Layout { form: Form::Paged, ..Layout::bshd(dtype, pages, page_rows, heads, head_dim) }
+    }
+
+    /// A cache of pages in the memory order `[pages, heads, page_rows, head_dim]`.
+    pub fn pages_hnd(
+        dtype: Dtype,
+        pages: usize,
+        heads: usize,
+        page_rows: usize,
+        head_dim: usize,
+    ) -> Self {
+        Layout { form: Form::Paged, ..Layout::bhsd(dtype, pages, heads, page_rows, head_dim) }
     }
 
     /// Batch entries.
@@ -169,5 +235,12 @@ impl Layout {
             extent += (self.shape[axis] - 1) * stride;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Layout { dtype, form, shape, strides } = self;
+        write!(f, "{} {}, shape {shape:?}, strides {strides:?}", dtype.name(), form.name())
     }
 }

@@ -4,29 +4,30 @@
 //! toolkit, no C++ compiler. Contexts, streams and buffers are those of [`cudarc`].
 //!
 //! ```no_run
-//! use fulgurite::{Dtype, FlashAttention, Forward, Layout, Mask};
+//! use fulgurite::{Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask};
 //! use half::bf16;
 //!
-//! let attention = FlashAttention::open(0)?;
-//! let stream = attention.context().default_stream();
+//! let fa = FlashAttention::open(0)?;
+//! let stream = fa.context().default_stream();
 //! let layout = Layout::bshd(Dtype::Bf16, 2, 4096, 16, 128); // batch, rows, heads, head_dim
-//! let request = Forward {
-//!     q: layout, k: layout, v: layout, out: layout, mask: Mask::Causal, scale: None, lse: false,
-//! };
-//! let prepared = attention.plan(&request)?; // checks everything, loads the kernel
+//! let forward = Forward::new(layout, layout, layout, layout, Mask::Causal);
+//!
 //! let q = stream.alloc_zeros::<bf16>(2 * 4096 * 16 * 128)?;
 //! let (k, v, mut out) = (q.clone(), q.clone(), q.clone());
-//! prepared.launch(&stream, &q, &k, &v, &mut out, None)?;
+//! fa.launch(&stream, &forward, ForwardArgs::new(&q, &k, &v, &mut out))?;
 //! let result: Vec<bf16> = stream.clone_dtoh(&out)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # The life of a call
-//! [`Forward`] describes a call: a [`Layout`] for each tensor, a [`Mask`], a scale.
+//! A *request*, [`Forward`], describes a call: a [`Layout`] for each tensor, a [`Mask`], a scale.
 //! [`FlashAttention::plan`] decides which kernel runs it on which grid ([`Plan`], pure, works
-//! without a GPU) and loads that kernel ([`Prepared`]). [`Prepared::launch`] enqueues it for
-//! buffers of cudarc; [`Prepared::launch_raw`] for addresses and streams of anyone else. A
-//! prepared plan serves any number of launches, from any thread.
+//! without a GPU; print it to see) and loads that kernel ([`Prepared`]). [`Prepared::launch`]
+//! enqueues it for the buffers of its *arguments*, [`ForwardArgs`]: those of cudarc;
+//! [`Prepared::launch_raw`] for addresses and streams of anyone else. A prepared plan serves any
+//! number of launches, from any thread. [`FlashAttention::launch`] does both, with plans that it
+//! keeps; with the feature `emulator`, [`Emulator::launch`](emulator::Emulator::launch) runs the
+//! same plans and kernels on the CPU.
 //!
 //! # What is computed
 //! For every batch entry and query head `h`, with KV head `h / (q heads / kv heads)`:
@@ -70,8 +71,8 @@
 //! rescaling at the end, LSE) with the Hopper pipeline of FlashAttention-3 (Shah et al. 2024,
 //! sections 3.1 and 3.2: warp specialisation, ping-pong scheduling of softmax and products).
 
+mod args;
 mod cache;
-mod check;
 mod codes;
 mod device;
 mod driver;
@@ -80,39 +81,54 @@ pub mod emulator;
 mod error;
 mod fork;
 mod forward;
-mod jobs;
 mod launch;
 mod layout;
 mod library;
+mod maps;
 mod module;
+mod place;
 mod plan;
+mod request;
 mod slot;
 mod tensor_map;
+#[cfg(test)]
+mod twice;
+mod work;
+mod workspace;
 
 use std::sync::Arc;
 
-use cudarc::driver::CudaContext;
+use cudarc::driver::{CudaContext, CudaStream};
 
 pub use cudarc;
 pub use fulgurite_spec::{
-    FwdParams, FwdScalars, JobOrder, LaunchSpec, MaskKind, SoftmaxKind, TensorMap, Tile, VARIANTS,
-    Variant, variants::Dtype,
+    Arch, Dtype, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder,
+    LaunchSpec, MaskClass as Mask, SoftmaxKind, TensorMap, Tile,
 };
 
+pub use crate::args::Access;
+#[doc(hidden)]
+pub use crate::args::Field;
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
 #[cfg(feature = "emulator-sample")]
 pub use crate::emulator::Emulator;
-pub use crate::error::Error;
+pub use crate::error::{Error, ErrorClass};
 pub use crate::fork::check_fork;
-pub use crate::forward::{Forward, Mask};
-pub use crate::launch::{Element, Pointers, Prepared};
-pub use crate::layout::Layout;
+pub use crate::forward::{Forward, ForwardArgs};
+pub use crate::launch::Prepared;
+pub use crate::layout::{Form, Layout};
 pub use crate::library::driver_info;
 pub use crate::module::ptx;
-pub use crate::plan::{BufferLengths, Plan};
+pub use crate::place::{Device, Element, Place, Raw, RawWorkspace, Read, Write};
+#[cfg(feature = "emulator-sample")]
+pub use crate::place::{Host, HostRead, HostWrite, NoWorkspace};
+pub use crate::plan::Plan;
+pub use crate::request::{PlanOptions, Request};
 pub use crate::tensor_map::TensorMapSpec;
+pub use crate::work::{BufferNeed, Launch};
+pub use crate::workspace::Workspace;
 
-use crate::cache::PlanCache;
+use crate::cache::{PlanCache, Ready};
 use crate::module::Kernels;
 
 /// Attention on one device. Cheap to clone; may be shared and used by any thread.
@@ -139,7 +155,7 @@ impl FlashAttention {
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, Error> {
         driver::init()?;
         let facts = driver::facts(context.ordinal())?;
-        check::check_any_variant(&facts)?;
+        forward::check_any_variant(&facts)?;
         module::check_built()?;
         let kernels = Kernels::of(context);
         let (context, facts) = (context.clone(), Arc::new(facts));
@@ -165,40 +181,56 @@ impl FlashAttention {
         &self.facts
     }
 
-    /// Plans a call and loads its kernel, unless that is loaded already (or there is no work).
+    /// Plans a call and loads its kernels, unless they are loaded already (or there is no work).
     ///
-    /// The plans of the last 64 different requests are kept, for this and all its clones: a request
-    /// that comes again costs a lookup and allocates nothing.
+    /// The plans of the last 1024 different requests are kept, for this and all its clones: a
+    /// request that comes again costs a lookup and allocates nothing.
     ///
     /// # Errors
     /// Those of [`Plan::new`]; [`Error::NotBuilt`] if the kernel is not in this build;
     /// [`Error::Driver`] if the driver does not take it.
-    pub fn plan(&self, request: &Forward) -> Result<Prepared, Error> {
+    pub fn plan<R: Request>(&self, request: &R) -> Result<Prepared<R>, Error> {
         self.prepare(self.plans.get(request, || Plan::new(request, &self.facts))?)
     }
 
-    /// As [`plan`](Self::plan) with a kernel of the caller's choice, to measure or test it.
+    /// As [`plan`](Self::plan), in the way that the options say. Such plans are not kept.
     ///
     /// # Errors
-    /// Those of [`plan`](Self::plan) and of [`Plan::with_variant`].
-    pub fn plan_with(&self, request: &Forward, variant: &Variant) -> Result<Prepared, Error> {
-        self.prepare(Arc::new(Plan::with_variant(request, &self.facts, variant)?))
+    /// Those of [`plan`](Self::plan) and of [`Plan::with`].
+    pub fn plan_with<R: Request>(
+        &self,
+        request: &R,
+        options: &PlanOptions,
+    ) -> Result<Prepared<R>, Error> {
+        self.prepare(Ready::new(Plan::with(request, &self.facts, options)?))
     }
 
-    fn prepare(&self, plan: Arc<Plan>) -> Result<Prepared, Error> {
-        let kernel =
-            if plan.is_noop() { None } else { Some(self.kernels.get(plan.variant_index())?) };
-        Ok(Prepared::new(plan, self.context.clone(), kernel))
-    }
-
-    /// Loads kernels ahead of their first use: one second now instead of later.
+    /// Plans a call and launches it: [`plan`](Self::plan), [`Prepared::launch`].
     ///
     /// # Errors
-    /// Those of [`plan`](Self::plan) about kernels, for the first one that fails.
-    pub fn preload(&self, variants: &[&Variant]) -> Result<(), Error> {
-        for variant in variants {
-            self.kernels.get(module::index(variant)?)?;
+    /// Those of both. Nothing is launched then.
+    pub fn launch<R: Request>(
+        &self,
+        stream: &Arc<CudaStream>,
+        request: &R,
+        args: R::Args<Device<'_>>,
+    ) -> Result<(), Error> {
+        self.plan(request)?.launch(stream, args)
+    }
+
+    /// Loads the kernels of calls ahead of their first use: one second now instead of later.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan), for the first request that fails.
+    pub fn preload<R: Request>(&self, requests: &[R]) -> Result<(), Error> {
+        requests.iter().try_for_each(|request| self.plan(request).map(|_| ()))
+    }
+
+    fn prepare<R: Request>(&self, ready: Arc<Ready<R>>) -> Result<Prepared<R>, Error> {
+        let mut kernels = [None; work::LAUNCH_LIMIT];
+        for (kernel, launch) in kernels.iter_mut().zip(ready.plan.launches()) {
+            *kernel = Some(self.kernels.get(launch.kernel)?);
         }
-        Ok(())
+        Ok(Prepared::new(ready, self.context.clone(), kernels))
     }
 }

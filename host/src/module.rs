@@ -1,28 +1,43 @@
-//! The kernels of one device: each variant's embedded PTX, compiled by the driver on first use.
+//! The kernels of one device: the embedded PTX of each, compiled by the driver on first use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{CudaContext, sys};
-use fulgurite_spec::{LaunchSpec, VARIANTS, Variant};
+use fulgurite_spec::{KERNELS, LaunchSpec};
 
 use crate::driver::{self, CurrentContext};
 use crate::slot::Slot;
 use crate::{Error, fork};
 
-/// PTX of each row of [`VARIANTS`], as far as it was there when the crate was built.
-static PTX: [Option<&str>; VARIANTS.len()] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+/// Kernels that there are.
+pub(crate) const KERNEL_COUNT: usize = KERNELS.len();
 
-/// The PTX text of a variant; `None` if the crate was built before `cargo xtask build`.
-pub fn ptx(variant: &Variant) -> Option<&'static str> {
-    index(variant).ok().and_then(|index| PTX[index])
+/// PTX of each of [`KERNELS`], as far as it was there when the crate was built.
+static PTX: [Option<&str>; KERNEL_COUNT] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+
+/// The PTX text of a kernel; `None` if the crate was built before `cargo xtask build`, or there is
+/// no kernel of this name.
+pub fn ptx(entry: &str) -> Option<&'static str> {
+    index(entry).ok().and_then(|index| PTX[index])
 }
 
-/// The variant's row in [`VARIANTS`].
+/// The number of the kernel of a name.
 ///
 /// # Errors
-/// [`Error::NotBuilt`] if the variant is not one of the table.
-pub(crate) fn index(variant: &Variant) -> Result<usize, Error> {
-    VARIANTS.iter().position(|row| row == variant).ok_or(Error::NotBuilt { entry: variant.entry })
+/// [`Error::NotBuilt`] if there is none.
+pub(crate) fn index(entry: &str) -> Result<usize, Error> {
+    let position = KERNELS.iter().position(|kernel| kernel.entry == entry);
+    position.ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })
+}
+
+/// The name of a kernel.
+pub(crate) fn entry(index: usize) -> &'static str {
+    KERNELS[index].entry
+}
+
+/// How a kernel is launched.
+pub(crate) fn launch_spec(index: usize) -> LaunchSpec {
+    KERNELS[index].launch
 }
 
 /// Whether any kernel at all is in this build.
@@ -33,7 +48,7 @@ pub(crate) fn check_built() -> Result<(), Error> {
     if PTX.iter().any(Option::is_some) {
         Ok(())
     } else {
-        Err(Error::NotBuilt { entry: VARIANTS[0].entry })
+        Err(Error::NotBuilt { entry: entry(0).to_owned() })
     }
 }
 
@@ -54,13 +69,12 @@ unsafe impl Sync for Kernel {}
 
 impl Kernel {
     fn load(context: &CudaContext, index: usize, life: u64) -> Result<Kernel, Error> {
-        let variant = &VARIANTS[index];
-        let entry = variant.entry;
-        let text = PTX[index].ok_or(Error::NotBuilt { entry })?;
+        let entry = entry(index);
+        let text = PTX[index].ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })?;
         let _current = CurrentContext::enter(context)?;
         let module = driver::load_module(entry, text)?;
         // SAFETY: the module was just loaded in the context that is current.
-        unsafe { driver::function(module, entry, LaunchSpec::of(variant).smem_bytes) }
+        unsafe { driver::function(module, entry, launch_spec(index).smem_bytes) }
             .map(|function| Kernel { function, life })
             .inspect_err(|_| driver::unload_module(module))
     }
@@ -86,7 +100,7 @@ impl Kernel {
 pub(crate) struct Kernels {
     /// Keeps the context, and with it the modules, alive.
     context: Arc<CudaContext>,
-    slots: [Slot<Kernel>; VARIANTS.len()],
+    slots: [Slot<Kernel>; KERNEL_COUNT],
 }
 
 impl Kernels {
@@ -106,7 +120,7 @@ impl Kernels {
         kernels
     }
 
-    /// The kernel of a row of [`VARIANTS`], loaded if it is not yet.
+    /// One of [`KERNELS`], loaded if it is not yet.
     ///
     /// # Errors
     /// [`Error::NotBuilt`], [`Error::Forked`], [`Error::ContextGone`], [`Error::Driver`]; a later
@@ -124,21 +138,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variant_outside_the_table_is_not_built() {
-        let unknown = Variant { entry: "fwd_unknown", ..VARIANTS[0] };
-        let error = index(&unknown).unwrap_err();
-        assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown" });
+    fn a_kernel_that_there_is_not_is_not_built() {
+        let error = index("fwd_unknown").unwrap_err();
+        assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown".to_owned() });
         assert!(error.to_string().contains("run `cargo xtask build`"));
-        assert_eq!(ptx(&unknown), None);
+        assert_eq!(ptx("fwd_unknown"), None);
     }
 
     #[test]
     fn embedded_ptx_has_its_entry() {
-        for variant in VARIANTS {
-            if let Some(text) = ptx(variant) {
-                assert!(text.contains(&format!(".entry {}", variant.entry)));
-            }
+        let built = |index: &usize| ptx(entry(*index)).is_some();
+        for index in (0..KERNEL_COUNT).filter(built) {
+            let text = ptx(entry(index)).expect("it is built");
+            assert!(text.contains(&format!(".entry {}", entry(index))));
         }
-        assert_eq!(check_built().is_ok(), VARIANTS.iter().any(|variant| ptx(variant).is_some()));
+        assert_eq!(check_built().is_ok(), (0..KERNEL_COUNT).any(|index| built(&index)));
     }
 }

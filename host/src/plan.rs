@@ -1,305 +1,149 @@
 //! From a request and the facts of a device to everything a launch needs, or an error. Pure: no
 //! driver, no GPU.
 
-use fulgurite_spec::{
-    Divisor, FwdParams, FwdScalars, JobOrder, LaunchSpec, TensorMap, Tile, VARIANTS, Variant,
-};
+use std::fmt;
 
-use crate::check::{
-    accepts, check_address, check_device, check_dtypes, check_shapes, check_sizes, lse_elements,
-    scale_log2, select, tensors,
-};
-use crate::jobs::job_order;
-use crate::module::index;
-use crate::{DeviceFacts, Dtype, Error, Forward, Layout, Mask, Pointers, TensorMapSpec};
+use crate::args::{Args, BUFFER_LIMIT, Field};
+use crate::place::{Offer, Raw};
+use crate::request::{PlanOptions, Request};
+use crate::work::{BufferNeed, Launch, Work};
+use crate::{DeviceFacts, Dtype, Error};
 
-/// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
-const TENSOR_ALIGNMENT_BYTES: u64 = 16;
-
-/// The decision for one request: which kernel, which grid, which parameters.
+/// The decision for one request: which kernels, which grids, which parameters.
 ///
 /// A plan holds no addresses: it serves any number of launches on buffers of the same layout.
+/// Printed, it names all that was decided, and what the request left to a default.
 ///
 /// ```
 /// use fulgurite::{DeviceFacts, Dtype, Forward, Layout, Mask, Plan};
 /// let qo = Layout::bshd(Dtype::Bf16, 2, 4096, 32, 128);
 /// let kv = Layout::bshd(Dtype::Bf16, 2, 4096, 8, 128); // 4 query heads share a KV head
-/// let request =
-///     Forward { q: qo, k: kv, v: kv, out: qo, mask: Mask::Causal, scale: None, lse: false };
-/// let plan = Plan::new(&request, &DeviceFacts::h200())?;
-/// assert_eq!(plan.variant().entry, "fwd_sm90_bf16_d128_causal");
-/// assert_eq!(plan.cta_count(), 132);
+/// let plan = Plan::new(&Forward::new(qo, kv, kv, qo, Mask::Causal), &DeviceFacts::h200())?;
+/// assert_eq!(plan.launches()[0].entry(), "fwd_sm90_bf16_d128_causal");
+/// assert_eq!(plan.launches()[0].grid(), 132);
+/// println!("{plan}");
 /// # Ok::<(), fulgurite::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    request: Forward,
-    variant_index: usize,
-    cta_count: u32,
-    maps: [TensorMapSpec; 3],
-    /// Complete but for the two addresses.
-    scalars: FwdScalars,
-    /// Elements that the buffers of q, k, v and out need.
-    spans: [usize; 4],
-    lse_elements: usize,
+pub struct Plan<R> {
+    request: R,
+    pub(crate) work: Work,
 }
 
-impl Plan {
+impl<R: Request> Plan<R> {
     /// Decides how to run `request` on a device.
     ///
     /// # Errors
-    /// Every [`Error`] about types, shapes, strides, sizes and scale, and
-    /// [`Error::Architecture`] or [`Error::SharedMemory`] if the device cannot run the kernel.
-    pub fn new(request: &Forward, device: &DeviceFacts) -> Result<Plan, Error> {
-        Plan::checked(request, device, select)
+    /// Every [`Error`] about what the request says, and about devices that cannot run it.
+    pub fn new(request: &R, device: &DeviceFacts) -> Result<Self, Error> {
+        Plan::with(request, device, &PlanOptions::default())
     }
 
-    /// As [`Plan::new`] with a kernel of the caller's choice, to measure or test it.
+    /// As [`Plan::new`], in the way that the options say.
     ///
     /// # Errors
-    /// Those of [`Plan::new`]; [`Error::WrongVariant`] if the kernel cannot compute the request.
-    pub fn with_variant(
-        request: &Forward,
-        device: &DeviceFacts,
-        variant: &Variant,
-    ) -> Result<Plan, Error> {
-        Plan::checked(request, device, |reduced| {
-            if accepts(variant, reduced) { index(variant) } else { Err(wrong(variant, request)) }
-        })
-    }
-
-    fn checked(
-        request: &Forward,
-        device: &DeviceFacts,
-        select: impl FnOnce(&Forward) -> Result<usize, Error>,
-    ) -> Result<Plan, Error> {
-        check_dtypes(request)?;
-        check_shapes(request)?;
-        check_sizes(request)?;
-        let given = request;
-        let request = &reduced(given);
-        for (tensor, layout) in tensors(request) {
-            layout.check(tensor)?;
+    /// Those of [`Plan::new`]; [`Error::WrongEntry`] if the kernel asked for cannot compute the
+    /// request; [`Error::Limit`].
+    pub fn with(request: &R, device: &DeviceFacts, options: &PlanOptions) -> Result<Self, Error> {
+        let work = request.decide(device, options)?;
+        if let Some(limit) = options.workspace_limit_bytes
+            && work.workspace_bytes > limit
+        {
+            return Err(Error::Limit { got: work.workspace_bytes, limit });
         }
-        request.out.check_no_overlap()?;
-        let scale_log2 = scale_log2(request)?;
-        let variant_index = select(request)?;
-        let variant = &VARIANTS[variant_index];
-        check_device(variant, device)?;
-
-        let tile = Tile::of(variant);
-        let (cta_count, order) = job_order(request, variant, device)?;
-        // Both were found to fit when their tensors were checked.
-        let lse_elements = lse_elements(&request.q)?;
-        let spans = tensors(request).map(|(_, layout)| layout.span_elements().unwrap_or(0));
-        Ok(Plan {
-            request: *given,
-            variant_index,
-            cta_count,
-            maps: [
-                TensorMapSpec::q(&request.q),
-                TensorMapSpec::kv(&request.k, &tile),
-                TensorMapSpec::kv(&request.v, &tile),
-            ],
-            scalars: scalars(request, scale_log2, order),
-            spans,
-            lse_elements,
-        })
+        Ok(Plan { request: request.clone(), work })
     }
 
     /// The request this plan answers.
-    pub fn request(&self) -> &Forward {
+    pub fn request(&self) -> &R {
         &self.request
     }
 
-    /// The kernel.
-    pub fn variant(&self) -> &'static Variant {
-        &VARIANTS[self.variant_index]
+    /// The buffers that a launch brings: the arguments of these names, and no others.
+    pub fn buffers(&self) -> &[BufferNeed] {
+        &self.work.buffers
     }
 
-    /// The kernel's row in [`VARIANTS`].
-    pub(crate) fn variant_index(&self) -> usize {
-        self.variant_index
+    /// The buffer of a name, if launches bring one.
+    pub fn buffer(&self, name: &str) -> Option<&BufferNeed> {
+        self.buffers().iter().find(|need| need.name == name)
     }
 
-    /// The kernel's tile.
-    pub fn tile(&self) -> Tile {
-        Tile::of(self.variant())
+    /// The kernels of a launch, in their order on the stream.
+    pub fn launches(&self) -> &[Launch] {
+        &self.work.launches
     }
 
-    /// Block size, shared memory and registers of the kernel.
-    pub fn launch_spec(&self) -> LaunchSpec {
-        LaunchSpec::of(self.variant())
-    }
-
-    /// Blocks of the grid (along x); 0 for a plan without work.
-    pub fn cta_count(&self) -> u32 {
-        self.cta_count
+    /// Bytes of the [`Workspace`](crate::Workspace) that a launch needs at least.
+    pub fn workspace_bytes(&self) -> u64 {
+        self.work.workspace_bytes
     }
 
     /// Whether there is nothing to compute (batch 0 or no query rows): a launch returns at once
     /// and writes nothing.
     pub fn is_noop(&self) -> bool {
-        self.cta_count == 0
+        self.work.launches.is_empty()
     }
 
-    /// The tensor maps of q, k and v, yet without addresses.
-    pub fn tensor_maps(&self) -> &[TensorMapSpec; 3] {
-        &self.maps
-    }
-
-    /// The addresses that the maps of q, k and v are encoded for, with tensors at `pointers`: the
-    /// output's for an empty tensor, whose own may be null.
-    pub fn map_addresses(&self, pointers: &Pointers) -> [u64; 3] {
-        let Pointers { q, k, v, out, .. } = *pointers;
-        let address = |(address, span)| if span == 0 { out } else { address };
-        let [q_span, k_span, v_span, _] = self.spans;
-        [(q, q_span), (k, k_span), (v, v_span)].map(address)
-    }
-
-    /// Elements that the buffers of q, k, v and out must have at least, from the tensor's first
-    /// element on.
-    pub fn buffer_elements(&self) -> [usize; 4] {
-        self.spans
-    }
-
-    /// Elements of the log-sum-exp: batch × heads × q_len.
-    pub fn lse_elements(&self) -> usize {
-        self.lse_elements
-    }
-
-    /// The kernel's parameter for tensors at `pointers`, with the maps of q, k and v encoded for
-    /// [`map_addresses`](Self::map_addresses) (by [`TensorMapSpec::encode`] or by an emulator).
-    pub fn params(&self, pointers: &Pointers, maps: [TensorMap; 3]) -> FwdParams {
-        let [q, k, v] = maps;
-        let lse = pointers.lse.unwrap_or(0);
-        FwdParams { q, k, v, scalars: FwdScalars { out: pointers.out, lse, ..self.scalars } }
-    }
-
-    /// Checks the addresses of a launch: none null, all aligned, but those of empty tensors, which
-    /// are not looked at; `lse` given exactly if planned.
+    /// Checks the addresses of a launch: given exactly if the plan has a use for them, none null,
+    /// all aligned, but those of empty tensors, which are not looked at.
     ///
     /// # Errors
-    /// [`Error::NullPointer`], [`Error::Misaligned`], [`Error::LseMissing`],
-    /// [`Error::LseUnexpected`].
-    pub fn check_pointers(&self, pointers: &Pointers) -> Result<(), Error> {
-        self.check_lse(pointers.lse.is_some())?;
-        let Pointers { q, k, v, out, lse } = *pointers;
-        let addresses = [("q", q), ("k", k), ("v", v), ("out", out)];
-        for ((tensor, address), span) in addresses.into_iter().zip(self.spans) {
-            if span > 0 {
-                check_address(tensor, address, TENSOR_ALIGNMENT_BYTES)?;
-            }
-        }
-        lse.map_or(Ok(()), |address| check_address("lse", address, size_of::<f32>() as u64))
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::NullPointer`], [`Error::Misaligned`],
+    /// [`Error::WorkspaceShort`].
+    pub fn check_addresses(&self, args: R::Args<Raw>) -> Result<(), Error> {
+        let buffers = args.into_buffers();
+        let given = buffers.given.map(|given| given.map(|given| given.address()));
+        self.work.check_addresses(Self::fields(), &given)?;
+        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
+        self.work.check_workspace(workspace)
     }
 
-    /// Checks that a log-sum-exp buffer is offered exactly if the plan writes one.
+    /// Checks buffers of these names, element types and lengths in elements, as a launch does: for
+    /// doors that know them, and launch bare addresses.
     ///
     /// # Errors
-    /// [`Error::LseMissing`], [`Error::LseUnexpected`].
-    pub fn check_lse(&self, offered: bool) -> Result<(), Error> {
-        match (self.request.lse, offered) {
-            (true, false) => Err(Error::LseMissing { want: self.lse_elements }),
-            (false, true) => Err(Error::LseUnexpected),
-            _ => Ok(()),
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::BufferDtype`],
+    /// [`Error::BufferTooShort`].
+    pub fn check_buffers(&self, offered: &[(&str, Dtype, usize)]) -> Result<(), Error> {
+        let mut offers = [None; BUFFER_LIMIT];
+        for (place, field) in Self::fields().iter().enumerate() {
+            let own = offered.iter().find(|(name, ..)| *name == field.name);
+            offers[place] = own.map(|&(_, dtype, elements)| Offer {
+                dtype,
+                bytes: elements.saturating_mul(dtype.bytes() as usize),
+            });
         }
+        self.work.check_offers(Self::fields(), &offers)
     }
 
-    /// Checks the buffers' element type and lengths (in elements) against the plan.
-    ///
-    /// # Errors
-    /// [`Error::BufferDtype`], [`Error::BufferTooShort`], [`Error::LseMissing`],
-    /// [`Error::LseUnexpected`].
-    pub fn check_buffers(&self, dtype: Dtype, lengths: &BufferLengths) -> Result<(), Error> {
-        if dtype != self.request.q.dtype {
-            return Err(Error::BufferDtype { got: dtype, want: self.request.q.dtype });
-        }
-        self.check_lse(lengths.lse.is_some())?;
-        let BufferLengths { q, k, v, out, lse } = *lengths;
-        let [q_want, k_want, v_want, out_want] = self.spans;
-        for (tensor, got, want) in [
-            ("q", q, q_want),
-            ("k", k, k_want),
-            ("v", v, v_want),
-            ("out", out, out_want),
-            ("lse", lse.unwrap_or(self.lse_elements), self.lse_elements),
-        ] {
-            if got < want {
-                return Err(Error::BufferTooShort { tensor, got, want });
-            }
-        }
-        Ok(())
+    /// The fields of the arguments, which those of other languages are compared with.
+    #[doc(hidden)]
+    pub fn fields() -> &'static [Field] {
+        <R::Args<Raw> as Args<Raw>>::FIELDS
     }
 }
 
-/// Lengths in elements of the buffers of one launch, each from the tensor's first element on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferLengths {
-    /// Buffer of the queries.
-    pub q: usize,
-    /// Buffer of the keys.
-    pub k: usize,
-    /// Buffer of the values.
-    pub v: usize,
-    /// Buffer of the output.
-    pub out: usize,
-    /// Buffer of the log-sum-exp, if there is one.
-    pub lse: Option<usize>,
-}
-
-fn wrong(variant: &Variant, request: &Forward) -> Error {
-    Error::WrongVariant {
-        entry: variant.entry,
-        dtype: request.q.dtype,
-        mask: request.mask,
-        head_dim: request.q.head_dim(),
-    }
-}
-
-/// The same call in the words of the kernels.
-///
-/// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
-/// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
-/// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
-/// under any mask, and the causal kernels store such rows.
-fn reduced(request: &Forward) -> Forward {
-    let mut reduced = *request;
-    let Forward { k, v, .. } = &mut reduced;
-    if k.strides[1] == 0 && v.strides[1] == 0 {
-        k.shape[1] = k.shape[1].min(1);
-        v.shape[1] = v.shape[1].min(1);
-    }
-    for layout in [k, v] {
-        if layout.strides[0] == 0 {
-            layout.shape[0] = layout.shape[0].min(1);
+impl<R: Request> fmt::Display for Plan<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", R::NAME)?;
+        self.request.describe(f)?;
+        for need in self.buffers() {
+            let BufferNeed { name, dtype, elements, access, .. } = need;
+            let access = format!("{access:?}").to_lowercase();
+            writeln!(f, "  buffer     {name}: {elements} {}, {access}", dtype.name())?;
         }
-    }
-    if request.k.rows() == 0 {
-        reduced.mask = Mask::Causal;
-    }
-    reduced
-}
-
-fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
-    let Forward { q, k, v, out, .. } = request;
-    // One entry for several of q is the one for all.
-    let batch_mask = |kv: &Layout| if kv.batch() < q.batch() { 0 } else { u32::MAX };
-    let [out_batch_stride, out_head_stride, out_row_stride, _] =
-        out.effective_strides().map(|stride| stride as u64);
-    FwdScalars {
-        out: 0,
-        out_row_stride,
-        out_head_stride,
-        out_batch_stride,
-        lse: 0,
-        q_len: q.rows() as u32,
-        kv_len: k.rows() as u32,
-        head_dim: q.head_dim() as u32,
-        head_count: Divisor::new(q.heads() as u32),
-        group_size: Divisor::new((q.heads() / k.heads()) as u32),
-        scale_log2,
-        order,
-        kv_batch_masks: [batch_mask(k), batch_mask(v)],
+        for launch in self.launches() {
+            let (entry, grid, spec) = (launch.entry(), launch.grid(), launch.spec());
+            writeln!(
+                f,
+                "  kernel     {entry}: {grid} blocks of {} threads, {} bytes of shared memory",
+                spec.threads, spec.smem_bytes
+            )?;
+        }
+        if self.is_noop() {
+            writeln!(f, "  kernel     none: there is nothing to compute")?;
+        }
+        write!(f, "  workspace  {} bytes", self.workspace_bytes())
     }
 }

@@ -2,7 +2,8 @@
 //! driver's work (or an emulator's).
 
 use cudarc::driver::sys;
-use fulgurite_spec::tile::{PANEL_COLUMNS, WARPGROUP_ROWS};
+use fulgurite_spec::launch::WARPGROUP_ROWS;
+use fulgurite_spec::smem::PANEL_COLUMNS;
 use fulgurite_spec::{Dtype, TensorMap, Tile};
 
 use crate::driver;
@@ -64,6 +65,11 @@ impl TensorMapSpec {
         let dtype = match self.dtype {
             Dtype::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
             Dtype::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            Dtype::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+            Dtype::I32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_INT32,
+            Dtype::I64 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_INT64,
+            // TMA copies types of 8 bits as bytes.
+            _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
         };
         // The binding's type carries the 64-byte alignment that the driver asks for.
         let mut map = sys::CUtensorMap { opaque: [0; 16] };

@@ -14,7 +14,7 @@ use half::bf16;
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod support;
 
-use crate::support::{Buffers, aloud, gpu, request};
+use crate::support::{Buffers, aloud, gpu, raw, request};
 
 /// Counts the allocations of each thread.
 struct CountingAllocator;
@@ -72,19 +72,19 @@ fn a_launch_costs_the_host_less_than_5_us_and_allocates_nothing() {
     // As cudarc starts: one stream, no events.
     let stream = attention.context().default_stream();
     let mut buffers = Buffers::<bf16>::new(&stream, &prepared);
-    let pointers = buffers.pointers(&stream);
+    let addresses = buffers.addresses(&stream);
     let (safe_us, safe_allocations) =
         median_us(&stream, || buffers.launch(&stream, &prepared).unwrap());
     // SAFETY: the buffers live and are used by this stream only.
-    let raw = || unsafe { prepared.launch_raw(stream.cu_stream(), &pointers) }.unwrap();
-    let (raw_us, raw_allocations) = median_us(&stream, raw);
+    let launch_raw = || unsafe { prepared.launch_raw(stream.cu_stream(), raw(addresses)) }.unwrap();
+    let (raw_us, raw_allocations) = median_us(&stream, launch_raw);
 
     // As a program does that keeps no plans: from the request to the launch, each time.
     let request = request(Dtype::Bf16, false);
     let (planned_us, planned_allocations) = median_us(&stream, || {
         let prepared = attention.plan(&request).unwrap();
         // SAFETY: as above.
-        unsafe { prepared.launch_raw(stream.cu_stream(), &pointers) }.unwrap();
+        unsafe { prepared.launch_raw(stream.cu_stream(), raw(addresses)) }.unwrap();
     });
 
     // With a second stream cudarc waits for and records events of each buffer.

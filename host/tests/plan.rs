@@ -4,32 +4,65 @@ use std::collections::HashSet;
 
 use approx::assert_relative_eq;
 use fulgurite::{
-    DeviceFacts, Dtype, Forward, Layout, Mask, MaskKind, Plan, Pointers, TensorMap, TensorMapSpec,
-    Tile, VARIANTS,
+    DeviceFacts, Dtype, Forward, ForwardArgs, FwdScalars, JobOrder, Launch, Layout, Mask, Plan,
+    PlanOptions, TensorMapSpec, Tile, VARIANTS, Variant,
 };
 
 fn request(q: Layout, kv: Layout, mask: Mask) -> Forward {
-    Forward { q, k: kv, v: kv, out: q, mask, scale: None, lse: false }
+    Forward::new(q, kv, kv, q, mask)
 }
 
-fn plan(request: &Forward) -> Plan {
+fn plan(request: &Forward) -> Plan<Forward> {
     Plan::new(request, &DeviceFacts::h200()).unwrap()
+}
+
+fn by(request: &Forward, variant: &Variant) -> Result<Plan<Forward>, fulgurite::Error> {
+    Plan::with(request, &DeviceFacts::h200(), &PlanOptions::entry(variant.entry))
+}
+
+fn variant(plan: &Plan<Forward>) -> &'static Variant {
+    plan.variant().expect("there is work")
+}
+
+fn tile(plan: &Plan<Forward>) -> Tile {
+    plan.tile().expect("there is work")
+}
+
+fn grid(plan: &Plan<Forward>) -> u32 {
+    plan.launches().first().map_or(0, Launch::grid)
+}
+
+fn scalars(plan: &Plan<Forward>) -> FwdScalars {
+    plan.scalars().expect("there is work")
+}
+
+fn order(plan: &Plan<Forward>) -> JobOrder {
+    scalars(plan).order
+}
+
+fn maps(plan: &Plan<Forward>) -> Vec<TensorMapSpec> {
+    plan.launches().iter().flat_map(Launch::tensor_maps).copied().collect()
+}
+
+/// Elements of the buffers of q, k, v and out.
+fn elements(plan: &Plan<Forward>) -> [usize; 4] {
+    ["q", "k", "v", "out"].map(|name| plan.buffer(name).expect("planned").elements)
 }
 
 #[test]
 fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
-        for (mask, kind) in [(Mask::Full, MaskKind::Full), (Mask::Causal, MaskKind::Causal)] {
+        for (mask, kind) in [(Mask::Full, Mask::Full), (Mask::Causal, Mask::Causal)] {
             let lengths = [1, 300, 512, 513, 1024, 1025].into_iter();
             for (head_dim, q_len) in lengths.flat_map(|n| (8..=256).step_by(8).map(move |d| (d, n)))
             {
                 let layout = Layout::bhsd(dtype, 1, 2, q_len, head_dim);
                 let plan = plan(&request(layout, layout, mask));
-                let variant = plan.variant();
+                let variant = variant(&plan);
                 assert_eq!((variant.dtype, variant.mask), (dtype, kind));
                 let want = [64, 96, 128, 192, 256].into_iter().find(|&width| width >= head_dim);
                 assert_eq!(Some(variant.head_dim as usize), want);
-                assert_eq!(plan.tile(), Tile::of(variant));
+                assert_eq!(tile(&plan), Tile::of(variant));
                 // Some short calls have a kernel of their own.
                 assert!(q_len <= variant.kv_len_limit as usize);
                 let short = match (variant.head_dim, mask) {
@@ -47,16 +80,20 @@ fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
 fn grid_and_jobs() {
     let layout = Layout::bshd(Dtype::Bf16, 3, 1000, 4, 128);
     let full = plan(&request(layout, layout, Mask::Full));
-    let q_tiles = 1000_u32.div_ceil(full.tile().q_rows());
-    let params =
-        full.params(&Pointers { q: 16, k: 32, v: 48, out: 64, lse: None }, [TensorMap([0; 16]); 3]);
-    let order = params.scalars.order;
+    let q_tiles = 1000_u32.div_ceil(tile(&full).q_rows());
+    let order = order(&full);
     assert_eq!((order.q_tile_count, order.batch_head_count), (q_tiles, 12));
     assert_eq!((order.section_heads, order.longest_first), (12, 0));
     // Never more blocks than jobs, never more than the device runs at once.
-    assert_eq!(full.cta_count(), (q_tiles * 12).min(132));
+    assert_eq!(grid(&full), (q_tiles * 12).min(132));
     let one = Layout::bshd(Dtype::Bf16, 1, 1, 1, 128);
-    assert_eq!(plan(&request(one, layout_like(one, 77), Mask::Causal)).cta_count(), 1);
+    assert_eq!(grid(&plan(&request(one, layout_like(one, 77), Mask::Causal))), 1);
+    // Nor more than the options allow.
+    let mut options = PlanOptions::default();
+    options.sm_limit = Some(5);
+    let request = request(layout, layout, Mask::Causal);
+    let few = Plan::with(&request, &DeviceFacts::h200(), &options).unwrap();
+    assert_eq!(grid(&few), 5);
 }
 
 #[test]
@@ -64,19 +101,15 @@ fn query_tiles_without_keys_are_no_jobs() {
     for head_dim in [64, 96, 128, 192, 256] {
         let q = |rows| Layout::bshd(Dtype::Bf16, 1, rows, 2, head_dim);
         let causal = |q_len, kv_len| plan(&request(q(q_len), q(kv_len), Mask::Causal));
-        let order = |plan: &Plan| {
-            let pointers = Pointers { q: 16, k: 32, v: 48, out: 64, lse: None };
-            plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order
-        };
         let many = causal(2000, 100);
-        let q_rows = many.tile().q_rows();
-        assert!(many.variant().stores_keyless(), "{}", many.variant().entry);
-        assert_eq!(many.variant().head_dim as usize, head_dim);
+        let q_rows = tile(&many).q_rows();
+        assert!(variant(&many).stores_keyless(), "{}", variant(&many).entry);
+        assert_eq!(variant(&many).head_dim as usize, head_dim);
         assert_eq!(order(&many).keyless_q_tiles, 1900 / q_rows);
         let all = 2000_u32.div_ceil(q_rows);
         assert_eq!(order(&many).keyless_q_tiles + order(&many).q_tile_count, all);
         // Blocks without a job store keyless tiles.
-        assert_eq!(many.cta_count(), (2 * all).min(132));
+        assert_eq!(grid(&many), (2 * all).min(132));
 
         // One row more makes a tile keyless.
         for (more, keyless) in [(q_rows - 1, 0), (q_rows, 1)] {
@@ -84,16 +117,16 @@ fn query_tiles_without_keys_are_no_jobs() {
             assert_eq!(order(&some).keyless_q_tiles, keyless);
         }
         // A kernel that does not store them computes them as jobs.
-        for variant in VARIANTS.iter().filter(|v| v.mask == MaskKind::Causal) {
+        for variant in VARIANTS.iter().filter(|v| v.mask == Mask::Causal) {
             let request = request(q(2000), q(100), Mask::Causal);
-            if let Ok(plan) = Plan::with_variant(&request, &DeviceFacts::h200(), variant) {
+            if let Ok(plan) = by(&request, variant) {
                 let keyless = if variant.stores_keyless() { 1900 / variant.q_rows } else { 0 };
                 assert_eq!(order(&plan).keyless_q_tiles, keyless, "{}", variant.entry);
             }
         }
         let full = plan(&request(q(2000), q(100), Mask::Full));
         assert_eq!(order(&full).keyless_q_tiles, 0);
-        assert!(!causal(1, 2000).variant().entry.ends_with("_short"));
+        assert!(!variant(&causal(1, 2000)).entry.ends_with("_short"));
     }
 }
 
@@ -108,23 +141,22 @@ fn without_keys_all_query_tiles_are_keyless() {
         // As an empty tensor of another framework may come: its strides say nothing.
         let kv = Layout::strided(Dtype::F16, [3, 2, 0, head_dim], [0, 1, usize::MAX, 7]);
         for mask in [Mask::Full, Mask::Causal] {
-            let request = Forward { lse: true, ..request(q, kv, mask) };
+            let request = request(q, kv, mask).with_lse();
             let plan = plan(&request);
-            assert!(plan.variant().stores_keyless() && !plan.is_noop());
+            assert!(variant(&plan).stores_keyless() && !plan.is_noop());
             assert_eq!(plan.request(), &request);
-            assert_eq!(plan.buffer_elements()[1..3], [0, 0]);
-            // Addresses of empty tensors are not looked at, and their maps point to the output.
-            let pointers = Pointers { q: 16, k: 0, v: 7, out: 32, lse: Some(4) };
-            plan.check_pointers(&pointers).unwrap();
-            assert_eq!(plan.map_addresses(&pointers), [16, 32, 32]);
-            let order = plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order;
+            assert_eq!(elements(&plan)[1..3], [0, 0]);
+            // Addresses of empty tensors are not looked at.
+            let args = ForwardArgs::new(16_u64, 0_u64, 7_u64, 32_u64).lse(4_u64);
+            plan.check_addresses(args).unwrap();
+            let order = order(&plan);
             assert_eq!(order.q_tile_count, 0);
-            let tiles = (q_len as u32).div_ceil(plan.tile().q_rows());
+            let tiles = (q_len as u32).div_ceil(tile(&plan).q_rows());
             assert_eq!((order.keyless_q_tiles, order.section_rounds), (tiles, 1));
         }
         let causal = request(q, kv, Mask::Causal);
         for variant in VARIANTS.iter().filter(|variant| !variant.stores_keyless()) {
-            assert!(Plan::with_variant(&causal, &DeviceFacts::h200(), variant).is_err());
+            assert!(by(&causal, variant).is_err());
         }
     }
 }
@@ -139,8 +171,7 @@ fn sections_of_a_causal_call_fit_l2() {
         let q = Layout::bshd(Dtype::F16, batch, kv_len, heads, 128);
         let kv = Layout::bshd(Dtype::F16, batch, kv_len, kv_heads, 128);
         let plan = plan(&request(q, kv, Mask::Causal));
-        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
-        plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars.order.section_heads
+        order(&plan).section_heads
     };
     for (kv_len, heads, kv_heads, batch) in [
         (16_384, 16, 16, 1),
@@ -167,13 +198,10 @@ fn params_carry_the_request() {
     let q = Layout::bhsd(Dtype::Bf16, 2, 12, 70, 80);
     let kv = Layout::bshd(Dtype::Bf16, 2, 90, 3, 80);
     let out = Layout::bshd(Dtype::Bf16, 2, 70, 12, 80);
-    let request = Forward { q, k: kv, v: kv, out, mask: Mask::Full, scale: Some(0.5), lse: true };
-    let maps = [TensorMap([1; 16]), TensorMap([2; 16]), TensorMap([3; 16])];
-    let pointers = Pointers { q: 16, k: 32, v: 48, out: 0x700, lse: Some(0x904) };
-    let params = plan(&request).params(&pointers, maps);
-    assert_eq!([params.q, params.k, params.v], maps);
-    let scalars = params.scalars;
-    assert_eq!((scalars.out, scalars.lse), (0x700, 0x904));
+    let mut request = Forward::new(q, kv, kv, out, Mask::Full).scale(0.5).with_lse();
+    let scalars = scalars(&plan(&request));
+    // Addresses come with a launch.
+    assert_eq!((scalars.out, scalars.lse), (0, 0));
     assert_eq!(
         [scalars.out_batch_stride, scalars.out_head_stride, scalars.out_row_stride],
         [70 * 12 * 80, 80, 12 * 80]
@@ -182,9 +210,10 @@ fn params_carry_the_request() {
     assert_eq!((scalars.head_count.value, scalars.group_size.value), (12, 4));
     assert_eq!(scalars.scale_log2, 0.5 * std::f32::consts::LOG2_E);
 
-    let default = plan(&Forward { scale: None, ..request }).params(&pointers, maps);
+    request.scale = None;
+    let default = self::scalars(&plan(&request));
     let want = (1.0 / 80_f64.sqrt()) * std::f64::consts::LOG2_E;
-    let got = f64::from(default.scalars.scale_log2);
+    let got = f64::from(default.scale_log2);
     assert_relative_eq!(got, want, max_relative = 1e-6);
 }
 
@@ -194,17 +223,8 @@ fn tensor_maps_follow_the_layouts() {
     let row = 10 * 72;
     let part = |heads| Layout::strided(Dtype::F16, [2, heads, 50, 72], [50 * row, 72, row, 1]);
     let out = Layout::bshd(Dtype::F16, 2, 50, 6, 72);
-    let request = Forward {
-        q: part(6),
-        k: part(2),
-        v: part(2),
-        out,
-        mask: Mask::Causal,
-        scale: None,
-        lse: false,
-    };
-    let plan = plan(&request);
-    let [q, k, v] = *plan.tensor_maps();
+    let plan = plan(&Forward::new(part(6), part(2), part(2), out, Mask::Causal));
+    let [q, k, v] = maps(&plan).try_into().unwrap();
     let stride_bytes = [row, 72, 50 * row].map(|stride| 2 * stride as u64);
     let map = |heads, rows| TensorMapSpec {
         dtype: Dtype::F16,
@@ -213,7 +233,7 @@ fn tensor_maps_follow_the_layouts() {
         box_dims: [64, rows, 1, 1],
     };
     assert_eq!(q, map(6, 64));
-    assert_eq!(k, map(2, plan.tile().kv_rows));
+    assert_eq!(k, map(2, tile(&plan).kv_rows));
     assert_eq!(v, k);
 }
 
@@ -230,11 +250,8 @@ fn heads_that_k_and_v_share_are_one() {
         let request = request(q, expanded(heads), Mask::Causal);
         let shared = plan(&request);
         assert_eq!(shared.request(), &request);
-        assert_eq!(shared.tensor_maps(), plain.tensor_maps());
-        assert_eq!(shared.buffer_elements(), plain.buffer_elements());
-        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
-        let params = |plan: &Plan| plan.params(&pointers, [TensorMap([0; 16]); 3]);
-        assert_eq!(params(&shared), params(&plain));
+        assert_eq!(shared.launches(), plain.launches());
+        assert_eq!(shared.buffers(), plain.buffers());
     }
     // The heads still have to be a multiple.
     assert!(Plan::new(&request(q, expanded(5), Mask::Full), &DeviceFacts::h200()).is_err());
@@ -252,15 +269,14 @@ fn batch_entries_that_share_k_or_v_are_one() {
         (own, shared, [u32::MAX, 0]),
         (shared, shared, [0, 0]),
     ] {
-        let plan = plan(&Forward { k, v, ..request(q, own, Mask::Causal) });
-        let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
-        let scalars = plan.params(&pointers, [TensorMap([0; 16]); 3]).scalars;
+        let plan = plan(&Forward::new(q, k, v, q, Mask::Causal));
+        let scalars = scalars(&plan);
         assert_eq!(scalars.kv_batch_masks, masks);
         assert_eq!(
-            plan.tensor_maps()[1..].iter().map(|map| map.dims[3]).collect::<Vec<_>>(),
+            maps(&plan)[1..].iter().map(|map| map.dims[3]).collect::<Vec<_>>(),
             masks.map(|mask| if mask == 0 { 1 } else { 3 })
         );
-        assert_eq!(plan.buffer_elements()[1..3], [k, v].map(|kv| kv.span_elements().unwrap()));
+        assert_eq!(elements(&plan)[1..3], [k, v].map(|kv| kv.span_elements().unwrap()));
     }
     // No entry is none, also if it is shared.
     let (mut none_of_q, mut none_of_kv) = (q, shared);
@@ -268,7 +284,7 @@ fn batch_entries_that_share_k_or_v_are_one() {
     none_of_kv.shape[0] = 0;
     let none = plan(&request(none_of_q, none_of_kv, Mask::Full));
     assert!(none.is_noop());
-    assert_eq!(none.buffer_elements(), [0; 4]);
+    assert_eq!(elements(&none), [0; 4]);
 }
 
 #[test]
@@ -276,8 +292,8 @@ fn strides_of_single_indices_do_not_matter() {
     for odd in [0, 1, 3, usize::MAX] {
         let layout = Layout::strided(Dtype::Bf16, [1, 1, 1, 40], [odd, odd, odd, 1]);
         let plan = plan(&request(layout, layout, Mask::Full));
-        assert_eq!(plan.buffer_elements(), [40; 4]);
-        for map in plan.tensor_maps() {
+        assert_eq!(elements(&plan), [40; 4]);
+        for map in maps(&plan) {
             assert!(map.stride_bytes.iter().all(|&stride| stride == 80));
         }
     }
@@ -287,15 +303,15 @@ fn strides_of_single_indices_do_not_matter() {
 fn every_tensor_map_is_one_that_the_driver_takes() {
     for variant in VARIANTS {
         let head_dim = variant.head_dim as usize;
-        let mask = if variant.mask == MaskKind::Full { Mask::Full } else { Mask::Causal };
+        let mask = variant.mask;
         for layout in [
             Layout::bshd(variant.dtype, 2, 333, 3, head_dim),
             Layout::bhsd(variant.dtype, 1, 1, 1, head_dim),
             Layout::bhsd(variant.dtype, 1, 3, 1, head_dim - 8),
         ] {
             let request = request(layout, layout, mask);
-            let plan = Plan::with_variant(&request, &DeviceFacts::h200(), variant).unwrap();
-            for map in plan.tensor_maps() {
+            let plan = by(&request, variant).unwrap();
+            for map in maps(&plan) {
                 assert!(map.dims.iter().all(|&size| (1..=1 << 32).contains(&size)));
                 let legal =
                     |stride: &u64| stride.is_multiple_of(16) && (1..1 << 40).contains(stride);
@@ -314,10 +330,10 @@ fn calls_without_work_are_valid() {
         let q = Layout::bshd(Dtype::Bf16, batch, q_len, 4, 64);
         let kv = Layout::bshd(Dtype::Bf16, batch, 20, 2, 64);
         for mask in [Mask::Full, Mask::Causal] {
-            let plan = plan(&Forward { lse: true, ..request(q, kv, mask) });
+            let plan = plan(&request(q, kv, mask).with_lse());
             assert!(plan.is_noop());
-            assert_eq!((plan.cta_count(), plan.lse_elements()), (0, 0));
-            assert_eq!((plan.buffer_elements()[0], plan.buffer_elements()[3]), (0, 0));
+            assert_eq!((grid(&plan), plan.buffer("lse").unwrap().elements), (0, 0));
+            assert_eq!((elements(&plan)[0], elements(&plan)[3]), (0, 0));
         }
     }
     let none = Layout::strided(Dtype::F16, [0, 2, 3, 64], [usize::MAX, usize::MAX, 1, 1]);
@@ -330,10 +346,10 @@ fn calls_without_work_are_valid() {
 fn spans_beyond_32_bits_are_planned() {
     let layout = Layout::bshd(Dtype::Bf16, 8, 65_536, 64, 128);
     let plan = plan(&request(layout, layout, Mask::Causal));
-    assert_eq!(plan.buffer_elements(), [1 << 32; 4]);
+    assert_eq!(elements(&plan), [1 << 32; 4]);
     // More heads and batch entries than a grid has in y and z.
     let many = Layout::bshd(Dtype::F16, 70_000, 1, 2, 64);
-    assert_eq!(self::plan(&request(many, many, Mask::Full)).cta_count(), 132);
+    assert_eq!(grid(&self::plan(&request(many, many, Mask::Full))), 132);
 }
 
 #[test]
@@ -358,7 +374,7 @@ fn accepted_outputs_never_overlap() {
         for rows in steps {
             let out = Layout::strided(Dtype::Bf16, shape, [batch, heads, rows, 1]);
             let q = Layout::bshd(Dtype::Bf16, shape[0], shape[2], shape[1], shape[3]);
-            let request = Forward { out, ..request(q, q, Mask::Full) };
+            let request = Forward::new(q, q, q, out, Mask::Full);
             if Plan::new(&request, &DeviceFacts::h200()).is_ok() {
                 accepted += 1;
                 let all = addresses(&out);

@@ -1,15 +1,15 @@
-//! One PTX entry per row of the variant table: the only `extern "ptx-kernel"` functions. On the
-//! host the entries are ordinary functions of the same names, for the emulator to run.
+//! One PTX entry per row of the operations' tables: the only `extern "ptx-kernel"` functions. On
+//! the host the entries are ordinary functions of the same names, for the emulator to run.
 //!
 //! The builder compiles entries in parallel, some at a time: it sets the cfg `selected` and a cfg
 //! of the name of each entry that it wants. Without `selected` all are compiled. On the host
 //! `build.rs` does so.
-#![allow(unexpected_cfgs, reason = "the names of entries stand in the variant table")]
+#![allow(unexpected_cfgs, reason = "the names of entries stand in the tables")]
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
-use crate::{forward, mask};
+use crate::forward;
 use fulgurite_gpu::{element, tma::MapAddress};
-use fulgurite_spec::{FwdParams, SoftmaxKind, Tile};
+use fulgurite_spec::{ForwardRow, FwdParams, mask};
 
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
@@ -67,41 +67,32 @@ macro_rules! host_entries {
 pub(crate) use {entry, host_entries};
 
 macro_rules! entries {
-    ($($entry:ident: $arch:ident, $dtype:ident, $head_dim:literal, $mask:ident,
-      $softmax:ident, $q_rows:literal, $kv_rows:literal, $q_parts:literal, $kv_stages:literal,
-      $kv_len_limit:expr;)*) => {
+    ($($entry:ident: $row:expr;)*) => {
         $(entry! {
-            /// The variant of this name.
+            /// The kernel of this name.
             ///
             /// # Safety
             /// Launched by the host crate's plan: grid, block, shared memory and parameters.
             $entry |params: FwdParams, maps| {
-                struct Row;
-                impl forward::sm90::Shape for Row {
-                    const SOFTMAX: SoftmaxKind = SoftmaxKind::$softmax;
-                    const TILE: Tile = Tile::forward(
-                        Self::SOFTMAX,
-                        $head_dim,
-                        $q_rows,
-                        $kv_rows,
-                        $q_parts,
-                        $kv_stages,
-                    );
+                struct Entry;
+                impl forward::shape::Shape for Entry {
+                    const ROW: ForwardRow = ForwardRow::of_entry(stringify!($entry));
                 }
+                const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {
                     forward::sm90::run::<
-                        element::$dtype,
-                        mask::$mask,
-                        Row,
-                        $head_dim,
-                        $kv_rows,
+                        element::Of<{ ROW.dtype as u8 }>,
+                        mask::Of<{ ROW.mask as u8 }>,
+                        Entry,
+                        { ROW.head_dim },
+                        { ROW.kv_rows },
                     >(maps, &params.scalars);
                 }
             }
         })*
 
-        host_entries!(FwdParams, "the variant table": $($entry)*);
+        host_entries!(FwdParams, "the table of forward kernels": $($entry)*);
     };
 }
-fulgurite_spec::for_each_variant!(entries);
+fulgurite_spec::for_each_forward!(entries);

@@ -6,14 +6,15 @@
 use core::ops::Range;
 
 use crate::{
-    forward::{Job, batch_and_head},
+    jobs::{Job, batch_and_head},
     softmax::Finished,
 };
 use fulgurite_gpu::{
     element::Element,
     frag::{self, Accum},
+    thread,
 };
-use fulgurite_spec::FwdScalars;
+use fulgurite_spec::{FwdScalars, launch::WARPGROUP_ROWS};
 
 /// Stores the rows of a warpgroup; `rows` are the indices in the head of the two that this thread
 /// holds, of which those are stored that `stored` says.
@@ -60,6 +61,28 @@ pub unsafe fn lost_rows<T: Element>(scalars: &FwdScalars, job: &Job, rows: [u32;
     let inside = inside(scalars, rows);
     // SAFETY: the caller's contract.
     unsafe { frag::first_is_nan::<T>(inside, |half| address(rows[half])) }
+}
+
+/// Stores the query tiles without keys, in pieces of 64 rows, `tile_pieces` a tile, shared among
+/// the last three warps of each block's first warpgroup.
+///
+/// # Safety
+/// As [`store`]; called by all threads of these warps; nobody else writes these tiles.
+#[inline(always)]
+pub unsafe fn store_keyless_tiles(scalars: &FwdScalars, tile_pieces: u32) {
+    let order = &scalars.order;
+    // Fewer than 2³² pieces: so many have 4 TiB of output.
+    let pieces_of_head = order.keyless_q_tiles * tile_pieces;
+    let count = pieces_of_head * order.batch_head_count;
+    let mut next = 3 * thread::block() + thread::warp() - 1;
+    while next < count {
+        let batch_head = next / pieces_of_head;
+        let first_row = (next - batch_head * pieces_of_head) * WARPGROUP_ROWS;
+        let rows = first_row..(first_row + WARPGROUP_ROWS).min(scalars.q_len);
+        // SAFETY: the caller's contract; the warps take turns.
+        unsafe { store_keyless(scalars, batch_head, rows) }
+        next += 3 * thread::block_count();
+    }
 }
 
 /// Stores rows of a head that have no keys: output 0, log-sum-exp `-inf`.

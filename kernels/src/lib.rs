@@ -1,12 +1,11 @@
 //! The device programs.
 //!
-//! Rules of this crate: leaves are shared, control flow is not (one straight-line file per
+//! Rules of this crate: leaves are shared, control flow is not (one straight-line kernel per
 //! architecture); no `asm!` and no lane arithmetic (both live in `fulgurite-gpu`); barriers and
-//! roles are tables at the head of each kernel.
+//! roles are tables.
 //!
-//! * [`mask`]: which KV tiles a query tile visits, and which elements of them count.
-//! * `entry`: one PTX entry per row of the variant table.
-//! * `forward`: the forward kernels; `softmax`, `ring`, `epilogue`: their parts.
+//! * `entry`: one PTX entry per row of the operations' tables.
+//! * `forward`: the forward kernels; `jobs`, `softmax`, `ring`, `epilogue`: their parts.
 //! * `probe`: kernels that use one primitive each, to compare GPU and emulator.
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
@@ -14,7 +13,7 @@
 pub mod entry;
 pub mod epilogue;
 pub mod forward;
-pub mod mask;
+pub mod jobs;
 pub mod probe;
 pub mod ring;
 pub mod softmax;

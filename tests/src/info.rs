@@ -53,13 +53,13 @@ pub struct Info {
     /// The operating system.
     pub system: System,
     /// The driver's library, or why there is none.
-    pub driver: Outcome<Driver>,
+    pub driver: Summary<Driver>,
     /// Version of the driver's kernel module, if one is loaded.
     pub kernel_module: Option<String>,
     /// The GPUs that the driver shows, or why it shows none.
-    pub gpus: Outcome<Vec<Gpu>>,
+    pub gpus: Summary<Vec<Gpu>>,
     /// What `nvidia-smi` lists: also GPUs that CUDA does not show.
-    pub nvidia_smi: Outcome<Vec<String>>,
+    pub nvidia_smi: Summary<Vec<String>>,
     /// Kernels in this build.
     pub kernels_built: usize,
     /// Kernels that are not: to be had by `cargo xtask build`.
@@ -73,18 +73,18 @@ pub struct Info {
 /// Something, or the text of an error.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome<T> {
+pub enum Summary<T> {
     /// It.
     Found(T),
     /// Why it is not there, and what to do.
     Missing(String),
 }
 
-impl<T, E: ToString> From<Result<T, E>> for Outcome<T> {
+impl<T, E: ToString> From<Result<T, E>> for Summary<T> {
     fn from(result: Result<T, E>) -> Self {
         match result {
-            Ok(found) => Outcome::Found(found),
-            Err(error) => Outcome::Missing(error.to_string()),
+            Ok(found) => Summary::Found(found),
+            Err(error) => Summary::Missing(error.to_string()),
         }
     }
 }
@@ -154,7 +154,7 @@ pub fn run(options: &Options, commit: Option<&str>) -> Result<bool, String> {
 /// Asks the machine.
 fn gather(commit: Option<&str>) -> Info {
     let (built, missing): (Vec<&Variant>, Vec<&Variant>) =
-        VARIANTS.iter().partition(|row| fulgurite::ptx(row).is_some());
+        VARIANTS.iter().partition(|row| fulgurite::ptx(row.entry).is_some());
     Info {
         version: env!("CARGO_PKG_VERSION"),
         commit: commit.unwrap_or("not known: built without cargo xtask").to_owned(),
@@ -185,7 +185,7 @@ fn gather(commit: Option<&str>) -> Info {
 }
 
 fn gpu(ordinal: usize, facts: &DeviceFacts) -> Gpu {
-    let built = VARIANTS.iter().filter(|row| fulgurite::ptx(row).is_some());
+    let built = VARIANTS.iter().filter(|row| fulgurite::ptx(row.entry).is_some());
     let (run, refused): (Vec<_>, Vec<_>) =
         built.map(|row| facts.check(row)).partition(Result::is_ok);
     Gpu {

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use check::{probes, verify};
 use clap::{Parser, Subcommand};
-use tests::{bench, info, output, probes, verify};
+use tests::info;
 
 /// Checks Fulgurite's kernels against a float64 reference, and measures them.
 #[derive(Parser)]

@@ -4,14 +4,14 @@ use std::fs;
 use std::time::Instant;
 
 use clap::Args;
-use fulgurite_spec::VARIANTS;
+use fulgurite_spec::KERNELS;
 
 use crate::compile::{self, Family};
 use crate::error::{Error, Result};
 use crate::inputs;
 use crate::manifest::{self, Built, content_hash};
 use crate::probes;
-use crate::ptx;
+use crate::ptx::{self, Stamp};
 use crate::ptxas::{self, PtxasArgs};
 use crate::toolchain::Toolchain;
 use crate::workspace::{Workspace, write_if_changed};
@@ -22,7 +22,7 @@ pub struct BuildArgs {
     /// Build again although nothing has changed
     #[arg(long)]
     pub force: bool,
-    /// Only variants whose entry name contains this text (may be given several times), no probes
+    /// Only kernels whose entry name contains this text (may be given several times), no probes
     #[arg(long, value_name = "TEXT")]
     pub variant: Vec<String>,
     #[command(flatten)]
@@ -33,7 +33,7 @@ pub struct BuildArgs {
 pub fn run(workspace: &Workspace, arguments: &BuildArgs) -> Result<()> {
     let families = selected(&arguments.variant)?;
     let entries: Vec<&str> =
-        families.iter().flat_map(|family| &family.variants).map(|variant| variant.entry).collect();
+        families.iter().flat_map(|family| &family.kernels).map(|kernel| kernel.entry).collect();
     let toolchain = Toolchain::find_or_install()?;
     build(workspace, &toolchain, families, arguments.force)?;
     if arguments.variant.is_empty() {
@@ -42,19 +42,19 @@ pub fn run(workspace: &Workspace, arguments: &BuildArgs) -> Result<()> {
     ptxas::check(workspace, &entries, &arguments.ptxas)
 }
 
-/// The families with only the variants whose names contain one of the texts; all if there is none.
+/// The families with only the kernels whose names contain one of the texts; all if there is none.
 fn selected(texts: &[String]) -> Result<Vec<Family>> {
-    let mut families = Family::all();
+    let mut families = Family::all(KERNELS);
     for family in &mut families {
-        family.variants.retain(|variant| {
-            texts.is_empty() || texts.iter().any(|text| variant.entry.contains(text.as_str()))
+        family.kernels.retain(|kernel| {
+            texts.is_empty() || texts.iter().any(|text| kernel.entry.contains(text.as_str()))
         });
     }
-    families.retain(|family| !family.variants.is_empty());
+    families.retain(|family| !family.kernels.is_empty());
     if families.is_empty() {
-        let names: Vec<_> = VARIANTS.iter().map(|variant| variant.entry).collect();
+        let names: Vec<_> = KERNELS.iter().map(|kernel| kernel.entry).collect();
         return Err(Error::Option(format!(
-            "no variant contains `{}`; the variants are\n  {}",
+            "no kernel contains `{}`; the kernels are\n  {}",
             texts.join("`, `"),
             names.join("\n  ")
         )));
@@ -73,13 +73,13 @@ fn build(
     let mut built = manifest::read(&fs::read_to_string(&manifest_path).unwrap_or_default());
     built.retain(|built| is_whole(workspace, built));
 
-    let entry_count: usize = selected.iter().map(|family| family.variants.len()).sum();
+    let entry_count: usize = selected.iter().map(|family| family.kernels.len()).sum();
     let mut stale = Vec::new();
     for family in selected {
-        let inputs = inputs::hash(workspace, toolchain, family.arch, inputs::Of::Variants)?;
+        let inputs = inputs::hash(workspace, toolchain, family.arch, inputs::Of::Kernels)?;
         let fresh =
             |entry: &str| built.iter().any(|built| built.entry == entry && built.inputs == inputs);
-        if force || !family.variants.iter().all(|variant| fresh(variant.entry)) {
+        if force || !family.kernels.iter().all(|kernel| fresh(kernel.entry)) {
             stale.push((family, inputs));
         }
     }
@@ -94,7 +94,7 @@ fn build(
     let texts = compile::families(workspace, toolchain, &families)?;
     let mut problems = Vec::new();
     for ((family, (_, inputs)), text) in families.iter().zip(&stale).zip(&texts) {
-        let stamps: Vec<_> = family.variants.iter().map(|row| manifest::stamp(row)).collect();
+        let stamps: Vec<_> = family.kernels.iter().map(Stamp::of).collect();
         match ptx::modules(text, &stamps) {
             Err(found) => problems.extend(found),
             Ok(modules) => {
@@ -117,15 +117,15 @@ fn build(
     if !problems.is_empty() {
         return Err(Error::Ptx(problems));
     }
-    let written: usize = families.iter().map(|family| family.variants.len()).sum();
+    let written: usize = families.iter().map(|family| family.kernels.len()).sum();
     let seconds = started.elapsed().as_secs_f64();
     println!("built PTX of {written} entries in {seconds:.1} s: host/ptx");
     Ok(())
 }
 
-/// The family with all of its variants: they are compiled together.
+/// The family with all of its kernels: they are compiled together.
 fn whole(family: &Family) -> Family {
-    let mut all = Family::all();
+    let mut all = Family::all(KERNELS);
     let index = all
         .iter()
         .position(|other| other.arch == family.arch && other.name == family.name)
@@ -148,7 +148,7 @@ fn remove_unknown(workspace: &Workspace) -> Result<()> {
     for path in items.flatten().map(|item| item.path()) {
         let entry = path.file_stem().unwrap_or_default();
         let is_ptx = path.extension().is_some_and(|extension| extension == "ptx");
-        if is_ptx && VARIANTS.iter().all(|variant| variant.entry != entry) {
+        if is_ptx && KERNELS.iter().all(|kernel| kernel.entry != entry) {
             fs::remove_file(&path).map_err(Error::file("remove", &path))?;
         }
     }
@@ -160,12 +160,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_select_variants() {
-        let d128 = selected(&["bf16_d128".to_string()]).expect("there are such variants");
+    fn texts_select_kernels() {
+        let d128 = selected(&["bf16_d128".to_string()]).expect("there are such kernels");
         assert_eq!(d128.len(), 1);
-        assert!(d128[0].variants.iter().all(|variant| variant.entry.contains("bf16_d128")));
-        assert!(whole(&d128[0]).variants.len() > d128[0].variants.len());
-        let error = selected(&["d77".to_string()]).expect_err("no such variant").to_string();
-        assert!(error.contains(VARIANTS[0].entry), "{error}");
+        assert!(d128[0].kernels.iter().all(|kernel| kernel.entry.contains("bf16_d128")));
+        assert!(whole(&d128[0]).kernels.len() > d128[0].kernels.len());
+        let error = selected(&["d77".to_string()]).expect_err("no such kernel").to_string();
+        assert!(error.contains(KERNELS[0].entry), "{error}");
     }
 }

@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use crate::build::{self, BuildArgs};
 use crate::error::Result;
 use crate::harness;
-use crate::output;
 use crate::process::{cargo, run_slow};
 use crate::tidy;
 use crate::unchanged;

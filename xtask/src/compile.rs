@@ -1,12 +1,13 @@
 //! Runs the compiler: the libraries once, then the kernels, one rustc per family.
 //!
-//! A *family* is all variants of one head dim, or all probes. In one piece the kernels would be
-//! compiled on one core; as families they use all cores, and a change can be tried on one of them.
+//! A *family* is what the table of kernels says is compiled together. In one piece the kernels
+//! would be compiled on one core; as families they use all cores, and a change can be tried on one
+//! of them.
 
 use std::fs;
 use std::time::Instant;
 
-use fulgurite_spec::{Arch, PROBES, VARIANTS, Variant};
+use fulgurite_spec::{Arch, Kernel};
 
 use crate::error::{Error, Result};
 use crate::libraries::{self, Library};
@@ -15,45 +16,34 @@ use crate::progress::Progress;
 use crate::toolchain::{TARGET, Toolchain};
 use crate::workspace::{self, Workspace};
 
-/// All variants of one architecture and head dim, or its probes.
+/// Kernels that are compiled together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
     /// Architecture they are compiled for.
     pub arch: Arch,
-    /// What they share, for example `d128`.
+    /// What it is called, for example `d128`.
     pub name: String,
-    /// Its rows of the table of variants.
-    pub variants: Vec<&'static Variant>,
-    /// Its rows of the table of probes.
-    pub probes: &'static [&'static str],
+    /// Its kernels.
+    pub kernels: Vec<Kernel>,
 }
 
 impl Family {
-    /// The family of the probes.
-    pub fn probes(arch: Arch) -> Family {
-        Family { arch, name: "probe".to_string(), variants: Vec::new(), probes: PROBES }
-    }
-
-    /// Every family of variants; the ones that take longest to compile (large head dims) first, so
-    /// that no core is left alone with one at the end.
-    pub fn all() -> Vec<Family> {
+    /// The families of a table; the ones that take longest to compile, which are last there, come
+    /// first, so that no core is left alone with one at the end.
+    pub fn all(table: &[Kernel]) -> Vec<Family> {
         let mut families: Vec<Family> = Vec::new();
-        for variant in VARIANTS {
-            let name = format!("d{}", variant.head_dim);
-            let known = families
-                .iter_mut()
-                .find(|family| family.arch == variant.arch && family.name == name);
+        for &kernel in table {
+            let Kernel { arch, family: name, .. } = kernel;
+            let known =
+                families.iter_mut().find(|family| family.arch == arch && family.name == name);
             match known {
-                Some(family) => family.variants.push(variant),
-                None => families.push(Family {
-                    arch: variant.arch,
-                    name,
-                    variants: vec![variant],
-                    probes: &[],
-                }),
+                Some(family) => family.kernels.push(kernel),
+                None => {
+                    families.push(Family { arch, name: name.to_string(), kernels: vec![kernel] })
+                }
             }
         }
-        families.sort_by_key(|family| std::cmp::Reverse(family.variants[0].head_dim));
+        families.reverse();
         families
     }
 }
@@ -133,8 +123,7 @@ fn compile_family(
         .current_dir(workspace.root())
         .args(["--crate-name", "fulgurite_kernels", "--crate-type", "rlib"])
         .args(["-Ccodegen-units=1", "--cfg", "selected"])
-        .args(family.variants.iter().flat_map(|variant| ["--cfg", variant.entry]))
-        .args(family.probes.iter().flat_map(|entry| ["--cfg", entry]))
+        .args(family.kernels.iter().flat_map(|kernel| ["--cfg", kernel.entry]))
         .args(flags(toolchain, family.arch))
         .args(["--emit", "asm", "--out-dir"])
         .arg(&directory);
@@ -158,15 +147,16 @@ fn warnings(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulgurite_spec::KERNELS;
 
     #[test]
-    fn families_hold_every_variant_once() {
-        let families = Family::all();
-        let count: usize = families.iter().map(|family| family.variants.len()).sum();
-        assert_eq!(count, VARIANTS.len());
-        for variant in VARIANTS {
-            let holders = families.iter().filter(|family| family.variants.contains(&variant));
-            assert_eq!(holders.count(), 1, "{}", variant.entry);
+    fn families_hold_every_kernel_once() {
+        let families = Family::all(KERNELS);
+        let count: usize = families.iter().map(|family| family.kernels.len()).sum();
+        assert_eq!(count, KERNELS.len());
+        for kernel in KERNELS {
+            let holders = families.iter().filter(|family| family.kernels.contains(kernel));
+            assert_eq!(holders.count(), 1, "{}", kernel.entry);
         }
     }
 

@@ -75,7 +75,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("temporary directories can be made");
         let to = scratch.path();
         let workspace = Workspace::find().expect("cargo knows the checkout");
-        let harness = "tests/peers/harness.py";
+        let harness = "tests/bench/peers/harness.py";
         sources(&workspace, to, |_, text| Some(text)).expect("it can be copied");
         let copied = std::fs::read(to.join(harness)).expect("the program embeds it");
         assert_eq!(copied, std::fs::read(workspace.root().join(harness)).expect("it is there"));

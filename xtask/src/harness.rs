@@ -7,22 +7,26 @@ use std::process::Command;
 
 use crate::artifacts;
 use crate::build::{self, BuildArgs};
+use crate::closed_output;
 use crate::error::{Error, Result};
-use crate::output;
 use crate::process::{cargo, run};
 use crate::workspace::{Workspace, write_if_changed};
 
 /// Name of the program.
 pub const PROGRAM: &str = "fulgurite-check";
 
-/// The program of the first look.
+/// The program of the first look, and its package.
 const DEMO: &str = "fulgurite-demo";
+const DEMO_PACKAGE: &str = "demo";
 
-/// The package of the C interface, its library, and its header in the checkout.
+/// The package of the C interface, its header in the checkout, and its library as cargo names it,
+/// which the host crate's own name is not free for.
 const C_PACKAGE: &str = "fulgurite-c";
-const C_LIBRARY: &str = "libfulgurite_c.so";
+const C_BUILT: &str = "libfulgurite_c.so";
+/// The library's name for those who load it or link with it.
+const C_LIBRARY: &str = "libfulgurite.so";
 /// The name by which programs that are linked with the library look for it.
-const C_SONAME: &str = "libfulgurite_c.so.0";
+const C_SONAME: &str = "libfulgurite.so.0";
 const C_HEADER: &str = "host/c/fulgurite.h";
 
 /// What stands beside the program in `dist`.
@@ -40,7 +44,8 @@ The kernels are inside the program; the driver compiles each one on first use.
     ./fulgurite-check info                    what a report of an error should say
     ./fulgurite-check help                    all options
 
-libfulgurite_c.so and fulgurite.h are the C interface; `bench --peers-dir` uses the library.
+libfulgurite.so and fulgurite.h are the C interface (libfulgurite.so.0 is the same library, by the
+name that linked programs look for); `bench --peers-dir` uses the library.
 ";
 
 /// Runs a subcommand of the program, which is built first, with the PTX in it; without the PTX if
@@ -61,19 +66,18 @@ pub fn run_subcommand(
     let mut command = Command::new(program(workspace)?);
     command.arg(subcommand).args(arguments);
     let result = run(&format!("{PROGRAM} {subcommand}"), &mut command);
-    output::pass_on_closed(&result);
+    closed_output::pass_on_closed(&result);
     result
 }
 
-/// Builds the demo and runs it. It has no PTX and one kernel, and a profile and features of its
-/// own, so that this takes seconds.
+/// Builds the demo and runs it. It has no PTX and one kernel, and a profile of its own, so that this
+/// takes seconds.
 pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut build = cargo(workspace.root());
-    build.args(["build", "--profile", "quick", "--package", "tests", "--no-default-features"]);
-    build.args(["--bin", DEMO]);
+    build.args(["build", "--profile", "quick", "--package", DEMO_PACKAGE, "--bin", DEMO]);
     let program = artifacts::build(&format!("building {DEMO}"), DEMO, &mut build)?;
     let result = run(DEMO, Command::new(program).args(arguments));
-    output::pass_on_closed(&result);
+    closed_output::pass_on_closed(&result);
     result
 }
 
@@ -130,10 +134,13 @@ fn glibc_text(needed: Option<[u32; 2]>) -> String {
     )
 }
 
-/// Builds the C interface, which embeds the PTX that is there. Together with the program it would
-/// get the emulator that only that needs.
+/// Builds the C interface, which embeds the PTX that is there, and puts it under its name beside
+/// what cargo built. Together with the program it would get the emulator that only that needs.
 fn library(workspace: &Workspace) -> Result<PathBuf> {
-    built(workspace, C_LIBRARY, &["--package", C_PACKAGE])
+    let built = built(workspace, C_BUILT, &["--package", C_PACKAGE])?;
+    let named = built.with_file_name(C_LIBRARY);
+    fs::copy(&built, &named).map_err(Error::file("write", &named))?;
+    Ok(named)
 }
 
 /// Builds the program, which embeds the PTX that is there.

@@ -31,8 +31,8 @@ const PROBES: &str = "kernels/src/probe";
 /// Whose PTX it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The variants'.
-    Variants,
+    /// The library's kernels'.
+    Kernels,
     /// The probes'.
     Probes,
 }
@@ -78,7 +78,7 @@ mod tests {
         let workspace = Workspace::at(root);
         let prebuilt = Toolchain::for_tests(Source::PrebuiltCore, "rustc 1");
         let hash_of = |toolchain: &Toolchain| {
-            hash(&workspace, toolchain, Arch::Sm90, Of::Variants).expect("readable files")
+            hash(&workspace, toolchain, Arch::Sm90, Of::Kernels).expect("readable files")
         };
 
         let first = hash_of(&prebuilt);
@@ -90,7 +90,7 @@ mod tests {
         for other in [EMULATOR, PROBES, "kernels/gpu/tests"] {
             fs::create_dir_all(root.join(other)).expect("a directory of our own");
             fs::write(root.join(other).join("x.rs"), "").expect("a file of our own");
-            assert_eq!(hash_of(&prebuilt), first, "{other} leaves no trace in a variant");
+            assert_eq!(hash_of(&prebuilt), first, "{other} leaves no trace in a kernel");
         }
         let probes = hash(&workspace, &prebuilt, Arch::Sm90, Of::Probes).expect("readable files");
         assert_ne!(probes, first);

@@ -1,9 +1,7 @@
 //! `host/ptx/manifest.json`: what was built, from what.
 
-use fulgurite_spec::{FwdParams, LaunchSpec, Tile, VARIANTS, Variant};
+use fulgurite_spec::{KERNELS, Kernel};
 use serde_json::{Value, json};
-
-use crate::ptx::Stamp;
 
 /// One line of the manifest: an entry whose PTX file is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,47 +24,27 @@ pub fn content_hash(content: &[u8]) -> String {
     format!("{hash:016x}")
 }
 
-/// What the builder stamps into a variant's PTX.
-pub fn stamp(variant: &Variant) -> Stamp {
-    let launch = LaunchSpec::of(variant);
-    Stamp {
-        entry: variant.entry.to_string(),
-        target: variant.arch.target().to_string(),
-        threads: launch.threads,
-        blocks_per_sm: launch.blocks_per_sm,
-        param_bytes: size_of::<FwdParams>(),
-    }
-}
-
-/// The manifest's text, in the order of the table of variants.
+/// The manifest's text, in the order of the table of kernels.
 pub fn write(built: &[Built]) -> String {
-    let entries: Vec<Value> = VARIANTS
+    let line = |kernel: &Kernel, built: &Built| {
+        json!({
+            "entry": kernel.entry,
+            "file": format!("{}.ptx", kernel.entry),
+            "arch": kernel.arch.target(),
+            "family": kernel.family,
+            "param_bytes": kernel.param_bytes,
+            "threads": kernel.launch.threads,
+            "smem_bytes": kernel.launch.smem_bytes,
+            "hash": built.hash,
+            "inputs": built.inputs,
+            "compiler": built.compiler,
+        })
+    };
+    let entries: Vec<Value> = KERNELS
         .iter()
-        .filter_map(|variant| {
-            built.iter().find(|built| built.entry == variant.entry).map(|built| {
-                let tile = Tile::of(variant);
-                let launch = LaunchSpec::of(variant);
-                json!({
-                    "entry": variant.entry,
-                    "file": format!("{}.ptx", variant.entry),
-                    "arch": variant.arch.target(),
-                    "dtype": variant.dtype.name(),
-                    "head_dim": variant.head_dim,
-                    "mask": variant.mask.name(),
-                    "softmax": variant.softmax.name(),
-                    "tile": {
-                        "q_rows": tile.q_rows(),
-                        "kv_rows": tile.kv_rows,
-                        "q_parts": tile.q_parts,
-                        "kv_stages": tile.kv_stages,
-                    },
-                    "threads": launch.threads,
-                    "smem_bytes": launch.smem_bytes,
-                    "hash": built.hash,
-                    "inputs": built.inputs,
-                    "compiler": built.compiler,
-                })
-            })
+        .filter_map(|kernel| {
+            let built = built.iter().find(|built| built.entry == kernel.entry);
+            built.map(|built| line(kernel, built))
         })
         .collect();
     format!("{:#}\n", json!({ "entries": entries }))
@@ -100,7 +78,7 @@ mod tests {
     fn a_manifest_is_read_back() {
         let built: Vec<Built> = [1, 0]
             .map(|row: usize| Built {
-                entry: VARIANTS[row].entry.to_string(),
+                entry: KERNELS[row].entry.to_string(),
                 hash: content_hash(b"ptx"),
                 inputs: content_hash(b"source"),
                 compiler: "rustc 1.0".to_string(),

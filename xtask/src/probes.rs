@@ -1,9 +1,8 @@
-//! The probes' PTX, for the program that checks the kernels: one file per probe in `tests/ptx`.
+//! The probes' PTX, for the program that checks the kernels: one file each in `tests/check/ptx`.
 
 use std::fs;
 
-use fulgurite_spec::probes::{PROBE_THREADS, PROBES};
-use fulgurite_spec::{Arch, ProbeParams};
+use fulgurite_spec::{Arch, PROBE_KERNELS};
 
 use crate::compile::{self, Family};
 use crate::error::{Error, Result};
@@ -22,15 +21,16 @@ pub fn build(
     ptxas: &PtxasArgs,
 ) -> Result<()> {
     let (arch, directory) = (Arch::Sm90, workspace.probes());
-    let files: Vec<_> = PROBES.iter().map(|entry| directory.join(format!("{entry}.ptx"))).collect();
+    let files: Vec<_> =
+        PROBE_KERNELS.iter().map(|probe| directory.join(format!("{}.ptx", probe.entry))).collect();
     let inputs = inputs::hash(workspace, toolchain, arch, inputs::Of::Probes)?;
     let made_from = directory.join("inputs.txt");
     let fresh = read(&made_from).is_ok_and(|old| old == inputs);
     if !force && fresh && files.iter().all(|file| file.is_file()) {
         return Ok(());
     }
-    let texts = compile::families(workspace, toolchain, &[Family::probes(arch)])?;
-    let stamps: Vec<Stamp> = PROBES.iter().map(|entry| stamp(entry, arch)).collect();
+    let texts = compile::families(workspace, toolchain, &Family::all(PROBE_KERNELS))?;
+    let stamps: Vec<Stamp> = PROBE_KERNELS.iter().map(Stamp::of).collect();
     let modules = ptx::modules(texts.first().map_or("", String::as_str), &stamps);
     // Files of probes that the table no longer has go as well.
     if directory.is_dir() {
@@ -41,16 +41,6 @@ pub fn build(
     }
     ptxas::assemble_all(workspace, arch, &files, ptxas)?;
     write_if_changed(&made_from, &inputs)?;
-    println!("built PTX of {} probes: tests/ptx", files.len());
+    println!("built PTX of {} probes: tests/check/ptx", files.len());
     Ok(())
-}
-
-fn stamp(entry: &str, arch: Arch) -> Stamp {
-    Stamp {
-        entry: entry.to_string(),
-        target: arch.target().to_string(),
-        threads: PROBE_THREADS,
-        blocks_per_sm: 1,
-        param_bytes: size_of::<ProbeParams>(),
-    }
 }

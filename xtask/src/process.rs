@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
+use output::Pulse;
+
 use crate::error::{Error, Result};
-use crate::progress::Pulse;
 
 /// The cargo that runs this program, for another command in the same directory.
 pub fn cargo(directory: &Path) -> Command {

@@ -15,11 +15,10 @@ use std::process::Command;
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
-use fulgurite_spec::{Arch, LaunchSpec, VARIANTS, Variant};
+use fulgurite_spec::{Arch, KERNELS, Kernel};
 
 use crate::error::{Error, Result};
 use crate::manifest::{self, content_hash};
-use crate::output;
 use crate::process::{capture, parallel};
 use crate::progress::Progress;
 use crate::workspace::{Workspace, read, write_if_changed};
@@ -57,9 +56,9 @@ pub fn check(workspace: &Workspace, entries: &[&str], arguments: &PtxasArgs) -> 
         println!("resources not checked: no ptxas found ({})", find::ADVICE);
         return Ok(());
     };
-    let variants: Vec<&Variant> =
-        VARIANTS.iter().filter(|variant| entries.contains(&variant.entry)).collect();
-    let (reports, fresh) = reports(workspace, &tools, &variants)?;
+    let kernels: Vec<Kernel> =
+        KERNELS.iter().copied().filter(|kernel| entries.contains(&kernel.entry)).collect();
+    let (reports, fresh) = reports(workspace, &tools, &kernels)?;
     let makers = Makers { ptxas: find::version(&tools.ptxas)?, compiler: compiler(workspace) };
     let mut problems: Vec<String> = reports.iter().flat_map(Report::problems).collect();
     if arguments.bless && problems.is_empty() {
@@ -98,24 +97,24 @@ fn compiler(workspace: &Workspace) -> String {
     compilers.join(" and ")
 }
 
-/// The reports on variants whose PTX is there, of a table of any kind. Unlike [`check`] it judges
+/// The reports on kernels whose PTX is there, of a table of any kind. Unlike [`check`] it judges
 /// nothing, and must find a ptxas.
 pub fn ask(
     workspace: &Workspace,
-    variants: &[&Variant],
+    kernels: &[Kernel],
     arguments: &PtxasArgs,
 ) -> Result<Vec<Report>> {
     let Some(tools) = find::find_or_fetch(workspace, arguments)? else {
         return Err(Error::Option(format!("no ptxas found; {}", find::ADVICE)));
     };
-    Ok(reports(workspace, &tools, variants)?.0)
+    Ok(reports(workspace, &tools, kernels)?.0)
 }
 
-/// The reports on variants, and whether all of them were known from an earlier run.
+/// The reports on kernels, and whether all of them were known from an earlier run.
 fn reports(
     workspace: &Workspace,
     tools: &Tools,
-    variants: &[&Variant],
+    kernels: &[Kernel],
 ) -> Result<(Vec<Report>, bool)> {
     let versions = [
         find::version(&tools.ptxas)?,
@@ -123,32 +122,32 @@ fn reports(
     ];
     let mut jobs = Vec::new();
     let mut fresh = true;
-    for variant in variants {
-        let ptx = workspace.ptx().join(format!("{}.ptx", variant.entry));
+    for kernel in kernels {
+        let ptx = workspace.ptx().join(format!("{}.ptx", kernel.entry));
         let content = fs::read(&ptx).map_err(Error::file("read", &ptx))?;
-        let directory = workspace.kernels(variant.arch).join("ptxas");
+        let directory = workspace.kernels(kernel.arch).join("ptxas");
         let hash = content_hash(&content);
         let key = content_hash(
             [&hash, &versions[0], &versions[1]].map(|part| &**part).concat().as_bytes(),
         );
-        let kept = directory.join(format!("{}.{key}.txt", variant.entry));
+        let kept = directory.join(format!("{}.{key}.txt", kernel.entry));
         fresh &= kept.exists();
-        jobs.push((variant, ptx, hash, kept));
+        jobs.push((kernel, ptx, hash, kept));
     }
     let progress = (!fresh).then(|| Progress::bar("checking resources", jobs.len()));
-    let reports = parallel(&jobs, |(variant, ptx, hash, kept)| {
+    let reports = parallel(&jobs, |(kernel, ptx, hash, kept)| {
         let text = if kept.exists() {
             read(kept)?
         } else {
-            remove_older(kept, variant.entry);
-            let text = examine(tools, variant.arch, ptx, &kept.with_extension("cubin"))?;
+            remove_older(kept, kernel.entry);
+            let text = examine(tools, kernel.arch, ptx, &kept.with_extension("cubin"))?;
             write_if_changed(kept, &text)?;
             text
         };
         if let Some(progress) = &progress {
             progress.advance();
         }
-        Report::read(variant.entry, &text, hash)
+        Report::read(kernel.entry, &text, hash)
     })?;
     Ok((reports, fresh))
 }
@@ -212,10 +211,7 @@ fn table(reports: &[Report]) -> Table {
         "entry", "regs", "smem", "spills", "instr.", "R2UR", "MUFU", "HGMMA", "notes",
     ]);
     for report in reports {
-        let smem_bytes = VARIANTS
-            .iter()
-            .find(|variant| variant.entry == report.entry)
-            .map_or(0, |variant| LaunchSpec::of(variant).smem_bytes);
+        let smem_bytes = Kernel::find(&report.entry).map_or(0, |kernel| kernel.launch.smem_bytes);
         let count = |of: fn(&sass::Counts) -> u32| {
             report.sass.as_ref().map_or_else(|| "-".to_string(), |counts| of(counts).to_string())
         };
@@ -260,8 +256,8 @@ mod tests {
             sass: Some(counts),
             ptx: String::new(),
         };
-        let reports = VARIANTS.iter().flat_map(|variant| {
-            let one = |report| Report { entry: variant.entry.to_string(), ..report };
+        let reports = KERNELS.iter().flat_map(|kernel| {
+            let one = |report| Report { entry: kernel.entry.to_string(), ..report };
             [one(report(&[])), one(report(&["(C7519) a fence", "another note, without a code"]))]
         });
         let text = table(&reports.collect::<Vec<_>>()).to_string();
@@ -269,8 +265,8 @@ mod tests {
         for line in text.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }
-        for variant in VARIANTS {
-            assert!(text.contains(variant.entry), "{} is broken:\n{text}", variant.entry);
+        for kernel in KERNELS {
+            assert!(text.contains(kernel.entry), "{} is broken:\n{text}", kernel.entry);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
-use fulgurite_spec::variants::{Dtype, MaskKind, SoftmaxKind};
+use fulgurite_spec::{Dtype, MaskClass, SoftmaxKind};
 
 use crate::error::{Error, Result};
 use crate::process::{query, run as run_program};
@@ -24,9 +24,9 @@ pub struct TilesArgs {
     /// Columns of a head: 64, 96 .. 256
     #[arg(long, value_name = "N")]
     head_dim: u32,
-    /// Mask [default: both, each with candidates of its own]
-    #[arg(long, value_enum)]
-    mask: Option<MaskName>,
+    /// Mask [default: all, each with candidates of its own]
+    #[arg(long, value_parser = mask_of_name, value_name = "NAME")]
+    mask: Option<MaskClass>,
     /// Element type
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: DtypeName,
@@ -59,12 +59,6 @@ pub struct TilesArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum MaskName {
-    Full,
-    Causal,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SoftmaxName {
     Maxima,
     Anchors,
@@ -83,7 +77,7 @@ pub fn run(workspace: &Workspace, arguments: &TilesArgs) -> Result<()> {
     let all = candidates(&wanted);
     println!("{} candidates", all.len());
     if arguments.list {
-        all.iter().for_each(|candidate| println!("  {}", candidates::row(candidate.variant)));
+        all.iter().for_each(|candidate| println!("  {}", candidates::source(candidate.row)));
         return Ok(());
     }
     let shop = Shop::open(workspace, &name(&wanted), &all)?;
@@ -112,11 +106,7 @@ fn wanted(arguments: &TilesArgs) -> Result<Wanted> {
             DtypeName::Bf16 => Dtype::Bf16,
             DtypeName::F16 => Dtype::F16,
         },
-        masks: match arguments.mask {
-            None => vec![MaskKind::Full, MaskKind::Causal],
-            Some(MaskName::Full) => vec![MaskKind::Full],
-            Some(MaskName::Causal) => vec![MaskKind::Causal],
-        },
+        masks: arguments.mask.map_or(MaskClass::ALL.to_vec(), |mask| vec![mask]),
         softmaxes: match arguments.softmax {
             None => vec![SoftmaxKind::Maxima, SoftmaxKind::Anchors],
             Some(SoftmaxName::Maxima) => vec![SoftmaxKind::Maxima],
@@ -127,6 +117,14 @@ fn wanted(arguments: &TilesArgs) -> Result<Wanted> {
         kv_rows: arguments.kv_rows_from..=arguments.kv_rows_to,
         kv_stages: 2..=arguments.kv_stages_to,
         limit: arguments.limit,
+    })
+}
+
+fn mask_of_name(name: &str) -> std::result::Result<MaskClass, String> {
+    let known = || MaskClass::ALL.iter().copied();
+    known().find(|mask| mask.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = known().map(MaskClass::name).collect();
+        format!("one of {}", names.join(", "))
     })
 }
 

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fulgurite_spec::{PROBES, VARIANTS};
+use fulgurite_spec::{KERNELS, PROBE_KERNELS};
 
 use crate::build::{self, BuildArgs};
 use crate::copy;
@@ -28,9 +28,9 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let removed = copy_without_emulator(workspace, bare.root())?;
     build::run(&bare, &arguments)?;
     let mut problems = Vec::new();
-    let variants = VARIANTS.iter().map(|variant| (variant.entry, Workspace::ptx as Directory));
-    let probes = PROBES.iter().map(|probe| (*probe, Workspace::probes as Directory));
-    let all: Vec<(&str, Directory)> = variants.chain(probes).collect();
+    let kernels = KERNELS.iter().map(|kernel| (kernel.entry, Workspace::ptx as Directory));
+    let probes = PROBE_KERNELS.iter().map(|probe| (probe.entry, Workspace::probes as Directory));
+    let all: Vec<(&str, Directory)> = kernels.chain(probes).collect();
     for (entry, directory) in &all {
         let file = format!("{entry}.ptx");
         if read(&directory(workspace).join(&file))? != read(&directory(&bare).join(&file))? {
@@ -79,7 +79,7 @@ fn without_names(line: &str) -> String {
     let names_a_barrier =
         statement.starts_with("mbarrier::name(") || statement.starts_with("barrier::name(");
     if statement == "#[track_caller]"
-        || statement == "name: &'static str,"
+        || statement == "pub name: &'static str,"
         || statement == "/// What the emulator's reports call it."
         || statement.starts_with("fulgurite_gpu::planted::count(")
         || (statement.starts_with("let ") && statement.contains(" = imp::alter("))
@@ -111,9 +111,10 @@ mod tests {
 
     #[test]
     fn what_serves_the_emulator_is_taken_out() {
-        let text = "    #[track_caller]\n    fn f() {}\n    mbarrier::name(bar, spec.name, i);\n\
+        let text = "    #[track_caller]\n    fn f() {}\n    pub name: &'static str,\n    \
+                    mbarrier::name(bar, spec.name, i);\n\
                     [Spec { name: \"q\", offset: 1 }]\n    name: \"k\",\nmbarrier::wait(bar);\n";
-        let bare = "\n    fn f() {}\n\n[Spec { offset: 1 }]\n    \nmbarrier::wait(bar);\n";
+        let bare = "\n    fn f() {}\n\n\n[Spec { offset: 1 }]\n    \nmbarrier::wait(bar);\n";
         assert_eq!(without_emulator(text), bare);
     }
 

@@ -54,7 +54,7 @@ impl Workspace {
 
     /// Where the probes' generated PTX goes.
     pub fn probes(&self) -> PathBuf {
-        self.root.join("tests/ptx")
+        self.root.join("tests/check/ptx")
     }
 
     /// Where everything between source and PTX of one architecture is kept.

@@ -1,28 +1,35 @@
 //! The C interface of Fulgurite: what `fulgurite.h` declares, and nothing else.
 //!
 //! Contracts are in the header. Every function catches panics, returns a [`Status`] and keeps the
-//! message of a failure for [`fulgurite_last_error`].
+//! message of a failure for [`fulgurite_last_error`]. Each operation has a module of its own: its
+//! two structs, and its three functions over what all share.
 
 mod device;
+mod forward;
+mod grown;
+mod layout;
+mod options;
 mod outcome;
-mod request;
+mod plan;
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{c_char, c_void};
 
+use fulgurite::RawWorkspace;
 use fulgurite::cudarc::driver::sys::CUstream;
-use fulgurite::{Pointers, Prepared};
 
+pub use forward::{
+    ForwardArgs, ForwardRequest, fulgurite_forward, fulgurite_launch_forward,
+    fulgurite_plan_forward,
+};
+pub use layout::Layout;
+pub use options::PlanOptions;
 pub use outcome::{Status, fulgurite_last_error};
-pub use request::{Request, Strides};
+pub use plan::{
+    Buffer, Plan, fulgurite_plan_buffers, fulgurite_plan_describe, fulgurite_plan_destroy,
+    fulgurite_plan_entry, fulgurite_plan_is_noop, fulgurite_plan_workspace_bytes,
+};
 
-use outcome::{Failure, guard};
-
-/// A checked request with its kernel loaded: `fulgurite_plan`.
-pub struct Plan {
-    prepared: Prepared,
-    /// The kernel's name for C.
-    variant: CString,
-}
+use outcome::guard;
 
 /// `fulgurite_version` of the header.
 #[unsafe(no_mangle)]
@@ -31,120 +38,26 @@ pub extern "C" fn fulgurite_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// `fulgurite_plan_create` of the header.
-///
-/// # Safety
-/// `request` is null or points to a `fulgurite_request`; `plan` is null or writable.
+/// `fulgurite_device_supported` of the header.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_plan_create(
-    request: *const Request,
-    plan: *mut *mut Plan,
-) -> Status {
-    guard(|| {
-        if plan.is_null() {
-            return Err(Failure::null("plan"));
-        }
-        // SAFETY: null or a request, by this function's contract.
-        let request = unsafe { Request::read(request) }?;
-        let forward = request.forward()?;
-        request::check(&forward)?;
-        let prepared = device::plan(request.device, &forward)?;
-        let variant = CString::new(prepared.plan().variant().entry)
-            .map_err(|_| Failure::internal("the kernel's name contains a zero byte"))?;
-        let made = Box::into_raw(Box::new(Plan { prepared, variant }));
-        // SAFETY: not null, and writable by this function's contract.
-        unsafe { plan.write(made) };
-        Ok(())
-    })
+pub extern "C" fn fulgurite_device_supported(device: u32) -> Status {
+    guard(|| device::check(device))
 }
 
-/// `fulgurite_plan_variant` of the header.
+/// `fulgurite_workspace_reset` of the header.
 ///
 /// # Safety
-/// `plan` is null or a plan that was not destroyed; `name` is null or writable.
+/// The contract is that of [`RawWorkspace::reset`], in the device's primary context.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_plan_variant(
-    plan: *const Plan,
-    name: *mut *const c_char,
-) -> Status {
-    guard(|| {
-        // SAFETY: null or a living plan, by this function's contract.
-        let plan = unsafe { living(plan) }?;
-        // SAFETY: null or writable, by this function's contract.
-        unsafe { write(name, "name", plan.variant.as_ptr()) }
-    })
-}
-
-/// `fulgurite_plan_is_noop` of the header.
-///
-/// # Safety
-/// `plan` is null or a plan that was not destroyed; `is_noop` is null or writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_plan_is_noop(plan: *const Plan, is_noop: *mut i32) -> Status {
-    guard(|| {
-        // SAFETY: null or a living plan, by this function's contract.
-        let plan = unsafe { living(plan) }?;
-        // SAFETY: null or writable, by this function's contract.
-        unsafe { write(is_noop, "is_noop", i32::from(plan.prepared.plan().is_noop())) }
-    })
-}
-
-/// `fulgurite_launch` of the header.
-///
-/// # Safety
-/// `plan` is null or a plan that was not destroyed; for stream and addresses the contract is that
-/// of [`Prepared::launch_raw`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_launch(
-    plan: *const Plan,
+pub unsafe extern "C" fn fulgurite_workspace_reset(
+    device: u32,
     stream: CUstream,
-    q: *const c_void,
-    k: *const c_void,
-    v: *const c_void,
-    out: *mut c_void,
-    lse: *mut c_void,
+    workspace: *mut c_void,
+    workspace_bytes: u64,
 ) -> Status {
+    let workspace = RawWorkspace { address: workspace.addr() as u64, bytes: workspace_bytes };
     guard(|| {
-        // SAFETY: null or a living plan, by this function's contract.
-        let plan = unsafe { living(plan) }?;
-        let [q, k, v] = [q, k, v].map(|pointer| pointer.addr() as u64);
-        let lse = (!lse.is_null()).then_some(lse.addr() as u64);
-        let pointers = Pointers { q, k, v, out: out.addr() as u64, lse };
         // SAFETY: this function's contract.
-        Ok(unsafe { plan.prepared.launch_raw(stream, &pointers) }?)
+        device::on(device, || Ok(()), |attention| unsafe { workspace.reset(attention, stream) })
     })
-}
-
-/// `fulgurite_plan_destroy` of the header.
-///
-/// # Safety
-/// `plan` is null or a plan that was not destroyed, and no other call uses it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_plan_destroy(plan: *mut Plan) -> Status {
-    guard(|| {
-        if !plan.is_null() {
-            // SAFETY: made by `fulgurite_plan_create` from a box, and given back once, by this
-            // function's contract.
-            drop(unsafe { Box::from_raw(plan) });
-        }
-        Ok(())
-    })
-}
-
-/// # Safety
-/// `plan` is null or a plan that lives at least as long as the result is used.
-unsafe fn living<'a>(plan: *const Plan) -> Result<&'a Plan, Failure> {
-    // SAFETY: this function's contract.
-    unsafe { plan.as_ref() }.ok_or(Failure::null("plan"))
-}
-
-/// # Safety
-/// `place` is null or writable.
-unsafe fn write<T>(place: *mut T, name: &'static str, value: T) -> Result<(), Failure> {
-    if place.is_null() {
-        return Err(Failure::null(name));
-    }
-    // SAFETY: not null, and writable by this function's contract.
-    unsafe { place.write(value) };
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fulgurite::Error;
+use fulgurite::{Error, ErrorClass};
 
 /// `fulgurite_status` of the header.
 #[repr(i32)]
@@ -13,18 +13,21 @@ use fulgurite::Error;
 pub enum Status {
     /// All is well.
     Ok = 0,
-    /// A null pointer to host memory, a number that stands for nothing, a struct of another size.
+    /// A null pointer to host memory, a number that stands for nothing, a struct of another size,
+    /// arguments of another request.
     Argument = 1,
-    /// A request that is not supported or makes no sense.
+    /// A request that makes no sense.
     Request = 2,
-    /// A device address that is null, misaligned, missing or too many.
-    Address = 3,
+    /// A device address that is null, misaligned, missing or too many, a workspace too small.
+    Buffer = 3,
     /// No driver, or no device that can run the kernels.
     Device = 4,
     /// A driver call failed, or would: the context was reset, or the process forked.
     Driver = 5,
     /// An error of this library.
     Internal = 6,
+    /// A request that makes sense, but that no kernel computes.
+    Unsupported = 7,
 }
 
 /// Why a call failed.
@@ -63,22 +66,13 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let status = match error {
-            Error::NullPointer { .. }
-            | Error::Misaligned { .. }
-            | Error::LseMissing { .. }
-            | Error::LseUnexpected => Status::Address,
-            Error::NoDriver { .. }
-            | Error::DriverTooOld { .. }
-            | Error::StubDriver { .. }
-            | Error::NoDevice { .. }
-            | Error::Architecture { .. }
-            | Error::SharedMemory { .. } => Status::Device,
-            Error::Driver { .. } | Error::ContextGone { .. } | Error::Forked { .. } => {
-                Status::Driver
-            }
-            Error::NotBuilt { .. } | Error::Emulated { .. } => Status::Internal,
-            _ => Status::Request,
+        let status = match error.class() {
+            ErrorClass::Request => Status::Request,
+            ErrorClass::Buffer => Status::Buffer,
+            ErrorClass::Device => Status::Device,
+            ErrorClass::Driver => Status::Driver,
+            ErrorClass::Unsupported => Status::Unsupported,
+            _ => Status::Internal,
         };
         Failure { status, message: error.to_string() }
     }
@@ -141,17 +135,25 @@ mod tests {
 
     #[test]
     fn typed_errors_get_their_status() {
+        let entry = "fwd".to_owned();
         for (error, status) in [
-            (Error::NullPointer { tensor: "q" }, Status::Address),
-            (Error::LseUnexpected, Status::Address),
-            (Error::NoDevice { ordinal: 3, count: 1 }, Status::Device),
-            (Error::StubDriver { path: "libcuda.so".to_owned() }, Status::Device),
-            (Error::ContextGone { ordinal: 0 }, Status::Driver),
-            (Error::Forked { pid: 7 }, Status::Driver),
-            (Error::NotBuilt { entry: "fwd" }, Status::Internal),
-            (Error::HeadDim { got: 12, largest: 256 }, Status::Request),
             (Error::Scale { got: -1.0 }, Status::Request),
+            (Error::NullPointer { buffer: "q" }, Status::Buffer),
+            (Error::Unexpected { buffer: "lse" }, Status::Buffer),
+            (Error::NoDevice { ordinal: 3, count: 1 }, Status::Device),
+            (Error::ContextGone { ordinal: 0 }, Status::Driver),
+            (Error::NotBuilt { entry }, Status::Internal),
+            (
+                Error::Unsupported {
+                    what: "f32".to_owned(),
+                    nearest: "fwd",
+                    differs: "all".to_owned(),
+                    remedy: "convert it",
+                },
+                Status::Unsupported,
+            ),
         ] {
+            assert_eq!(status as i32, error.class() as i32, "the host crate has the same numbers");
             let failure = Failure::from(error.clone());
             assert_eq!(failure, Failure { status, message: error.to_string() });
         }

@@ -1,16 +1,24 @@
-//! Requests at random through the C interface: each ends with a status, and nothing panics on the
-//! way, not even where a panic would be caught.
+//! Structs at random through the C interface: each call ends with a status, and nothing panics on
+//! the way, not even where a panic would be caught.
+
+mod common;
 
 use std::panic;
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fulgurite_c::{Request, Status, Strides, fulgurite_plan_create, fulgurite_plan_destroy};
+use common::{BATCHED, options};
+use fulgurite_c::{
+    ForwardRequest, Layout, PlanOptions, Status, fulgurite_plan_destroy, fulgurite_plan_forward,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Random requests.
 const REQUESTS: usize = 200_000;
+
+/// Bytes of the largest struct that is believed.
+const BYTES_MOST: usize = 4096;
 
 /// Panics of this process, caught or not.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -28,65 +36,106 @@ fn any(rng: &mut ChaCha8Rng) -> u64 {
 
 /// Either `usual` or, now and then, any number.
 fn mostly(rng: &mut ChaCha8Rng, usual: u64) -> u64 {
-    if rng.random_range(0..12) == 0 { any(rng) } else { usual }
+    if rng.random_range(0..24) == 0 { any(rng) } else { usual }
 }
 
-fn request(rng: &mut ChaCha8Rng) -> Request {
-    let [heads_kv, group] = [rng.random_range(1..9), rng.random_range(1..9)];
-    let [batch, q_len, kv_len, head_dim] =
-        [rng.random_range(0..9), any(rng), any(rng), 8 * rng.random_range(1..34)];
-    let heads_kv = mostly(rng, heads_kv);
-    let heads = mostly(rng, heads_kv.saturating_mul(group));
-    let (batch, head_dim) = (mostly(rng, batch), mostly(rng, head_dim));
-    let strides = |rng: &mut ChaCha8Rng, heads: u64, rows: u64| {
-        let row = heads.saturating_mul(head_dim);
-        let [batch, head, row] = [rows.saturating_mul(row), head_dim, row];
-        Strides { batch: mostly(rng, batch), head: mostly(rng, head), row: mostly(rng, row) }
-    };
-    let scale = if rng.random() { 0.0 } else { f32::from_bits(rng.random()) };
-    Request {
-        size_bytes: size_of::<Request>() as u32,
-        dtype: mostly(rng, 1) as u32,
-        mask: mostly(rng, 1) as u32,
-        lse: mostly(rng, 1) as u32,
-        scale,
-        // One that is nowhere, so that no kernel is loaded where there is a driver.
-        device: u32::MAX,
-        batch,
-        heads,
-        heads_kv,
-        q_len,
-        kv_len,
-        head_dim,
-        q: strides(rng, heads, q_len),
-        k: strides(rng, heads_kv, kv_len),
-        v: strides(rng, heads_kv, kv_len),
-        out: strides(rng, heads, q_len),
+fn layout(rng: &mut ChaCha8Rng, dtype: u64, [batch, heads, rows, head_dim]: [u64; 4]) -> Layout {
+    let row = heads.saturating_mul(head_dim);
+    Layout {
+        dtype: mostly(rng, dtype) as u32,
+        form: mostly(rng, u64::from(BATCHED)) as u32,
+        sequences: mostly(rng, 0),
+        shape: [batch, heads, rows, mostly(rng, head_dim)],
+        strides: [rows.saturating_mul(row), head_dim, row, 1].map(|it| mostly(rng, it)),
     }
 }
 
-#[test]
-fn every_request_ends_with_a_status() {
+fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
+    let [kv_heads, group] = [rng.random_range(1..9), rng.random_range(1..9)];
+    let [batch, q_len, kv_len, head_dim] =
+        [rng.random_range(0..9), any(rng), any(rng), 8 * rng.random_range(1..34)];
+    let kv_heads = mostly(rng, kv_heads);
+    let heads = mostly(rng, kv_heads.saturating_mul(group));
+    let (batch, dtype) = (mostly(rng, batch), rng.random_range(1..3));
+    let scale = if rng.random() { 0.0 } else { f32::from_bits(rng.random()) };
+    let (qo, kv) = ([batch, heads, q_len, head_dim], [batch, kv_heads, kv_len, head_dim]);
+    ForwardRequest {
+        size_bytes: mostly(rng, size_of::<ForwardRequest>() as u64),
+        // One that is nowhere, so that no kernel is loaded where there is a driver.
+        device: u32::MAX,
+        mask: mostly(rng, 1) as u32,
+        with_lse: mostly(rng, 1) as u32,
+        scale,
+        q: layout(rng, dtype, qo),
+        k: layout(rng, dtype, kv),
+        v: layout(rng, dtype, kv),
+        out: layout(rng, dtype, qo),
+    }
+}
+
+/// Counts panics from now on.
+fn count_panics() {
     let standard = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         PANICS.fetch_add(1, Ordering::Relaxed);
         standard(info);
     }));
+}
+
+/// Room for a struct of any size that is believed, in which its caller's lies.
+#[repr(C)]
+struct Room {
+    request: ForwardRequest,
+    rest: [u8; BYTES_MOST - size_of::<ForwardRequest>()],
+}
+
+#[test]
+fn every_request_ends_with_a_status() {
+    count_panics();
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut refused, mut accepted) = (0, 0);
+    let mut room =
+        Room { request: common::request(), rest: [0; BYTES_MOST - size_of::<ForwardRequest>()] };
     for _ in 0..REQUESTS {
-        let request = request(&mut rng);
+        room.request = request(&mut rng);
+        let options = PlanOptions {
+            size_bytes: if rng.random_range(0..99) == 0 { any(&mut rng) % 33 } else { 32 },
+            workspace_limit_bytes: any(&mut rng),
+            sm_limit: any(&mut rng) as u32,
+            arch: rng.random_range(0..64) / 31,
+            ..options()
+        };
+        let options = if rng.random() { &raw const options } else { null() };
         let mut plan = null_mut();
-        // SAFETY: both are references.
-        match unsafe { fulgurite_plan_create(&request, &raw mut plan) } {
-            Status::Argument | Status::Request => refused += 1,
+        let given = (&raw const room).cast();
+        // SAFETY: there are as many bytes as any size that is believed; the options are null or
+        // say at most what they have; the plan is a reference.
+        match unsafe { fulgurite_plan_forward(given, options, &raw mut plan) } {
+            Status::Argument | Status::Request | Status::Unsupported => refused += 1,
             // The request is right, but the device is nowhere.
             Status::Device => accepted += 1,
-            other => panic!("{other:?} for {request:?}"),
+            other => panic!("{other:?} for {:?}", room.request),
         }
         // SAFETY: null, as nothing was planned.
         assert_eq!(unsafe { fulgurite_plan_destroy(plan) }, Status::Ok);
     }
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
     assert!(refused > REQUESTS / 100 && accepted > REQUESTS / 100, "{refused}, {accepted}");
+}
+
+#[test]
+fn garbage_ends_with_a_status() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for step in 0..20_000_u64 {
+        let mut words = [0_u64; BYTES_MOST / 8];
+        for word in &mut words {
+            *word = rng.random();
+        }
+        words[0] = if step % 2 == 0 { step % 5000 } else { words[0] | 1 << 40 };
+        let mut plan = null_mut();
+        // SAFETY: there are as many bytes as any size that is believed; the plan is a reference.
+        let status =
+            unsafe { fulgurite_plan_forward(words.as_ptr().cast(), null(), &raw mut plan) };
+        assert_eq!((status, plan), (Status::Argument, null_mut()));
+    }
 }

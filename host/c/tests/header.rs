@@ -1,11 +1,63 @@
-//! The header against the library: a C program is compiled with it, linked and run, and its idea
-//! of sizes and numbers compared with Rust's. Says so where there is no C compiler.
+//! The header against the library: programs are compiled with it as C and C++, their idea of
+//! structs and numbers compared with Rust's, and one is linked and run. Says so where there is no
+//! compiler.
+
+#[path = "../../tests/fake_driver/fake.rs"]
+#[cfg(target_os = "linux")]
+mod fake;
 
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fulgurite_c::{Request, Status};
+use fulgurite::{Access, Forward, Plan, VARIANTS};
+use fulgurite_c::{Buffer, ForwardArgs, ForwardRequest, Layout, PlanOptions, Status};
+
+/// The source of the fake driver.
+pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";
+
+/// The compilers, and how they are told to be strict.
+const LANGUAGES: [(&str, &[&str]); 2] =
+    [("cc", &["-x", "c", "-std=c99"]), ("c++", &["-x", "c++", "-std=c++11"])];
+
+/// A struct of the header: its name, its bytes, and of each field the name, place and bytes.
+struct Struct {
+    name: &'static str,
+    bytes: usize,
+    fields: Vec<(&'static str, usize, usize)>,
+}
+
+/// Bytes of the field that a reference leads to.
+fn bytes_of<S, F>(_field: fn(&S) -> &F) -> usize {
+    size_of::<F>()
+}
+
+macro_rules! describe {
+    ($type:ident, $name:literal: $($field:ident)*) => {
+        Struct {
+            name: $name,
+            bytes: size_of::<$type>(),
+            fields: vec![$((
+                stringify!($field),
+                offset_of!($type, $field),
+                bytes_of(|it: &$type| &it.$field),
+            )),*],
+        }
+    };
+}
+
+fn structs() -> [Struct; 5] {
+    [
+        describe!(Layout, "fulgurite_layout": dtype form sequences shape strides),
+        describe!(ForwardRequest, "fulgurite_forward_request":
+            size_bytes device mask with_lse scale q k v out),
+        describe!(ForwardArgs, "fulgurite_forward_args":
+            size_bytes q k v out lse workspace workspace_bytes),
+        describe!(PlanOptions, "fulgurite_plan_options":
+            size_bytes entry workspace_limit_bytes sm_limit arch),
+        describe!(Buffer, "fulgurite_buffer": name dtype access elements bytes align_bytes),
+    ]
+}
 
 /// Where cargo puts the shared library beside this test.
 fn libraries() -> PathBuf {
@@ -20,58 +72,195 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-fn wanted() -> String {
-    let mut text = format!("size {}\n", size_of::<Request>());
-    macro_rules! offsets {
-        ($($field:ident)*) => {
-            $(text += &format!("{} {}\n", stringify!($field), offset_of!(Request, $field));)*
-        };
+/// A directory of this process, which goes away with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(purpose: &str) -> Scratch {
+        let name = format!("fulgurite-{purpose}-{}", std::process::id());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&directory).expect("it can be created");
+        Scratch(directory)
     }
-    offsets!(size_bytes dtype mask lse scale device batch heads heads_kv q_len kv_len head_dim);
-    offsets!(q k v out);
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays lies in cargo's own folder.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A strict compiler of a language that finds the header; none if there is none here.
+fn compiler((name, arguments): (&str, &[&str])) -> Option<Command> {
+    if Command::new(name).arg("--version").output().is_err() {
+        eprintln!("skipped: there is no compiler `{name}` here");
+        return None;
+    }
+    let mut command = Command::new(name);
+    command.args(arguments).args(["-pedantic", "-Wall", "-Wextra", "-Werror", "-I"]);
+    command.arg(env!("CARGO_MANIFEST_DIR"));
+    Some(command)
+}
+
+/// A program that does not compile unless the header has Rust's structs and numbers, and a field
+/// for each buffer of a launch, which may be written exactly if the launch writes it.
+fn agreement() -> String {
+    let mut text = "#include \"fulgurite.h\"\n#include <stddef.h>\n".to_owned();
+    let mut count = 0;
+    let mut holds = |text: &mut String, claim: String| {
+        count += 1;
+        *text += &format!("typedef char holds_{count}[({claim}) ? 1 : -1];\n");
+    };
+    for Struct { name, bytes, fields } in structs() {
+        holds(&mut text, format!("sizeof({name}) == {bytes}"));
+        for (field, place, bytes) in fields {
+            holds(&mut text, format!("offsetof({name}, {field}) == {place}"));
+            holds(&mut text, format!("sizeof((({name} *)0)->{field}) == {bytes}"));
+        }
+    }
+    for (number, name) in numbers() {
+        holds(&mut text, format!("FULGURITE_{name} == {number}"));
+    }
+    text += "const void **read_place(int number, fulgurite_forward_args *args);\n\
+             const void **read_place(int number, fulgurite_forward_args *args) {\n";
+    let fields = Plan::<Forward>::fields().iter().enumerate();
+    let (read, written): (Vec<_>, Vec<_>) =
+        fields.partition(|(_, field)| field.access == Access::Read);
+    let place = |(number, field): (usize, &fulgurite::Field)| {
+        format!("    if (number == {number}) return &args->{};\n", field.name)
+    };
+    text += &read.into_iter().map(place).collect::<String>();
+    text += "    return NULL;\n}\n\
+             void **written_place(int number, fulgurite_forward_args *args);\n\
+             void **written_place(int number, fulgurite_forward_args *args) {\n";
+    text += &written.into_iter().map(place).collect::<String>();
+    text + "    return NULL;\n}\n"
+}
+
+/// The header's numbers.
+fn numbers() -> Vec<(i32, &'static str)> {
     let statuses = [
-        Status::Ok,
-        Status::Argument,
-        Status::Request,
-        Status::Address,
-        Status::Device,
-        Status::Driver,
-        Status::Internal,
+        (Status::Ok, "OK"),
+        (Status::Argument, "ERROR_ARGUMENT"),
+        (Status::Request, "ERROR_REQUEST"),
+        (Status::Buffer, "ERROR_BUFFER"),
+        (Status::Device, "ERROR_DEVICE"),
+        (Status::Driver, "ERROR_DRIVER"),
+        (Status::Internal, "ERROR_INTERNAL"),
+        (Status::Unsupported, "ERROR_UNSUPPORTED"),
     ];
-    let numbers = statuses.map(|status| (status as i32).to_string()).join(" ");
-    text + &format!("statuses {numbers}\ndtypes 0 1\nmasks 0 1\n")
+    let dtypes = ["BF16", "F16", "F32", "E4M3", "E5M2", "U8", "I8", "I32", "I64"];
+    let kinds: [&[&str]; 5] = [
+        &dtypes,
+        &["BATCHED", "PACKED", "PAGED"],
+        &["MASK_FULL", "MASK_CAUSAL"],
+        &["SM90"],
+        &["READ", "WRITE"],
+    ];
+    let statuses = statuses.into_iter().map(|(status, name)| (status as i32, name));
+    let named = kinds.into_iter().flat_map(|names| (1..).zip(names.iter().copied()));
+    statuses.chain(named).collect()
 }
 
 #[test]
-fn a_c_program_agrees_with_the_library() {
-    if Command::new("cc").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no C compiler `cc` here");
+fn structs_have_no_padding() {
+    for Struct { name, bytes, fields } in structs() {
+        let mut end = 0;
+        for (field, place, bytes) in fields {
+            assert_eq!(place, end, "{name}.{field} begins where the one before it ends");
+            end += bytes;
+        }
+        assert_eq!(end, bytes, "{name} ends with its last field");
+    }
+}
+
+#[test]
+fn the_header_agrees_with_the_library() {
+    let scratch = Scratch::new("agreement");
+    let source = scratch.0.join("agreement.c");
+    std::fs::write(&source, agreement()).expect("it can be written");
+    for language in LANGUAGES {
+        if let Some(mut compiler) = compiler(language) {
+            run(compiler.args(["-fsyntax-only"]).arg(&source));
+        }
+    }
+}
+
+/// Compiles the program beside this file in a language; it finds the library by its SONAME.
+fn program(scratch: &Path, language: (&str, &[&str])) -> Option<PathBuf> {
+    let program = scratch.join(language.0);
+    let mut compiler = compiler(language)?;
+    compiler.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program.c"));
+    compiler.arg("-L").arg(libraries()).args(["-lfulgurite_c", "-o"]).arg(&program);
+    run(&mut compiler);
+    let library = scratch.join("libfulgurite.so.0");
+    std::fs::copy(libraries().join("libfulgurite_c.so"), library).expect("it can be copied");
+    Some(program)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_program_is_told_that_there_is_no_such_device() {
+    let scratch = Scratch::new("program");
+    for language in LANGUAGES {
+        let Some(program) = program(&scratch.0, language) else {
+            continue;
+        };
+        let output = run(Command::new(&program).env("LD_LIBRARY_PATH", &scratch.0));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = env!("CARGO_PKG_VERSION");
+        let wanted = format!("version {version} {version}\nplan: status 4: no ");
+        assert!(said.starts_with(&wanted), "{said}");
+    }
+}
+
+/// What the program prints on the fake driver about a plan, but the line of the kernel.
+#[cfg(target_os = "linux")]
+const ON_THE_FAKE_DRIVER: &str = "\
+forward
+  q          bf16 batched, shape [2, 16, 1024, 64], strides [1048576, 64, 1024, 1]
+  k          bf16 batched, shape [2, 4, 1024, 64], strides [262144, 64, 256, 1]
+  v          bf16 batched, shape [2, 4, 1024, 64], strides [262144, 64, 256, 1]
+  out        bf16 batched, shape [2, 16, 1024, 64], strides [1048576, 64, 1024, 1]
+  mask       causal, bottom right
+  scale      1/sqrt(64), by default
+  lse        written
+  buffer     q: 2097152 bf16, read
+  buffer     k: 524288 bf16, read
+  buffer     v: 524288 bf16, read
+  buffer     out: 2097152 bf16, write
+  buffer     lse: 32768 f32, write
+  workspace  0 bytes
+entry fwd_sm90_bf16_d64_causal, noop 0, workspace 0
+q: dtype 1, read, 2097152 elements, 4194304 bytes, aligned to 16
+k: dtype 1, read, 524288 elements, 1048576 bytes, aligned to 16
+v: dtype 1, read, 524288 elements, 1048576 bytes, aligned to 16
+out: dtype 1, written, 2097152 elements, 4194304 bytes, aligned to 16
+lse: dtype 3, written, 32768 elements, 131072 bytes, aligned to 4
+without lse: the launch got no buffer for lse: pass one of 32768 f32 with the \
+arguments' `lse`, or plan a request that does without
+";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_program_plans_and_launches() {
+    if fulgurite::ptx(VARIANTS[0].entry).is_none() {
+        eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
         return;
     }
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = std::env::temp_dir().join(format!("fulgurite-header-{}", std::process::id()));
-    let libraries = libraries();
-    let mut compile = Command::new("cc");
-    compile
-        .args(["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-I"])
-        .arg(package)
-        .arg(package.join("tests/program.c"))
-        .arg("-L")
-        .arg(&libraries)
-        .args(["-lfulgurite_c", "-o"])
-        .arg(&program);
-    run(&mut compile);
-    // The program asks for the library by the name of its interface's version.
-    let named = std::env::temp_dir().join(format!("fulgurite-soname-{}", std::process::id()));
-    std::fs::create_dir_all(&named).expect("it can be created");
-    std::fs::copy(libraries.join("libfulgurite_c.so"), named.join("libfulgurite_c.so.0"))
-        .expect("it can be copied");
-    let output = run(Command::new(&program).env("LD_LIBRARY_PATH", &named));
-    std::fs::remove_file(&program).expect("it can be removed");
-    std::fs::remove_dir_all(&named).expect("it can be removed");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.starts_with(&wanted()), "C says:\n{said}\nRust says:\n{}", wanted());
-    let version = env!("CARGO_PKG_VERSION");
-    assert!(said.contains(&format!("version {version} {version}\n")), "{said}");
-    assert!(said.contains("create 1: request.dtype is 2"), "{said}");
+    let scratch = Scratch::new("launches");
+    let paths = std::env::join_paths([fake::driver(), &scratch.0]).expect("names without colons");
+    for language in LANGUAGES {
+        let Some(program) = program(&scratch.0, language) else {
+            continue;
+        };
+        let mut command = fake::command(program);
+        let said = fake::said(command.arg("0").env("LD_LIBRARY_PATH", &paths));
+        let kernel = "  kernel     fwd_sm90_bf16_d64_causal: 66 blocks of ";
+        let (kernels, rest): (Vec<_>, Vec<_>) =
+            said.lines().partition(|line| line.starts_with("  kernel"));
+        assert!(kernels.len() == 1 && kernels[0].starts_with(kernel), "{said}");
+        assert!((rest.join("\n") + "\n").ends_with(ON_THE_FAKE_DRIVER), "{said}");
+    }
 }

@@ -1,114 +1,243 @@
 //! The interface as C sees it: every error that needs no GPU, and that a failure writes nothing.
 
-use std::ffi::CStr;
+mod common;
+
 use std::ptr::{null, null_mut};
 
+use common::{args, bshd, options, request, said, says};
 use fulgurite_c::{
-    Plan, Request, Status, Strides, fulgurite_last_error, fulgurite_launch, fulgurite_plan_create,
-    fulgurite_plan_destroy, fulgurite_plan_is_noop, fulgurite_plan_variant,
+    ForwardRequest, Layout, Plan, PlanOptions, Status, fulgurite_device_supported,
+    fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,
+    fulgurite_plan_destroy, fulgurite_plan_entry, fulgurite_plan_forward, fulgurite_plan_is_noop,
+    fulgurite_plan_workspace_bytes, fulgurite_workspace_reset,
 };
 
 /// What no call writes.
 const UNTOUCHED: *mut Plan = std::ptr::dangling_mut();
 
-fn request() -> Request {
-    let strides =
-        |heads: u64, rows: u64| Strides { batch: rows * heads * 64, head: 64, row: heads * 64 };
-    Request {
-        size_bytes: size_of::<Request>() as u32,
-        dtype: 0,
-        mask: 1,
-        lse: 0,
-        scale: 0.0,
-        device: 0,
-        batch: 2,
-        heads: 8,
-        heads_kv: 2,
-        q_len: 100,
-        kv_len: 200,
-        head_dim: 64,
-        q: strides(8, 100),
-        k: strides(2, 200),
-        v: strides(2, 200),
-        out: strides(8, 100),
-    }
-}
-
 #[track_caller]
-fn says(parts: &[&str]) {
-    // SAFETY: the string of this thread, valid until its next failure.
-    let text = unsafe { CStr::from_ptr(fulgurite_last_error()) }.to_string_lossy().into_owned();
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing in: {text}");
-    }
-}
-
-#[track_caller]
-fn refuses(request: &Request, status: Status, parts: &[&str]) {
+fn refuses_with(
+    request: &ForwardRequest,
+    options: *const PlanOptions,
+    status: Status,
+    parts: &[&str],
+) {
     let mut plan = UNTOUCHED;
-    // SAFETY: both are references.
-    assert_eq!(unsafe { fulgurite_plan_create(request, &raw mut plan) }, status);
+    // SAFETY: request and plan are references, the options null or one.
+    assert_eq!(unsafe { fulgurite_plan_forward(request, options, &raw mut plan) }, status);
     assert_eq!(plan, UNTOUCHED);
     says(parts);
 }
 
+#[track_caller]
+fn refuses(request: &ForwardRequest, status: Status, parts: &[&str]) {
+    refuses_with(request, null(), status, parts);
+    // With a plan that the library keeps it is the same.
+    let refused = said();
+    // SAFETY: both are references; nothing is launched.
+    assert_eq!(unsafe { fulgurite_forward(request, null_mut(), &args()) }, status);
+    assert_eq!(said(), refused);
+}
+
 #[test]
 fn null_pointers() {
-    let mut plan = UNTOUCHED;
-    let mut name = null();
-    let mut is_noop = 7;
     let argument = Status::Argument;
+    let mut plan = UNTOUCHED;
+    let (mut text, mut number, mut buffers, mut is_noop) = (null(), 7, null(), 7);
     // SAFETY: null, or references.
     unsafe {
-        assert_eq!(fulgurite_plan_create(null(), &raw mut plan), argument);
+        assert_eq!(fulgurite_plan_forward(null(), null(), &raw mut plan), argument);
         says(&["`request` is null"]);
-        assert_eq!(fulgurite_plan_create(&request(), null_mut()), argument);
+        assert_eq!(fulgurite_plan_forward(&request(), null(), null_mut()), argument);
         says(&["`plan` is null"]);
-        assert_eq!(fulgurite_plan_variant(null(), &raw mut name), argument);
-        assert_eq!(fulgurite_plan_is_noop(null(), &raw mut is_noop), argument);
-        let (none, out) = (null(), null_mut());
-        assert_eq!(fulgurite_launch(null(), null_mut(), none, none, none, out, out), argument);
-        says(&["`plan` is null"]);
+        assert_eq!(fulgurite_forward(null(), null_mut(), &args()), argument);
+        says(&["`request` is null"]);
+        assert_eq!(fulgurite_forward(&request(), null_mut(), null()), argument);
+        says(&["`args` is null"]);
+        for status in [
+            fulgurite_launch_forward(null(), null_mut(), &args()),
+            fulgurite_plan_describe(null(), &raw mut text),
+            fulgurite_plan_entry(null(), &raw mut text),
+            fulgurite_plan_workspace_bytes(null(), &raw mut number),
+            fulgurite_plan_buffers(null(), &raw mut buffers, &raw mut number),
+            fulgurite_plan_is_noop(null(), &raw mut is_noop),
+        ] {
+            assert_eq!(status, argument);
+            says(&["`plan` is null"]);
+        }
         assert_eq!(fulgurite_plan_destroy(null_mut()), Status::Ok);
     }
-    assert_eq!((plan, name, is_noop), (UNTOUCHED, null(), 7));
+    assert_eq!((plan, text, number, is_noop), (UNTOUCHED, null(), 7, 7));
+    assert!(buffers.is_null());
+}
+
+#[test]
+fn sizes_that_no_version_had() {
+    let argument = Status::Argument;
+    for bytes in [0, 8, 343, 4097, u64::MAX] {
+        // Nothing else of the request is looked at.
+        let request = ForwardRequest { size_bytes: bytes, mask: 99, ..request() };
+        let text = format!("request.size_bytes is {bytes}, this library expects 344");
+        refuses(&request, argument, &[&text, "set it to sizeof(fulgurite_forward_request)"]);
+    }
+    let off = PlanOptions { size_bytes: 31, ..options() };
+    let text = "options.size_bytes is 31, this library expects 32";
+    refuses_with(&request(), &off, argument, &[text, "sizeof(fulgurite_plan_options)"]);
+    let off = fulgurite_c::ForwardArgs { size_bytes: 63, ..args() };
+    // SAFETY: both are references; nothing is launched.
+    assert_eq!(unsafe { fulgurite_forward(&request(), null_mut(), &off) }, argument);
+    says(&["args.size_bytes is 63, this library expects 64", "sizeof(fulgurite_forward_args)"]);
+}
+
+/// A request of this version with `surplus` behind it, as a later version's.
+#[repr(C)]
+struct Later {
+    request: ForwardRequest,
+    surplus: [u64; 3],
+}
+
+#[test]
+fn a_later_version_asks_for_nothing_new_or_is_refused() {
+    let wrong = ForwardRequest { size_bytes: size_of::<Later>() as u64, mask: 99, ..request() };
+    for (surplus, text) in [
+        ([0; 3], "request.mask is 99"),
+        ([0, 0, 1], "request.size_bytes is 368, and its bytes from 344 on are not zero"),
+    ] {
+        let later = Later { request: wrong, surplus };
+        let mut plan = UNTOUCHED;
+        let given = (&raw const later).cast();
+        // SAFETY: as many bytes as it says are there; the plan is a reference.
+        let status = unsafe { fulgurite_plan_forward(given, null(), &raw mut plan) };
+        assert_eq!((status, plan), (Status::Argument, UNTOUCHED));
+        says(&[text]);
+    }
 }
 
 #[test]
 fn numbers_that_stand_for_nothing() {
     let argument = Status::Argument;
-    let other_size = Request { size_bytes: 8, ..request() };
-    refuses(&other_size, argument, &["size_bytes is 8", "sizeof(fulgurite_request)"]);
-    let dtypes = "must be 0 (FULGURITE_BF16) or 1 (FULGURITE_F16)";
-    refuses(&Request { dtype: 2, ..request() }, argument, &["request.dtype is 2", dtypes]);
-    let masks = "must be 0 (FULGURITE_MASK_FULL) or 1 (FULGURITE_MASK_CAUSAL)";
-    refuses(&Request { mask: 99, ..request() }, argument, &["request.mask is 99", masks]);
-    let lses = "must be 0 (without) or 1 (with log-sum-exp)";
-    refuses(&Request { lse: 2, ..request() }, argument, &["request.lse is 2", lses]);
+    let masks = "must be one of 1 (FULGURITE_MASK_FULL), 2 (FULGURITE_MASK_CAUSAL)";
+    refuses(&ForwardRequest { mask: 99, ..request() }, argument, &["request.mask is 99", masks]);
+    let flags = "it must be 0 (no) or 1 (yes)";
+    let lse = ForwardRequest { with_lse: 2, ..request() };
+    refuses(&lse, argument, &["request.with_lse is 2", flags]);
+    let q = |q| ForwardRequest { q, ..request() };
+    let base = request().q;
+    let dtypes = "must be one of 1 (FULGURITE_BF16), 2 (FULGURITE_F16), 3 (FULGURITE_F32), 4";
+    let dtype = q(Layout { dtype: 10, ..base });
+    refuses(&dtype, argument, &["request.q.dtype is 10", dtypes, "9 (FULGURITE_I64)"]);
+    let forms = "one of 1 (FULGURITE_BATCHED), 2 (FULGURITE_PACKED), 3 (FULGURITE_PAGED)";
+    refuses(&q(Layout { form: 4, ..base }), argument, &["request.q.form is 4", forms]);
+    let sequences = q(Layout { sequences: 3, ..base });
+    refuses(&sequences, argument, &["request.q.sequences is 3", "not FULGURITE_PACKED"]);
+    let arch = PlanOptions { arch: 2, ..options() };
+    refuses_with(&request(), &arch, argument, &["options.arch is 2", "1 (FULGURITE_SM90)"]);
+    let entry = PlanOptions { entry: c"fwd_sm90".as_ptr(), ..options() };
+    refuses_with(&request(), &entry, argument, &["options.entry is \"fwd_sm90\"", "fwd_sm90_"]);
+}
+
+#[test]
+fn what_was_left_at_zero() {
+    let none = Layout { dtype: 0, form: 0, sequences: 0, shape: [0; 4], strides: [0; 4] };
+    let zero = ForwardRequest { mask: 0, q: none, k: none, v: none, out: none, ..request() };
+    let argument = Status::Argument;
+    refuses(&zero, argument, &["request.mask is 0 (not set)"]);
+    let zero = ForwardRequest { mask: 1, ..zero };
+    refuses(&zero, argument, &["request.q.dtype is 0 (not set)"]);
+    let zero = ForwardRequest { q: Layout { dtype: 1, ..none }, ..zero };
+    refuses(&zero, argument, &["request.q.form is 0 (not set)"]);
+    let zero = ForwardRequest { q: request().q, k: request().k, v: request().v, ..zero };
+    refuses(&zero, argument, &["request.out.dtype is 0 (not set)"]);
 }
 
 #[test]
 fn requests_that_make_no_sense() {
     let wrong = Status::Request;
-    refuses(&Request { head_dim: 60, ..request() }, wrong, &["head_dim 60", "multiples of 8"]);
-    refuses(&Request { heads: 7, ..request() }, wrong, &["q has 7 heads"]);
-    refuses(&Request { heads_kv: 0, ..request() }, wrong, &["k has heads 0"]);
-    refuses(&Request { scale: -1.0, ..request() }, wrong, &["softmax scale -1"]);
-    refuses(&Request { scale: -0.0, ..request() }, wrong, &["softmax scale -0"]);
-    refuses(&Request { scale: f32::NAN, ..request() }, wrong, &["softmax scale NaN"]);
-    let narrow = Strides { row: 8, ..request().out };
-    refuses(&Request { out: narrow, ..request() }, wrong, &["of out is 8", "overlap"]);
-    let odd = Strides { row: 513, ..request().q };
-    refuses(&Request { q: odd, ..request() }, wrong, &["row", "of q is 513"]);
-    let endless = Request { q_len: u64::MAX, ..request() };
+    let with = |change: fn(&mut ForwardRequest)| {
+        let mut request = request();
+        change(&mut request);
+        request
+    };
+    let heads = with(|it| {
+        it.q.shape[1] = 7;
+        it.out.shape[1] = 7;
+    });
+    refuses(&heads, wrong, &["q has 7 heads"]);
+    let headless = with(|it| {
+        it.k.shape[1] = 0;
+        it.v.shape[1] = 0;
+    });
+    refuses(&headless, wrong, &["k has heads 0"]);
+    for (scale, text) in [(-1.0, "softmax scale -1"), (-0.0, "softmax scale -0")] {
+        refuses(&ForwardRequest { scale, ..request() }, wrong, &[text]);
+    }
+    refuses(&ForwardRequest { scale: f32::NAN, ..request() }, wrong, &["softmax scale NaN"]);
+    refuses(&with(|it| it.out.strides[2] = 8), wrong, &["of out is 8", "overlap"]);
+    refuses(&with(|it| it.q.strides[2] = 513), wrong, &["rows stride of q is 513"]);
+    refuses(&with(|it| it.q.strides[3] = 2), wrong, &["head_dim stride of q is 2"]);
+    refuses(&with(|it| it.v.dtype = 2), wrong, &["v has elements of type f16"]);
+    let endless = with(|it| {
+        it.q.shape[2] = u64::MAX;
+        it.out.shape[2] = u64::MAX;
+    });
     refuses(&endless, wrong, &["q has rows 18446744073709551615"]);
+    let packed = with(|it| (it.q.form, it.q.sequences) = (2, 3));
+    refuses(&packed, wrong, &["q is packed"]);
+    refuses(&with(|it| it.k.form = 3), wrong, &["k is paged"]);
+}
+
+#[test]
+fn requests_that_no_kernel_computes() {
+    let narrow = |head_dim| ForwardRequest {
+        q: bshd(1, 1, 1, head_dim),
+        k: bshd(1, 1, 1, head_dim),
+        v: bshd(1, 1, 1, head_dim),
+        out: bshd(1, 1, 1, head_dim),
+        ..request()
+    };
+    let head_dims = ["head dim (60 asked, multiples of 8 from 8 to 256 there)"];
+    refuses(&narrow(60), Status::Unsupported, &head_dims);
+    let full = PlanOptions { entry: c"fwd_sm90_bf16_d64_full".as_ptr(), ..options() };
+    let text = "the kernel fwd_sm90_bf16_d64_full does not compute bf16 with a Causal mask";
+    refuses_with(&request(), &full, Status::Unsupported, &[text]);
+}
+
+/// The whole text of one failure of each status that needs no driver.
+#[test]
+fn texts_say_what_was_got_what_is_allowed_and_what_to_do() {
+    let text = |request: &ForwardRequest, status| {
+        refuses(request, status, &[]);
+        said()
+    };
+    assert_eq!(
+        text(&ForwardRequest { mask: 0, ..request() }, Status::Argument),
+        "request.mask is 0 (not set): it must be one of 1 (FULGURITE_MASK_FULL), 2 \
+         (FULGURITE_MASK_CAUSAL)"
+    );
+    assert_eq!(
+        text(&ForwardRequest { v: bshd(2, 100, 2, 64), ..request() }, Status::Request),
+        "v has rows 100, but k has 200: they must be equal"
+    );
+    let [q, k, v, out] = [(100, 8), (200, 2), (200, 2), (100, 8)]
+        .map(|(rows, heads)| Layout { dtype: 3, ..bshd(2, rows, heads, 64) });
+    let unsupported = text(&ForwardRequest { q, k, v, out, ..request() }, Status::Unsupported);
+    let (what, differs) = unsupported.split_once(", which differs in ").expect("it says so");
+    assert!(what.starts_with("no kernel for f32, head dim 64, causal; nearest is fwd_sm90_"));
+    assert_eq!(differs, "element type (f32 asked, bf16 or f16 there): convert q, k and v");
 }
 
 #[test]
 fn a_device_that_is_not_there() {
-    let nowhere = Request { device: u32::MAX, ..request() };
+    let nowhere = ForwardRequest { device: u32::MAX, ..request() };
     // Without a driver that is said instead.
-    let no_keys = Request { kv_len: 0, ..nowhere };
-    refuses(&no_keys, Status::Device, &["no "]);
+    let no_keys = bshd(2, 0, 2, 64);
+    refuses(&ForwardRequest { k: no_keys, v: no_keys, ..nowhere }, Status::Device, &["no "]);
     refuses(&nowhere, Status::Device, &["no "]);
+    let options = PlanOptions { sm_limit: 1, workspace_limit_bytes: 1, arch: 1, ..options() };
+    refuses_with(&nowhere, &options, Status::Device, &["no "]);
+    assert_eq!(fulgurite_device_supported(u32::MAX), Status::Device);
+    says(&["no "]);
+    // SAFETY: there is no such device.
+    let reset = unsafe { fulgurite_workspace_reset(u32::MAX, null_mut(), null_mut(), 1) };
+    assert_eq!(reset, Status::Device);
 }

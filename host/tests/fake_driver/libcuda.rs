@@ -6,10 +6,10 @@
 //! * `FAKE_MEET=2`: a kernel is compiled only once so many compilations are under way.
 //! * `FAKE_COMPILE_MS=500`: how long a compilation takes.
 //!
-//! It prints what it loads and launches. As of a true driver (H100, driver 580): a reset primary
-//! context keeps its address, answers 709 until it is retained again and has another id then, the
-//! functions from before are unknown, and in a forked process every call answers 3. Handles of
-//! such functions are given to others, as may happen.
+//! It prints what it loads, launches and sets. As of a true driver (H100, driver 580): a reset
+//! primary context keeps its address, answers 709 until it is retained again and has another id
+//! then, the functions from before are unknown, and in a forked process every call answers 3.
+//! Handles of such functions are given to others, as may happen.
 
 #![allow(non_snake_case, clippy::missing_safety_doc)]
 
@@ -176,6 +176,10 @@ call!(cuTensorMapEncodeTiled(
     _swizzle: c_int, _promotion: c_int, _fill: c_int
 ) {
     if rank == 4 { give(map, [0; 16]) } else { INVALID_VALUE }
+});
+call!(cuMemsetD8Async(address: u64, value: u8, bytes: usize, _stream: Handle) {
+    println!("set {bytes} bytes at {address:#x} to {value}");
+    SUCCESS
 });
 call!(cuStreamIsCapturing(_stream: Handle, status: *mut c_int) { give(status, 0) });
 call!(cuLaunchKernel(

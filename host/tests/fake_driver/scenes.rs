@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use fulgurite::cudarc::driver::sys;
 use fulgurite::{
-    Dtype, Error, FlashAttention, Forward, Layout, Mask, Pointers, Prepared, TensorMapSpec,
+    Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared, TensorMapSpec,
 };
 
 /// 1 batch entry, 4096 rows, 16 heads, head dim 64: the first kernel for the mask.
 fn request(mask: Mask) -> Forward {
     let layout = Layout::bshd(Dtype::Bf16, 1, 4096, 16, 64);
-    Forward { q: layout, k: layout, v: layout, out: layout, mask, scale: None, lse: false }
+    Forward::new(layout, layout, layout, layout, mask)
 }
 
-fn launch(prepared: &Prepared) -> Result<(), Error> {
-    let pointers = Pointers { q: 0x1000, k: 0x2000, v: 0x3000, out: 0x4000, lse: None };
+fn launch(prepared: &Prepared<Forward>) -> Result<(), Error> {
+    let args = ForwardArgs::new(0x1000_u64, 0x2000_u64, 0x3000_u64, 0x4000_u64);
     // SAFETY: the fake driver follows no address and runs no kernel.
-    unsafe { prepared.launch_raw(std::ptr::null_mut(), &pointers) }
+    unsafe { prepared.launch_raw(std::ptr::null_mut(), args) }
 }
 
 fn open_and_launch() -> Result<(), Error> {

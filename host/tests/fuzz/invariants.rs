@@ -1,8 +1,8 @@
 //! What holds for every plan, by simple formulas in wide integers.
 
 use fulgurite::{
-    BufferLengths, DeviceFacts, Error, Forward, FwdParams, JobOrder, Layout, Mask, MaskKind, Plan,
-    Pointers, TensorMap, TensorMapSpec, Tile, Variant,
+    DeviceFacts, Dtype, Error, Forward, ForwardArgs, FwdScalars, JobOrder, Launch, Layout, Mask,
+    Plan, TensorMapSpec, Tile, Variant,
 };
 use fulgurite_spec::JobCursor;
 use rand::RngExt;
@@ -11,9 +11,21 @@ use rand_chacha::ChaCha8Rng;
 /// Jobs up to which a plan's order is walked.
 const WALKED_JOBS: u128 = 64;
 
-fn params(plan: &Plan) -> FwdParams {
-    let pointers = Pointers { q: 16, k: 16, v: 16, out: 16, lse: None };
-    plan.params(&pointers, [TensorMap([0; 16]); 3])
+fn scalars(plan: &Plan<Forward>) -> FwdScalars {
+    plan.scalars().expect("there is work")
+}
+
+fn variant(plan: &Plan<Forward>) -> &'static Variant {
+    plan.variant().expect("there is work")
+}
+
+fn grid(plan: &Plan<Forward>) -> u32 {
+    plan.launches().first().map_or(0, Launch::grid)
+}
+
+/// Elements of the buffers of q, k, v and out.
+fn elements(plan: &Plan<Forward>) -> [usize; 4] {
+    ["q", "k", "v", "out"].map(|name| plan.buffer(name).expect("planned").elements)
 }
 
 /// Elements from the first to the last one; `None` beyond 128 bits.
@@ -36,39 +48,38 @@ pub fn check_layout(layout: &Layout, variant: &Variant) {
 }
 
 /// Grid, jobs, spans, maps and scalars of an accepted request.
-pub fn check_plan(plan: &Plan, request: &Forward, facts: &DeviceFacts) {
+pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) {
     let [batch, heads, q_len, head_dim] = request.q.shape.map(|size| size as u128);
-    let variant = plan.variant();
+    assert_eq!(plan.is_noop(), batch * heads * q_len == 0);
+    let layouts = [&request.q, &request.k, &request.v, &request.out];
+    let spans = elements(plan).map(|elements| elements as u128);
+    assert_eq!(spans.map(Some), layouts.map(span));
+    assert!(spans.iter().all(|elements| elements * 2 <= i64::MAX as u128));
+    let lse = plan.buffer("lse").map(|need| need.elements as u128);
+    assert_eq!(lse, request.lse.then_some(batch * heads * q_len));
+    if plan.is_noop() {
+        return;
+    }
+    let variant = variant(plan);
     let no_keys = request.k.rows() == 0;
-    let mask = if no_keys { MaskKind::Causal } else { request.mask.kind() };
+    let mask = if no_keys { Mask::Causal } else { request.mask };
     assert_eq!((variant.dtype, variant.mask), (request.q.dtype, mask));
     assert!(!no_keys || variant.stores_keyless());
     assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % 8 == 0);
 
-    let q_tiles = q_len.div_ceil(u128::from(variant.q_rows));
-    let tiles = q_tiles * batch * heads;
+    let tiles = q_len.div_ceil(u128::from(variant.q_rows)) * batch * heads;
     assert!(tiles <= i32::MAX as u128);
     // A grid of more blocks than any device has multiprocessors would gain nothing.
     let blocks = u128::from(facts.sm_count.clamp(1, 1024));
-    assert_eq!(u128::from(plan.cta_count()), tiles.min(blocks));
-    assert_eq!(plan.is_noop(), tiles == 0);
-
-    let layouts = [&request.q, &request.k, &request.v, &request.out];
-    let spans = plan.buffer_elements().map(|elements| elements as u128);
-    assert_eq!(spans.map(Some), layouts.map(span));
-    assert!(spans.iter().all(|elements| elements * 2 <= i64::MAX as u128));
-    assert_eq!(plan.lse_elements() as u128, batch * heads * q_len);
-    if plan.is_noop() {
-        return;
-    }
+    assert_eq!(u128::from(grid(plan)), tiles.min(blocks));
     check_maps(plan, &spans);
     check_scalars(plan, request);
-    check_order(&params(plan).scalars.order, plan, request);
+    check_order(&scalars(plan).order, plan, request);
 }
 
 /// Every map is one that the driver takes, and ends where the tensor does.
-fn check_maps(plan: &Plan, spans: &[u128; 4]) {
-    for (map, &span) in plan.tensor_maps().iter().zip(spans) {
+fn check_maps(plan: &Plan<Forward>, spans: &[u128; 4]) {
+    for (map, &span) in plan.launches()[0].tensor_maps().zip(spans) {
         assert!(map.dims.iter().all(|size| (1..=1 << 32).contains(size)), "{map:?}");
         let legal = |stride: &u64| stride.is_multiple_of(16) && (1..1 << 40).contains(stride);
         assert!(map.stride_bytes.iter().all(legal), "{map:?}");
@@ -82,9 +93,9 @@ fn check_maps(plan: &Plan, spans: &[u128; 4]) {
     }
 }
 
-fn check_scalars(plan: &Plan, request: &Forward) {
+fn check_scalars(plan: &Plan<Forward>, request: &Forward) {
     let Forward { q, k, v, out, .. } = request;
-    let scalars = params(plan).scalars;
+    let scalars = scalars(plan);
     let sizes = [scalars.q_len, scalars.kv_len, scalars.head_dim].map(|size| size as usize);
     assert_eq!(sizes, [q.rows(), k.rows(), q.head_dim()]);
     assert!(scalars.scale_log2 > 0.0 && scalars.scale_log2.is_normal());
@@ -105,13 +116,13 @@ fn check_scalars(plan: &Plan, request: &Forward) {
     assert_eq!(scalars.group_size.divide(head) as usize, kv_heads - 1);
 }
 
-fn check_order(order: &JobOrder, plan: &Plan, request: &Forward) {
+fn check_order(order: &JobOrder, plan: &Plan<Forward>, request: &Forward) {
     let [batch, heads, q_len, _] = request.q.shape.map(|size| size as u128);
-    let q_rows = u128::from(plan.variant().q_rows);
+    let q_rows = u128::from(variant(plan).q_rows);
     let (tiles, kv_len) = (q_len.div_ceil(q_rows), request.k.rows() as u128);
     let keyless = match request.mask {
         _ if kv_len == 0 => tiles,
-        Mask::Causal if plan.variant().stores_keyless() => q_len.saturating_sub(kv_len) / q_rows,
+        Mask::Causal if variant(plan).stores_keyless() => q_len.saturating_sub(kv_len) / q_rows,
         _ => 0,
     };
     assert_eq!(u128::from(order.keyless_q_tiles), keyless);
@@ -119,17 +130,17 @@ fn check_order(order: &JobOrder, plan: &Plan, request: &Forward) {
     assert_eq!(u128::from(order.batch_head_count), batch * heads);
     assert!((1..=order.batch_head_count).contains(&order.section_heads), "{order:?}");
     let section = u128::from(order.q_tile_count) * u128::from(order.section_heads);
-    let rounds = section.div_ceil(u128::from(plan.cta_count())).max(1);
+    let rounds = section.div_ceil(u128::from(grid(plan))).max(1);
     assert_eq!(u128::from(order.section_rounds), rounds);
 
     let jobs = u128::from(order.q_tile_count) * batch * heads;
-    if jobs > WALKED_JOBS || plan.cta_count() > 200 {
+    if jobs > WALKED_JOBS || grid(plan) > 200 {
         return;
     }
     let mut seen = vec![0; jobs as usize];
-    for cta in 0..plan.cta_count() {
+    for cta in 0..grid(plan) {
         let mut cursor = JobCursor::new();
-        while let Some(job) = cursor.next(order, cta, plan.cta_count()) {
+        while let Some(job) = cursor.next(order, cta, grid(plan)) {
             let q_tile = job.q_tile - order.keyless_q_tiles;
             seen[(job.batch_head * order.q_tile_count + q_tile) as usize] += 1;
         }
@@ -138,28 +149,32 @@ fn check_order(order: &JobOrder, plan: &Plan, request: &Forward) {
 }
 
 /// A launch's checks, on lengths and addresses that suit the plan and on others.
-pub fn check_uses(plan: &Plan, rng: &mut ChaCha8Rng) {
-    let [q, k, v, out] = plan.buffer_elements();
-    let lse = plan.request().lse.then_some(plan.lse_elements());
-    let dtype = plan.request().q.dtype;
-    let fitting = BufferLengths { q, k, v, out, lse };
-    plan.check_buffers(dtype, &fitting).expect("these are long enough");
-    if let Some(short) = out.checked_sub(1) {
-        let short = plan.check_buffers(dtype, &BufferLengths { out: short, ..fitting });
-        assert!(matches!(short, Err(Error::BufferTooShort { tensor: "out", .. })), "{short:?}");
+pub fn check_uses(plan: &Plan<Forward>, rng: &mut ChaCha8Rng) {
+    let lse = plan.buffer("lse").is_some();
+    let offer = |lengths: [usize; 4]| {
+        let mut offer: Vec<(&str, Dtype, usize)> =
+            plan.buffers().iter().map(|need| (need.name, need.dtype, need.elements)).collect();
+        offer.iter_mut().zip(lengths).for_each(|(one, length)| one.2 = length);
+        offer
+    };
+    let wanted = elements(plan);
+    plan.check_buffers(&offer(wanted)).expect("these are long enough");
+    if let Some(short) = wanted[3].checked_sub(1) {
+        let [q, k, v, _] = wanted;
+        let short = plan.check_buffers(&offer([q, k, v, short]));
+        assert!(matches!(short, Err(Error::BufferTooShort { buffer: "out", .. })), "{short:?}");
     }
     let any = |rng: &mut ChaCha8Rng| rng.random::<u64>() << rng.random_range(0..64);
-    let lengths = [any(rng), any(rng), any(rng), any(rng)].map(|length| length as usize);
-    let [q, k, v, out] = lengths;
-    let enough = lengths.iter().zip(plan.buffer_elements()).all(|(&got, want)| got >= want);
-    let checked = plan.check_buffers(dtype, &BufferLengths { q, k, v, out, lse });
-    assert_eq!(checked.is_ok(), enough);
+    let lengths = [any(rng), any(rng), any(rng), any(rng)].map(|length| length as usize >> 3);
+    let enough = lengths.iter().zip(wanted).all(|(&got, want)| got >= want);
+    assert_eq!(plan.check_buffers(&offer(lengths)).is_ok(), enough);
 
     let addresses = [any(rng), any(rng), any(rng), any(rng)];
     let [q, k, v, out] = addresses;
     // Addresses of empty tensors are not looked at.
-    let mut needed = addresses.iter().zip(plan.buffer_elements()).filter(|(_, span)| *span > 0);
+    let mut needed = addresses.iter().zip(wanted).filter(|(_, span)| *span > 0);
     let legal = needed.all(|(address, _)| *address != 0 && address % 16 == 0);
-    let pointers = Pointers { q, k, v, out, lse: lse.map(|_| 4) };
-    assert_eq!(plan.check_pointers(&pointers).is_ok(), legal);
+    let args = ForwardArgs::new(q, k, v, out);
+    let args = if lse { args.lse(4_u64) } else { args };
+    assert_eq!(plan.check_addresses(args).is_ok(), legal);
 }

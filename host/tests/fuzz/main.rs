@@ -7,7 +7,7 @@ mod requests;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use fulgurite::{DeviceFacts, Forward, Plan, VARIANTS};
+use fulgurite::{DeviceFacts, Forward, Plan, PlanOptions, VARIANTS};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -40,7 +40,8 @@ fn try_request(rng: &mut ChaCha8Rng, request: &Forward, facts: &DeviceFacts) -> 
     for layout in [&request.q, &request.k, &request.v, &request.out] {
         check_layout(layout, variant);
     }
-    let plans = [Plan::new(request, facts), Plan::with_variant(request, facts, variant)];
+    let by = PlanOptions::entry(variant.entry);
+    let plans = [Plan::new(request, facts), Plan::with(request, facts, &by)];
     for plan in plans {
         match plan {
             Ok(plan) => {
@@ -89,10 +90,10 @@ proptest! {
         sm_count in 0_u32..200,
         variant in 0..VARIANTS.len(),
     ) {
-        let facts = DeviceFacts { sm_count, ..DeviceFacts::h200() };
-        let variant = &VARIANTS[variant];
-        let plans =
-            [Plan::new(&request, &facts), Plan::with_variant(&request, &facts, variant)];
+        let mut facts = DeviceFacts::h200();
+        facts.sm_count = sm_count;
+        let by = PlanOptions::entry(VARIANTS[variant].entry);
+        let plans = [Plan::new(&request, &facts), Plan::with(&request, &facts, &by)];
         for plan in plans.into_iter().flatten() {
             check_plan(&plan, &request, &facts);
         }

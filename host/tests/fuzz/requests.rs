@@ -91,15 +91,15 @@ pub fn request(rng: &mut ChaCha8Rng) -> Forward {
     let q_shape = [batch, heads, sane_size(rng), head_dim];
     let kv_shape = [batch, kv_heads, sane_size(rng), head_dim];
     let one = dtype(rng);
-    let mut request = Forward {
-        q: layout(rng, one, q_shape),
-        k: layout(rng, one, kv_shape),
-        v: layout(rng, one, kv_shape),
-        out: layout(rng, one, q_shape),
-        mask: if rng.random() { Mask::Full } else { Mask::Causal },
-        scale: scale(rng),
-        lse: rng.random(),
-    };
+    let mut request = Forward::new(
+        layout(rng, one, q_shape),
+        layout(rng, one, kv_shape),
+        layout(rng, one, kv_shape),
+        layout(rng, one, q_shape),
+        if rng.random() { Mask::Full } else { Mask::Causal },
+    );
+    request.scale = scale(rng);
+    request.lse = rng.random();
     if rng.random_range(0..16) == 0 {
         let axis = rng.random_range(0..3);
         request.k.strides[axis] = 0;
@@ -142,7 +142,8 @@ pub fn facts(rng: &mut ChaCha8Rng) -> DeviceFacts {
         3 => u32::MAX,
         _ => rng.random_range(2..300),
     };
-    let mut facts = DeviceFacts { sm_count, ..DeviceFacts::h200() };
+    let mut facts = DeviceFacts::h200();
+    facts.sm_count = sm_count;
     match rng.random_range(0..40) {
         0 => facts.smem_optin_bytes = rng.random(),
         1 => facts.smem_optin_bytes = 0,
@@ -168,15 +169,16 @@ pub fn small() -> impl Strategy<Value = Forward> {
                 }
                 (false, _) => Layout::bshd(dtype, batch, rows, heads, head_dim),
             };
-            Forward {
-                q: layout(0, q_len, kv_heads * group),
-                k: layout(1, kv_len, kv_heads),
-                v: layout(2, kv_len, kv_heads),
-                out: layout(3, q_len, kv_heads * group),
-                mask: if causal { Mask::Causal } else { Mask::Full },
-                scale,
-                lse,
-            }
+            let mut forward = Forward::new(
+                layout(0, q_len, kv_heads * group),
+                layout(1, kv_len, kv_heads),
+                layout(2, kv_len, kv_heads),
+                layout(3, q_len, kv_heads * group),
+                if causal { Mask::Causal } else { Mask::Full },
+            );
+            forward.scale = scale;
+            forward.lse = lse;
+            forward
         },
     )
 }

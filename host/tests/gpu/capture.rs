@@ -6,7 +6,7 @@ use fulgurite::cudarc::driver::{CudaGraph, CudaStream, sys};
 use fulgurite::{Dtype, Error};
 use half::bf16;
 
-use crate::support::{Buffers, expected, gpu, request, untouched};
+use crate::support::{Buffers, expected, gpu, raw, request, untouched};
 
 #[test]
 fn a_captured_graph_gives_the_same_bits() {
@@ -40,10 +40,10 @@ fn a_raw_launch_is_captured_under_event_tracking() {
     let stream = attention.context().new_stream().unwrap();
     let prepared = attention.plan(&request(Dtype::Bf16, false)).unwrap();
     let mut buffers = Buffers::<bf16>::new(&stream, &prepared);
-    let pointers = buffers.pointers(&stream);
+    let addresses = buffers.addresses(&stream);
     let graph = capture(&stream, || {
         // SAFETY: the buffers outlive the graph, nothing else uses them meanwhile.
-        unsafe { prepared.launch_raw(stream.cu_stream(), &pointers) }.unwrap();
+        unsafe { prepared.launch_raw(stream.cu_stream(), raw(addresses)) }.unwrap();
     });
     graph.launch().unwrap();
     assert!(buffers.bits(&stream) == expected);

@@ -9,7 +9,9 @@ mod support;
 use std::time::Instant;
 
 use fulgurite::cudarc::driver::DeviceRepr;
-use fulgurite::{Dtype, FlashAttention, Forward, Layout, Mask, Pointers, Prepared, VARIANTS};
+use fulgurite::{
+    Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, PlanOptions, Prepared, VARIANTS,
+};
 use half::bf16;
 
 use crate::support::{SENTINEL, aloud, bits, gpu, untouched};
@@ -23,18 +25,18 @@ fn calls_without_work_write_nothing() {
     for (batch, q_len) in [(0, 16), (2, 0)] {
         let q = Layout::bshd(Dtype::Bf16, batch, q_len, 4, 64);
         let kv = Layout::bshd(Dtype::Bf16, batch, 16, 4, 64);
-        let request =
-            Forward { q, k: kv, v: kv, out: q, mask: Mask::Causal, scale: None, lse: true };
+        let request = Forward::new(q, kv, kv, q, Mask::Causal).with_lse();
         let prepared = attention.plan(&request).unwrap();
         assert!(prepared.plan().is_noop());
         let some = stream.clone_htod(&vec![bf16::from_f32(SENTINEL); 8192]).unwrap();
         let mut out = some.clone();
         let mut lse = stream.clone_htod(&vec![SENTINEL; 64]).unwrap();
-        prepared.launch(&stream, &some, &some, &some, &mut out, Some(&mut lse)).unwrap();
+        let args = ForwardArgs::new(&some, &some, &some, &mut out).lse(&mut lse);
+        prepared.launch(&stream, args).unwrap();
         // Not even addresses are looked at.
-        let null = Pointers { q: 0, k: 0, v: 0, out: 0, lse: Some(0) };
+        let null = ForwardArgs::new(0_u64, 0_u64, 0_u64, 0_u64).lse(0_u64);
         // SAFETY: a plan without work touches no memory.
-        unsafe { prepared.launch_raw(stream.cu_stream(), &null) }.unwrap();
+        unsafe { prepared.launch_raw(stream.cu_stream(), null) }.unwrap();
         stream.synchronize().unwrap();
         assert_eq!(bits(&stream.clone_dtoh(&out).unwrap()), untouched::<bf16>(8192));
         assert!(stream.clone_dtoh(&lse).unwrap().iter().all(|&value| value == SENTINEL));
@@ -42,20 +44,36 @@ fn calls_without_work_write_nothing() {
 }
 
 #[test]
-fn preloading_loads_every_variant() {
+fn every_kernel_is_loaded_once() {
     let Some((attention, _gpu)) = gpu() else {
         return;
     };
+    let load = |attention: &FlashAttention| {
+        for variant in VARIANTS {
+            let layout = Layout::bshd(variant.dtype, 1, 64, 1, variant.head_dim as usize);
+            let request = Forward::new(layout, layout, layout, layout, variant.mask);
+            attention.plan_with(&request, &PlanOptions::entry(variant.entry)).unwrap();
+        }
+    };
     let start = Instant::now();
-    attention.preload(&VARIANTS.iter().collect::<Vec<_>>()).unwrap();
+    load(&attention);
     aloud(&format!("loaded {} kernels in {:.2?}", VARIANTS.len(), start.elapsed()));
     // A second time, and for another instance of the same context, nothing is left to do.
     let start = Instant::now();
-    FlashAttention::load(attention.context())
-        .unwrap()
-        .preload(&VARIANTS.iter().collect::<Vec<_>>())
-        .unwrap();
+    load(&FlashAttention::load(attention.context()).unwrap());
     assert!(start.elapsed().as_millis() < 50, "kernels were loaded twice");
+}
+
+#[test]
+fn preloading_a_request_makes_its_plan() {
+    let Some((attention, _gpu)) = gpu() else {
+        return;
+    };
+    let requests = [support::request(Dtype::Bf16, false), support::request(Dtype::F16, true)];
+    attention.preload(&requests).unwrap();
+    let start = Instant::now();
+    attention.plan(&requests[1]).unwrap();
+    assert!(start.elapsed().as_millis() < 5, "the kernel was loaded twice");
 }
 
 /// Only what the signatures ask for.
@@ -63,7 +81,7 @@ fn preloading_loads_every_variant() {
 fn public_types_cross_threads() {
     fn crosses<T: Send + Sync + Clone>() {}
     crosses::<FlashAttention>();
-    crosses::<Prepared>();
+    crosses::<Prepared<Forward>>();
     fn is_device_data<T: DeviceRepr>() {}
     is_device_data::<bf16>();
 }

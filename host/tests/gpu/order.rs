@@ -3,11 +3,11 @@
 use std::ptr;
 use std::sync::Arc;
 
-use fulgurite::cudarc::driver::{CudaStream, sys};
-use fulgurite::{Dtype, Element, FlashAttention, Forward, Layout, Mask};
+use fulgurite::cudarc::driver::{CudaStream, DeviceRepr, sys};
+use fulgurite::{Dtype, Element, FlashAttention, Forward, ForwardArgs, Layout, Mask};
 use half::{bf16, f16};
 
-use crate::support::{Buffers, FromF32, bits, expected, gpu, request};
+use crate::support::{Buffers, FromF32, bits, expected, gpu, raw, request};
 
 #[test]
 fn a_foreign_stream_and_a_thread_without_context_work() {
@@ -18,7 +18,7 @@ fn a_foreign_stream_and_a_thread_without_context_work() {
     let stream = attention.context().default_stream();
     let prepared = attention.plan(&request(Dtype::F16, false)).unwrap();
     let mut buffers = Buffers::<f16>::new(&stream, &prepared);
-    let pointers = buffers.pointers(&stream);
+    let addresses = buffers.addresses(&stream);
 
     let mut foreign: sys::CUstream = ptr::null_mut();
     // SAFETY: the context is current since it was made in this thread; the flag asks for a
@@ -30,7 +30,7 @@ fn a_foreign_stream_and_a_thread_without_context_work() {
         scope.spawn(|| {
             // SAFETY: the stream and the buffers live until after this thread; nothing else uses
             // the buffers, because the default stream was synchronised.
-            unsafe { prepared.launch_raw(address as sys::CUstream, &pointers) }.unwrap();
+            unsafe { prepared.launch_raw(address as sys::CUstream, raw(addresses)) }.unwrap();
             let mut current: sys::CUcontext = ptr::null_mut();
             // SAFETY: `current` is writable.
             let code = unsafe { sys::cuCtxGetCurrent(&raw mut current) };
@@ -60,7 +60,10 @@ fn two_threads_share_one_instance() {
     });
 }
 
-fn launch_often<T: Element + FromF32 + Default>(attention: &FlashAttention, expected: &[u16]) {
+fn launch_often<T: Element + DeviceRepr + FromF32 + Default>(
+    attention: &FlashAttention,
+    expected: &[u16],
+) {
     let stream = attention.context().new_stream().unwrap();
     let prepared = attention.plan(&request(T::DTYPE, false)).unwrap();
     let mut buffers = Buffers::<T>::new(&stream, &prepared);
@@ -78,15 +81,7 @@ fn events_order_streams() {
         return;
     };
     let layout = Layout::bshd(Dtype::Bf16, 1, 8192, 16, 128);
-    let request = Forward {
-        q: layout,
-        k: layout,
-        v: layout,
-        out: layout,
-        mask: Mask::Full,
-        scale: None,
-        lse: false,
-    };
+    let request = Forward::new(layout, layout, layout, layout, Mask::Full);
     let prepared = attention.plan(&request).unwrap();
     let run = |first: &Arc<CudaStream>, second: &Arc<CudaStream>| {
         let mut buffers = Buffers::<bf16>::new(first, &prepared);
@@ -96,7 +91,7 @@ fn events_order_streams() {
             buffers.launch(first, &prepared).unwrap();
         }
         let Buffers { k, v, out, .. } = &buffers;
-        prepared.launch(second, out, k, v, &mut result, None).unwrap();
+        prepared.launch(second, ForwardArgs::new(out, k, v, &mut result)).unwrap();
         second.synchronize().unwrap();
         bits(&second.clone_dtoh(&result).unwrap())
     };

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fulgurite::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
-use fulgurite::{Dtype, Element, Error, FlashAttention, Forward, Layout, Mask, Pointers, Prepared};
+use fulgurite::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr};
+use fulgurite::{
+    Dtype, Element, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared, Raw,
+};
 use half::{bf16, f16};
 
 /// What every output buffer holds before a launch: a value that no test computes.
@@ -41,7 +43,8 @@ pub fn gpu() -> Option<(FlashAttention, MutexGuard<'static, ()>)> {
 pub fn request(dtype: Dtype, lse: bool) -> Forward {
     let q = Layout::bshd(dtype, 2, 333, 4, 128);
     let kv = Layout::bshd(dtype, 2, 444, 2, 128);
-    Forward { q, k: kv, v: kv, out: q, mask: Mask::Causal, scale: None, lse }
+    let forward = Forward::new(q, kv, kv, q, Mask::Causal);
+    if lse { forward.with_lse() } else { forward }
 }
 
 /// Reproducible values between -1 and 1.
@@ -85,9 +88,10 @@ pub struct Buffers<T> {
     pub out: CudaSlice<T>,
 }
 
-impl<T: Element + FromF32 + Default> Buffers<T> {
-    pub fn new(stream: &Arc<CudaStream>, prepared: &Prepared) -> Self {
-        let [q, k, v, out] = prepared.plan().buffer_elements();
+impl<T: Element + DeviceRepr + FromF32 + Default> Buffers<T> {
+    pub fn new(stream: &Arc<CudaStream>, prepared: &Prepared<Forward>) -> Self {
+        let [q, k, v, out] =
+            ["q", "k", "v", "out"].map(|name| prepared.plan().buffer(name).unwrap().elements);
         let upload = |data: Vec<T>| stream.clone_htod(&data).unwrap();
         Buffers {
             q: upload(values(q, 1)),
@@ -97,21 +101,24 @@ impl<T: Element + FromF32 + Default> Buffers<T> {
         }
     }
 
-    pub fn launch(&mut self, stream: &Arc<CudaStream>, prepared: &Prepared) -> Result<(), Error> {
-        prepared.launch(stream, &self.q, &self.k, &self.v, &mut self.out, None)
+    pub fn launch(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        prepared: &Prepared<Forward>,
+    ) -> Result<(), Error> {
+        prepared.launch(stream, ForwardArgs::new(&self.q, &self.k, &self.v, &mut self.out))
     }
 
     /// Addresses; the caller orders the streams.
-    pub fn pointers(&mut self, stream: &Arc<CudaStream>) -> Pointers {
-        let pointers = Pointers {
-            q: self.q.device_ptr(stream).0,
-            k: self.k.device_ptr(stream).0,
-            v: self.v.device_ptr(stream).0,
-            out: self.out.device_ptr_mut(stream).0,
-            lse: None,
-        };
+    pub fn addresses(&mut self, stream: &Arc<CudaStream>) -> [u64; 4] {
+        let addresses = [
+            self.q.device_ptr(stream).0,
+            self.k.device_ptr(stream).0,
+            self.v.device_ptr(stream).0,
+            self.out.device_ptr_mut(stream).0,
+        ];
         stream.synchronize().unwrap();
-        pointers
+        addresses
     }
 
     pub fn bits(&self, stream: &Arc<CudaStream>) -> Vec<u16> {
@@ -125,6 +132,11 @@ impl<T: Element + FromF32 + Default> Buffers<T> {
     }
 }
 
+/// The arguments of a launch on bare addresses.
+pub fn raw([q, k, v, out]: [u64; 4]) -> ForwardArgs<Raw> {
+    ForwardArgs::new(q, k, v, out)
+}
+
 pub fn bits<T: FromF32 + Copy>(values: &[T]) -> Vec<u16> {
     values.iter().map(|value| value.bits()).collect()
 }
@@ -135,7 +147,7 @@ pub fn untouched<T: FromF32>(count: usize) -> Vec<u16> {
 
 /// The output of one plain launch, checked to be one: every element written, and bounded by the
 /// values that it averages.
-pub fn expected<T: Element + FromF32 + Default + Into<f32>>(
+pub fn expected<T: Element + DeviceRepr + FromF32 + Default + Into<f32>>(
     attention: &FlashAttention,
 ) -> Vec<u16> {
     let stream = attention.context().default_stream();

@@ -36,12 +36,28 @@ pub unsafe trait Element: Copy {
     unsafe fn wgmma_rs<const N: u32>(acc: &mut Accum<N>, a: [u32; 4], b: u64);
 }
 
+/// The type of a dtype, for code that has a dtype as a constant: `Of<{ dtype as u8 }>`.
+pub struct Code<const DTYPE: u8>;
+
+/// What [`Code`] stands for.
+pub trait Coded {
+    /// The element.
+    type Element: Element;
+}
+
+/// The element of the dtype with this number.
+pub type Of<const DTYPE: u8> = <Code<DTYPE> as Coded>::Element;
+
 macro_rules! element {
     ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $ss:ident,
      $rs:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
+
+        impl Coded for Code<{ Dtype::$name as u8 }> {
+            type Element = $name;
+        }
 
         // SAFETY: the three instructions named are those of this type.
         unsafe impl Element for $name {

@@ -11,6 +11,9 @@ use crate::{
 };
 use core::ops::Range;
 
+mod bytes;
+pub use bytes::{IntegerAccum, PackedBytes, column_at};
+
 /// Registers of the widest accumulator (64×256).
 const ACCUM_REGISTERS: usize = 128;
 

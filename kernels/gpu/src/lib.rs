@@ -26,6 +26,7 @@ pub mod emu;
 
 pub mod barrier;
 pub mod element;
+pub mod element8;
 pub mod fence;
 pub mod frag;
 pub mod global;

@@ -23,3 +23,16 @@ pub fn log2(x: f32) -> f32 {
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     imp::fma(a, b, c)
 }
+
+/// The larger one; NaN if one of them is (PTX `max.NaN.f32`; [`f32::max`] passes NaN over).
+#[inline(always)]
+pub fn max_nan(a: f32, b: f32) -> f32 {
+    imp::max_nan(a, b)
+}
+
+/// The nearest integer, of two as near the even one; beyond the 32-bit integers the last one, of
+/// NaN 0.
+#[inline(always)]
+pub fn nearest(x: f32) -> i32 {
+    imp::nearest_s32(x)
+}

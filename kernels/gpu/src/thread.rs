@@ -8,6 +8,18 @@ pub fn index() -> u32 {
     imp::thread_index()
 }
 
+/// Whether the thread is the first of its warp.
+#[inline(always)]
+pub fn leads_warp() -> bool {
+    imp::thread_index().is_multiple_of(32)
+}
+
+/// Whether the thread is the first of its warpgroup.
+#[inline(always)]
+pub fn leads_warpgroup() -> bool {
+    imp::thread_index().is_multiple_of(128)
+}
+
 /// Index of the thread's warpgroup in its block, at most 3: the same register for the whole warp.
 ///
 /// Put together by ballots, which ptxas knows to be uniform: it serialises every `wgmma` behind a

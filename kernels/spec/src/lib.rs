@@ -1,29 +1,39 @@
 //! What host and device must agree on, computed once.
 //!
-//! * [`variants`]: the one table of kernels; entry names, dispatch, tests and checks expand it.
-//! * [`tile`]: the tile shape of a variant and the shared-memory plan that follows from it.
-//! * [`params`]: the `#[repr(C)]` structs a kernel receives.
-//! * [`launch`]: block size, register budgets and shared memory of a variant, as data.
+//! The core, which knows no operation:
+//! * [`kernel`]: all kernels, as far as builder, loader and reports need to know them.
+//! * [`arch`], [`dtype`], [`smem`], [`params`], [`launch`]: what kernels are described with.
 //! * [`divisor`]: division by numbers that only the host knows.
 //! * [`order`]: which job a CTA works on next.
-//! * [`probes`]: the kernels that test single primitives.
+//! * [`mask`]: which keys a row sees, as pure geometry.
+//!
+//! Operations, each with its table of kernels, its tiles and its parameters:
+//! * [`forward`] is attention;
+//! * [`probes`] are the kernels that test single primitives.
 //!
 //! The crate has no dependencies and no `std`, so that `xtask` and `host` can use it even while
 //! a kernel does not compile.
 #![no_std]
 
+pub mod arch;
 pub mod divisor;
+pub mod dtype;
+pub mod forward;
+pub mod kernel;
 pub mod launch;
+pub mod mask;
 pub mod order;
 pub mod params;
 pub mod probes;
-pub mod tile;
-pub mod variants;
+pub mod smem;
 
+pub use arch::Arch;
 pub use divisor::Divisor;
+pub use dtype::Dtype;
+pub use forward::{FORWARD, ForwardRow, FwdParams, FwdScalars, SmemPlan, SoftmaxKind, Tile};
+pub use kernel::{KERNELS, Kernel};
 pub use launch::LaunchSpec;
+pub use mask::{Geometry, MaskClass, geometry};
 pub use order::{JobCursor, JobOrder};
-pub use params::{FwdParams, FwdScalars, TensorMap};
-pub use probes::{PROBES, ProbeParams, ProbeScalars};
-pub use tile::{SmemPlan, Tile};
-pub use variants::{Arch, Dtype, MaskKind, SoftmaxKind, VARIANTS, Variant};
+pub use params::TensorMap;
+pub use probes::{PROBE_KERNELS, PROBES, ProbeParams, ProbeScalars};

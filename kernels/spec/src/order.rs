@@ -33,9 +33,9 @@ pub struct JobOrder {
     last_run: Divisor,
 }
 
-/// One query tile of one head.
+/// One query tile of one head: a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
+pub struct QueryTile {
     /// Index of the query tile.
     pub q_tile: u32,
     /// `batch * head_count + head`.
@@ -111,7 +111,7 @@ impl JobCursor {
 
     /// The next job of CTA `cta` of a grid of `cta_count`, if there is one.
     #[inline(always)]
-    pub const fn next(&mut self, order: &JobOrder, cta: u32, cta_count: u32) -> Option<Job> {
+    pub const fn next(&mut self, order: &JobOrder, cta: u32, cta_count: u32) -> Option<QueryTile> {
         while self.first_head < order.batch_head_count {
             let first_head = self.first_head;
             let descending = (self.descending ^ self.round) & 1 != 0;
@@ -131,7 +131,7 @@ impl JobCursor {
                     (inside, runs_before)
                 };
                 let q_tile = order.keyless_q_tiles + order.q_tile_count - 1 - tiles_before;
-                return Some(Job { q_tile, batch_head: first_head + head });
+                return Some(QueryTile { q_tile, batch_head: first_head + head });
             }
         }
         None
@@ -161,7 +161,7 @@ mod tests {
     use std::{vec, vec::Vec};
 
     /// Jobs of each CTA, in its order.
-    fn deal(order: &JobOrder, cta_count: u32) -> Vec<Vec<Job>> {
+    fn deal(order: &JobOrder, cta_count: u32) -> Vec<Vec<QueryTile>> {
         let jobs = |cta| {
             let mut cursor = JobCursor::new();
             core::iter::from_fn(move || cursor.next(order, cta, cta_count)).collect()
@@ -201,7 +201,7 @@ mod tests {
         // (query tiles, heads, heads of a section): 2k, 4k and 16k tokens at head dims 64 to 256.
         for (q_tiles, heads, section) in [(16, 128, 32), (32, 64, 16), (128, 16, 4), (128, 8, 2)] {
             let order = JobOrder::growing(q_tiles, heads, section, 132);
-            let cost = |job: &Job| u64::from(job.q_tile) + 2;
+            let cost = |job: &QueryTile| u64::from(job.q_tile) + 2;
             let loads: Vec<u64> =
                 deal(&order, 132).iter().map(|jobs| jobs.iter().map(cost).sum()).collect();
             let most = *loads.iter().max().unwrap() as f64;

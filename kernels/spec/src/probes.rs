@@ -3,7 +3,10 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::params::TensorMap;
+use crate::arch::Arch;
+use crate::kernel::{Kernel, assert_sound};
+use crate::launch::LaunchSpec;
+use crate::params::{TensorMap, assert_maps};
 
 /// Threads of a probe's one block.
 pub const PROBE_THREADS: u32 = 128;
@@ -43,7 +46,7 @@ pub struct ProbeScalars {
 }
 
 const _: () = {
-    assert!(offset_of!(ProbeParams, target).is_multiple_of(64));
+    assert_maps(&[offset_of!(ProbeParams, source), offset_of!(ProbeParams, target)]);
     assert!(offset_of!(ProbeParams, scalars) == 256);
     assert!(size_of::<ProbeParams>() == 304);
 };
@@ -87,6 +90,25 @@ macro_rules! for_each_probe {
             probe_product_f16_n176: products::of_loads::<F16, 176>;
             probe_product_f16_n192: products::of_loads::<F16, 192>;
             probe_product_f16_n256: products::of_loads::<F16, 256>;
+            probe_bytes: bytes::conversions;
+            probe_product_e4m3_n64: bytes::of_e4m3::<64, 128>;
+            probe_product_e4m3_n96: bytes::of_e4m3::<96, 128>;
+            probe_product_e4m3_n128: bytes::of_e4m3::<128, 128>;
+            probe_product_e4m3_n160: bytes::of_e4m3::<160, 128>;
+            probe_product_e4m3_n192: bytes::of_e4m3::<192, 128>;
+            probe_product_e4m3_n224: bytes::of_e4m3::<224, 128>;
+            probe_product_e4m3_n256: bytes::of_e4m3::<256, 128>;
+            probe_product_e4m3_panel64: bytes::of_e4m3::<64, 64>;
+            probe_product_e4m3_panel32: bytes::of_e4m3::<64, 32>;
+            probe_product_s8_n64: bytes::of_s8::<64, 128>;
+            probe_product_s8_n96: bytes::of_s8::<96, 128>;
+            probe_product_s8_n128: bytes::of_s8::<128, 128>;
+            probe_product_s8_n160: bytes::of_s8::<160, 128>;
+            probe_product_s8_n192: bytes::of_s8::<192, 128>;
+            probe_product_s8_n224: bytes::of_s8::<224, 128>;
+            probe_product_s8_n256: bytes::of_s8::<256, 128>;
+            probe_product_s8_panel64: bytes::of_s8::<64, 64>;
+            probe_product_s8_panel32: bytes::of_s8::<64, 32>;
         }
     };
 }
@@ -98,3 +120,25 @@ macro_rules! table {
     };
 }
 for_each_probe!(table);
+
+/// The probes as kernels.
+pub const PROBE_KERNELS: &[Kernel] = &{
+    let launch = LaunchSpec {
+        threads: PROBE_THREADS,
+        blocks_per_sm: 1,
+        smem_bytes: PROBE_SMEM_BYTES,
+        producer_registers: 0,
+        consumer_registers: 0,
+    };
+    let param_bytes = size_of::<ProbeParams>() as u32;
+    let probe = Kernel { entry: "", arch: Arch::Sm90, family: "probe", param_bytes, launch };
+    let mut kernels = [probe; PROBES.len()];
+    let mut i = 0;
+    while i < PROBES.len() {
+        kernels[i].entry = PROBES[i];
+        i += 1;
+    }
+    kernels
+};
+
+const _: () = assert_sound(PROBE_KERNELS);

@@ -1,9 +1,10 @@
 //! Probes: every primitive on its own, so that GPU and emulator can be compared bit for bit.
 //!
 //! A probe is one block of [`PROBE_THREADS`]. It reads its input and leaves what it sees in its
-//! output or in a tensor; `tests/src/probes` says what that must be.
+//! output or in a tensor; `tests/check/src/probes` says what that must be.
 
 pub mod barriers;
+pub mod bytes;
 pub mod copies;
 pub mod entry;
 pub mod memory;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Gpu, Info, Outcome};
+use super::{Gpu, Info, Summary};
 
 /// What is told, a line for each thing.
 pub(super) fn of(info: &Info) -> String {
@@ -19,23 +19,23 @@ pub(super) fn of(info: &Info) -> String {
         &format!("{}, kernel {}, {}{container}", system.name, system.kernel, system.architecture),
     );
     match &info.driver {
-        Outcome::Found(driver) => {
+        Summary::Found(driver) => {
             line("driver library", &format!("{} ({})", driver.library, driver.file));
             line("CUDA of the driver", &driver.cuda_version);
         }
-        Outcome::Missing(error) => line("driver library", &format!("MISSING: {error}")),
+        Summary::Missing(error) => line("driver library", &format!("MISSING: {error}")),
     }
     line("kernel module", info.kernel_module.as_deref().unwrap_or("not loaded, or not visible"));
     match &info.gpus {
-        Outcome::Found(gpus) if gpus.is_empty() => line("GPUs", &no_gpu()),
-        Outcome::Found(gpus) => gpus.iter().for_each(|gpu| tell_gpu(gpu, &mut line)),
+        Summary::Found(gpus) if gpus.is_empty() => line("GPUs", &no_gpu()),
+        Summary::Found(gpus) => gpus.iter().for_each(|gpu| tell_gpu(gpu, &mut line)),
         // Said above already.
-        Outcome::Missing(_) if matches!(info.driver, Outcome::Missing(_)) => {}
-        Outcome::Missing(error) => line("GPUs", &format!("MISSING: {error}")),
+        Summary::Missing(_) if matches!(info.driver, Summary::Missing(_)) => {}
+        Summary::Missing(error) => line("GPUs", &format!("MISSING: {error}")),
     }
     match &info.nvidia_smi {
-        Outcome::Found(lines) => lines.iter().for_each(|said| line("nvidia-smi", said)),
-        Outcome::Missing(error) => line("nvidia-smi", error),
+        Summary::Found(lines) => lines.iter().for_each(|said| line("nvidia-smi", said)),
+        Summary::Missing(error) => line("nvidia-smi", error),
     }
     let all = info.kernels_built + info.kernels_missing.len();
     line("kernels", &format!("{} of {all} in this build", info.kernels_built));

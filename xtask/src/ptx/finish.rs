@@ -1,8 +1,10 @@
-//! Checks entries, stamps them from the launch table, and makes each a module of its own.
+//! Checks entries, stamps them from the table of kernels, and makes each a module of its own.
+
+use fulgurite_spec::Kernel;
 
 use super::split::{Item, ItemKind, items, uses};
 
-/// What the launch table says about an entry.
+/// What the table of kernels says about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Name of the entry.
@@ -14,7 +16,20 @@ pub struct Stamp {
     /// Blocks per multiprocessor, for `.minnctapersm`.
     pub blocks_per_sm: u32,
     /// Size of the one parameter in bytes.
-    pub param_bytes: usize,
+    pub param_bytes: u32,
+}
+
+impl Stamp {
+    /// What a kernel's PTX is stamped with.
+    pub fn of(kernel: &Kernel) -> Stamp {
+        Stamp {
+            entry: kernel.entry.to_string(),
+            target: kernel.arch.target().to_string(),
+            threads: kernel.launch.threads,
+            blocks_per_sm: kernel.launch.blocks_per_sm,
+            param_bytes: kernel.param_bytes,
+        }
+    }
 }
 
 /// Alignment that rustc gives a parameter that holds tensor maps.
@@ -59,7 +74,7 @@ fn surplus(items: &[Item], stamps: &[Stamp]) -> Vec<String> {
             )),
             ItemKind::Entry if !stamps.iter().any(|stamp| stamp.entry == item.name) => problems
                 .push(format!(
-                    "{}: the compiler made this entry, but it is not a variant of this family",
+                    "{}: the compiler made this entry, but it is no kernel of this family",
                     item.name
                 )),
             _ => {}

@@ -1,6 +1,6 @@
 //! The golden resource numbers: a change may make them better, worse ones need `--bless`.
 
-use fulgurite_spec::VARIANTS;
+use fulgurite_spec::KERNELS;
 
 use crate::error::{Error, Result};
 use crate::workspace::{Workspace, write_if_changed};
@@ -209,10 +209,10 @@ pub fn read(workspace: &Workspace) -> Result<Golden> {
 pub fn bless(workspace: &Workspace, makers: &Makers, reports: &[Report]) -> Result<()> {
     // Where all are there, a file that cannot be read, of an older form for example, is replaced.
     let mut golden = match read(workspace) {
-        Err(_) if reports.len() == VARIANTS.len() => Golden::default(),
+        Err(_) if reports.len() == KERNELS.len() => Golden::default(),
         result => result?,
     };
-    let exists = |entry: &str| VARIANTS.iter().any(|variant| variant.entry == entry);
+    let exists = |entry: &str| KERNELS.iter().any(|kernel| kernel.entry == entry);
     golden.absorb(makers, reports, exists).map_err(Error::Option)?;
     write_if_changed(&workspace.golden_resources(), &golden.write())
 }

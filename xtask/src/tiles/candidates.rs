@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use fulgurite_spec::tile::{KV_ROWS_LEAST, KV_ROWS_MOST, WARPGROUP_ROWS};
-use fulgurite_spec::variants::{ANY, Arch, Dtype, MaskKind};
-use fulgurite_spec::{SoftmaxKind, Tile, VARIANTS, Variant};
+use fulgurite_spec::forward::{ANY, KV_ROWS_LEAST, KV_ROWS_MOST};
+use fulgurite_spec::launch::WARPGROUP_ROWS;
+use fulgurite_spec::{Arch, Dtype, FORWARD, ForwardRow, MaskClass, SoftmaxKind, Tile};
 
 /// What to try.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Wanted {
     /// Element type.
     pub dtype: Dtype,
     /// Masks, each with candidates of its own.
-    pub masks: Vec<MaskKind>,
+    pub masks: Vec<MaskClass>,
     /// Softmaxes, each with every shape.
     pub softmaxes: Vec<SoftmaxKind>,
     /// Query rows of a job.
@@ -32,7 +32,7 @@ pub struct Wanted {
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     /// The row.
-    pub variant: &'static Variant,
+    pub row: &'static ForwardRow,
     /// Whether the table has this shape.
     pub current: bool,
 }
@@ -50,7 +50,7 @@ pub fn candidates(wanted: &Wanted) -> Vec<Candidate> {
             kernels.extend(new);
         }
         found.extend(kernels.iter().enumerate().map(|(index, (softmax, tile))| Candidate {
-            variant: Box::leak(Box::new(variant(wanted.dtype, mask, *softmax, tile))),
+            row: Box::leak(Box::new(row(wanted.dtype, mask, *softmax, tile))),
             current: index < in_table,
         }));
     }
@@ -58,11 +58,11 @@ pub fn candidates(wanted: &Wanted) -> Vec<Candidate> {
 }
 
 /// What the table has now.
-fn table_kernels(wanted: &Wanted, mask: MaskKind) -> Vec<(SoftmaxKind, Tile)> {
-    let asked = |row: &&Variant| {
+fn table_kernels(wanted: &Wanted, mask: MaskClass) -> Vec<(SoftmaxKind, Tile)> {
+    let asked = |row: &&ForwardRow| {
         (row.head_dim, row.dtype, row.mask) == (wanted.head_dim, wanted.dtype, mask)
     };
-    VARIANTS.iter().filter(asked).map(|row| (row.softmax, Tile::of(row))).collect()
+    FORWARD.iter().filter(asked).map(|row| (row.softmax, Tile::of(row))).collect()
 }
 
 fn feasible(wanted: &Wanted, softmax: SoftmaxKind) -> Vec<Tile> {
@@ -93,7 +93,7 @@ fn feasible(wanted: &Wanted, softmax: SoftmaxKind) -> Vec<Tile> {
     tiles
 }
 
-fn variant(dtype: Dtype, mask: MaskKind, softmax: SoftmaxKind, tile: &Tile) -> Variant {
+fn row(dtype: Dtype, mask: MaskClass, softmax: SoftmaxKind, tile: &Tile) -> ForwardRow {
     let Tile { head_dim, kv_rows, q_parts, kv_stages, .. } = *tile;
     let (arch, q_rows) = (Arch::Sm90, tile.q_rows());
     let entry = format!(
@@ -103,7 +103,7 @@ fn variant(dtype: Dtype, mask: MaskKind, softmax: SoftmaxKind, tile: &Tile) -> V
         softmax.name()
     );
     let entry = Box::leak(entry.into_boxed_str());
-    Variant {
+    ForwardRow {
         entry,
         arch,
         dtype,
@@ -119,36 +119,37 @@ fn variant(dtype: Dtype, mask: MaskKind, softmax: SoftmaxKind, tile: &Tile) -> V
 }
 
 /// A row as it stands in the table.
-pub fn row(variant: &Variant) -> String {
-    let Variant { entry, arch, dtype, head_dim, mask, softmax, .. } = variant;
-    let Variant { q_rows, kv_rows, q_parts, kv_stages, kv_len_limit, .. } = variant;
+pub fn source(row: &ForwardRow) -> String {
+    let ForwardRow { entry, arch, dtype, head_dim, mask, softmax, .. } = row;
+    let ForwardRow { q_rows, kv_rows, q_parts, kv_stages, kv_len_limit, .. } = row;
+    let start = match arch {
+        Arch::Sm90 => "sm90",
+    };
     format!(
-        "{entry}: {arch:?}, {dtype:?}, {head_dim}, {mask:?}, {softmax:?}, {q_rows}, {kv_rows}, \
-         {q_parts}, {kv_stages}, {kv_len_limit};"
+        "{entry}: {start}({dtype:?}, {head_dim}, {mask:?}, {softmax:?})\
+         .tile({q_rows}, {kv_rows}, {q_parts}, {kv_stages}).to({kv_len_limit});"
     )
 }
 
-/// The source of the table with these rows in place of its own.
-pub fn with_rows(source: &str, rows: &[String]) -> String {
-    let is_row = |line: &&str| {
-        line.trim_start().starts_with("fwd_") && line.contains(": ") && line.ends_with(';')
-    };
-    let before = source.lines().take_while(|line| !is_row(line)).map(str::to_string);
-    let after = source.lines().skip_while(|line| !is_row(line)).filter(|line| !is_row(line));
-    let rows = rows.iter().map(|row| format!("            {row}"));
-    let lines: Vec<String> = before.chain(rows).chain(after.map(str::to_string)).collect();
-    lines.join("\n") + "\n"
+/// The file that holds the table, with these rows.
+pub fn table_file<'a>(rows: impl Iterator<Item = &'a ForwardRow>) -> String {
+    let rows: String = rows.map(|row| format!("    {}\n", source(row))).collect();
+    format!(
+        "//! Candidates.\n\n/// As the table of the library.\n#[macro_export]\n\
+         macro_rules! for_each_forward {{\n($with:ident) => {{ $with! {{\n{rows}}} }};\n}}\n"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulgurite_spec::forward::{LONG, LONGER, SOONER};
 
     fn wanted(head_dim: u32) -> Wanted {
         Wanted {
             head_dim,
             dtype: Dtype::Bf16,
-            masks: vec![MaskKind::Full, MaskKind::Causal],
+            masks: vec![MaskClass::Full, MaskClass::Causal],
             softmaxes: vec![SoftmaxKind::Maxima, SoftmaxKind::Anchors],
             q_rows: vec![128, 192],
             kv_rows: 0..=256,
@@ -159,13 +160,13 @@ mod tests {
 
     #[test]
     fn every_shape_of_the_table_is_feasible_and_a_candidate() {
-        for row in VARIANTS {
+        for row in FORWARD {
             let tile = Tile::of(row);
             assert!(tile.is_feasible(), "{}", row.entry);
             let all = candidates(&Wanted { dtype: row.dtype, ..wanted(row.head_dim) });
             let same = |found: &&Candidate| {
-                (found.variant.mask, found.variant.softmax) == (row.mask, row.softmax)
-                    && Tile::of(found.variant) == tile
+                (found.row.mask, found.row.softmax) == (row.mask, row.softmax)
+                    && Tile::of(found.row) == tile
             };
             let found: Vec<_> = all.iter().filter(same).collect();
             assert!(found.len() == 1 && found[0].current, "{}: {found:?}", row.entry);
@@ -176,15 +177,15 @@ mod tests {
     fn candidates_are_feasible_pruned_and_named_apart() {
         for head_dim in [64, 96, 128, 160, 192, 224, 256] {
             let all = candidates(&wanted(head_dim));
-            let mut names: Vec<_> = all.iter().map(|found| found.variant.entry).collect();
+            let mut names: Vec<_> = all.iter().map(|found| found.row.entry).collect();
             names.sort_unstable();
             names.dedup();
             assert_eq!(names.len(), all.len());
-            assert!(all.iter().all(|found| Tile::of(found.variant).is_feasible()));
+            assert!(all.iter().all(|found| Tile::of(found.row).is_feasible()));
             let group = |found: &&Candidate| {
-                let row = found.variant;
+                let row = found.row;
                 !found.current
-                    && (row.mask, row.q_rows, row.kv_stages) == (MaskKind::Full, 128, 2)
+                    && (row.mask, row.q_rows, row.kv_stages) == (MaskClass::Full, 128, 2)
                     && row.softmax == SoftmaxKind::Maxima
             };
             assert!((1..=3).contains(&all.iter().filter(group).count()), "{head_dim}");
@@ -192,14 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_replaced_in_the_source() {
-        let source =
-            "//! fwd_a is a row\nwith! {\n    fwd_a: Sm90, 1;\n    // why\n    fwd_b: 2;\n}\n";
-        let rows = [row(&VARIANTS[0])];
-        let (before, after) = ("//! fwd_a is a row\nwith! {\n", "    // why\n}\n");
-        assert_eq!(with_rows(source, &rows), format!("{before}            {}\n{after}", rows[0]));
-        assert!(
-            rows[0].starts_with("fwd_sm90_bf16_d64_full_short: Sm90, Bf16, 64, Full, Maxima, ")
-        );
+    fn rows_are_written_as_the_table_has_them() {
+        let table = include_str!("../../../kernels/spec/src/forward/table.rs");
+        let names = |text: &str| {
+            let named = [("SOONER", SOONER), ("LONGER", LONGER), ("LONG", LONG)];
+            named.iter().fold(text.to_string(), |text, (name, keys)| {
+                text.replace(&format!("to({name})"), &format!("to({keys})"))
+            })
+        };
+        let rows = |text: &str| -> Vec<String> {
+            let rows = text.lines().map(str::trim).filter(|line| line.starts_with("fwd_"));
+            rows.map(|row| row.replace(&format!(".to({ANY})"), "")).collect()
+        };
+        assert_eq!(rows(&table_file(FORWARD.iter())), rows(&names(table)));
     }
 }

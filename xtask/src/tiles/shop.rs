@@ -4,25 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table};
-use fulgurite_spec::{LaunchSpec, Variant};
+use fulgurite_spec::{ForwardRow, Kernel};
 
-use super::candidates::{Candidate, row, with_rows};
+use super::candidates::{Candidate, table_file};
 use crate::artifacts;
 use crate::compile::{self, Family};
 use crate::copy;
 use crate::error::{Error, Result};
 use crate::harness::PROGRAM;
 use crate::inputs;
-use crate::manifest;
-use crate::output;
 use crate::process::{cargo, query};
-use crate::ptx;
+use crate::ptx::{self, Stamp};
 use crate::ptxas::{self, PtxasArgs, Report};
 use crate::toolchain::Toolchain;
 use crate::workspace::{Workspace, read, write_if_changed};
 
-/// The file with the table of variants.
-const TABLE: &str = "kernels/spec/src/variants.rs";
+/// The file with the table of forward kernels.
+const TABLE: &str = "kernels/spec/src/forward/table.rs";
 
 /// The copy, and what it was made from.
 pub struct Shop {
@@ -50,49 +48,49 @@ impl Shop {
         let toolchain = Toolchain::find_or_install()?;
         println!("{}", toolchain.describe());
         let arch = fulgurite_spec::Arch::Sm90;
-        let inputs = inputs::hash(workspace, &toolchain, arch, inputs::Of::Variants)?;
+        let inputs = inputs::hash(workspace, &toolchain, arch, inputs::Of::Kernels)?;
         let directory = workspace.target().join("tiles");
         let copy = Workspace::with_target(&directory.join(name), &directory.join("target"));
-        let rows: Vec<String> = all.iter().map(|candidate| row(candidate.variant)).collect();
+        let table = table_file(all.iter().map(|candidate| candidate.row));
         copy::sources(workspace, copy.root(), |name, text| {
-            Some(if name == Path::new(TABLE) { with_rows(&text, &rows) } else { text })
+            Some(if name == Path::new(TABLE) { table.clone() } else { text })
         })?;
         Ok(Shop { workspace: copy, toolchain, inputs, commit: commit(workspace) })
     }
 
     /// Compiles every candidate that has changed, one compiler for each, and asks ptxas about it.
     pub fn try_all(&self, all: &[Candidate], arguments: &PtxasArgs) -> Result<Vec<Tried>> {
-        let stale: Vec<&'static Variant> = all
+        let stale: Vec<Kernel> = all
             .iter()
-            .map(|candidate| candidate.variant)
-            .filter(|variant| self.known(variant).is_none())
+            .map(|candidate| candidate.row)
+            .filter(|row| self.known(row).is_none())
+            .map(ForwardRow::kernel)
             .collect();
         let families: Vec<Family> = stale
             .iter()
-            .map(|variant| Family {
-                arch: variant.arch,
-                name: variant.entry.to_string(),
-                variants: vec![*variant],
-                probes: &[],
+            .map(|&kernel| Family {
+                arch: kernel.arch,
+                name: kernel.entry.to_string(),
+                kernels: vec![kernel],
             })
             .collect();
         if !families.is_empty() {
             let texts = compile::families(&self.workspace, &self.toolchain, &families)?;
-            for (variant, text) in stale.into_iter().zip(&texts) {
-                self.keep(variant, ptx::modules(text, &[manifest::stamp(variant)]))?;
+            for (kernel, text) in stale.iter().zip(&texts) {
+                self.keep(kernel.entry, ptx::modules(text, &[Stamp::of(kernel)]))?;
             }
         }
-        let problems = |candidate: &Candidate| self.known(candidate.variant).unwrap_or_default();
-        let compiled: Vec<&Variant> = all
+        let problems = |candidate: &Candidate| self.known(candidate.row).unwrap_or_default();
+        let compiled: Vec<Kernel> = all
             .iter()
             .filter(|candidate| problems(candidate).is_empty())
-            .map(|candidate| candidate.variant)
+            .map(|candidate| candidate.row.kernel())
             .collect();
         let reports = ptxas::ask(&self.workspace, &compiled, arguments)?;
         Ok(all
             .iter()
             .map(|&candidate| {
-                let entry = candidate.variant.entry;
+                let entry = candidate.row.entry;
                 let report = reports.iter().find(|report| report.entry == entry).cloned();
                 let mut problems = problems(&candidate);
                 problems.extend(report.iter().flat_map(Report::problems));
@@ -102,14 +100,14 @@ impl Shop {
     }
 
     /// Where a candidate's last build is told of: the hash of its inputs, then what was wrong.
-    fn memo(&self, variant: &Variant) -> PathBuf {
-        self.workspace.root().join("tried").join(format!("{}.txt", variant.entry))
+    fn memo(&self, entry: &str) -> PathBuf {
+        self.workspace.root().join("tried").join(format!("{entry}.txt"))
     }
 
     /// What was wrong with a candidate's PTX (nothing, mostly), if it has been compiled from these
     /// sources.
-    fn known(&self, variant: &Variant) -> Option<Vec<String>> {
-        let memo = read(&self.memo(variant)).ok()?;
+    fn known(&self, row: &ForwardRow) -> Option<Vec<String>> {
+        let memo = read(&self.memo(row.entry)).ok()?;
         let mut lines = memo.lines();
         let problems = |lines: std::str::Lines| lines.map(str::to_string).collect();
         (lines.next() == Some(&self.inputs)).then(|| problems(lines))
@@ -117,12 +115,12 @@ impl Shop {
 
     fn keep(
         &self,
-        variant: &Variant,
+        entry: &str,
         modules: std::result::Result<Vec<String>, Vec<String>>,
     ) -> Result<()> {
         let problems = match modules {
             Ok(modules) => {
-                let path = self.workspace.ptx().join(format!("{}.ptx", variant.entry));
+                let path = self.workspace.ptx().join(format!("{entry}.ptx"));
                 write_if_changed(&path, &modules.concat())?;
                 Vec::new()
             }
@@ -130,19 +128,18 @@ impl Shop {
         };
         let lines: Vec<&str> =
             [self.inputs.as_str()].into_iter().chain(problems.iter().map(String::as_str)).collect();
-        write_if_changed(&self.memo(variant), &(lines.join("\n") + "\n"))
+        write_if_changed(&self.memo(entry), &(lines.join("\n") + "\n"))
     }
 
     /// Builds the program with those candidates in it that nothing is wrong with.
     pub fn program(&self, tried: &[Tried]) -> Result<PathBuf> {
         let root = self.workspace.root();
-        let rows: Vec<String> = tried
+        let rows: Vec<&ForwardRow> = tried
             .iter()
             .filter(|tried| tried.problems.is_empty())
-            .map(|tried| row(tried.candidate.variant))
+            .map(|tried| tried.candidate.row)
             .collect();
-        let table = root.join(TABLE);
-        write_if_changed(&table, &with_rows(&read(&table)?, &rows))?;
+        write_if_changed(&root.join(TABLE), &table_file(rows.iter().copied()))?;
         println!("building {PROGRAM} with {} candidates", rows.len());
         let mut command = cargo(root);
         command
@@ -165,21 +162,21 @@ impl Shop {
         );
         for tried in tried {
             let Tried { candidate, report, problems } = tried;
-            let Candidate { variant, current } = candidate;
+            let Candidate { row, current } = candidate;
             let number = |of: fn(&Report) -> u32| {
                 report.as_ref().map_or(String::new(), |report| of(report).to_string())
             };
             let columns = [
-                variant.entry.to_string(),
-                variant.dtype.name().to_string(),
-                variant.head_dim.to_string(),
-                variant.mask.name().to_string(),
-                variant.softmax.name().to_string(),
-                variant.q_rows.to_string(),
-                variant.kv_rows.to_string(),
-                variant.q_parts.to_string(),
-                variant.kv_stages.to_string(),
-                LaunchSpec::of(variant).smem_bytes.to_string(),
+                row.entry.to_string(),
+                row.dtype.name().to_string(),
+                row.head_dim.to_string(),
+                row.mask.name().to_string(),
+                row.softmax.name().to_string(),
+                row.q_rows.to_string(),
+                row.kv_rows.to_string(),
+                row.q_parts.to_string(),
+                row.kv_stages.to_string(),
+                row.launch().smem_bytes.to_string(),
                 u8::from(*current).to_string(),
                 number(|report| report.registers),
                 number(Report::spill_bytes),
@@ -197,7 +194,7 @@ impl Shop {
 /// Why a candidate is left out, in short: without its name, and without what explains a note.
 fn why(candidate: &Candidate, problems: &[String]) -> String {
     let short = |problem: &String| {
-        let text = problem.strip_prefix(candidate.variant.entry).unwrap_or(problem);
+        let text = problem.strip_prefix(candidate.row.entry).unwrap_or(problem);
         let text = text.trim_start_matches(": ");
         text.split_once(": ").map_or(text, |(short, _)| short).to_string()
     };
@@ -226,16 +223,16 @@ pub fn table(tried: &[Tried]) -> Table {
         "left out",
     ]);
     for Tried { candidate, report, problems } in tried {
-        let Candidate { variant, current } = candidate;
-        let tile = fulgurite_spec::Tile::of(variant);
+        let Candidate { row, current } = candidate;
+        let tile = fulgurite_spec::Tile::of(row);
         let number = |of: fn(&Report) -> u32| {
             report.as_ref().map_or("-".to_string(), |report| of(report).to_string())
         };
         table.add_row([
-            format!("{}{}", variant.entry, if *current { " (current)" } else { "" }),
+            format!("{}{}", row.entry, if *current { " (current)" } else { "" }),
             tile.consumer_registers().to_string(),
             number(|report| report.registers),
-            LaunchSpec::of(variant).smem_bytes.to_string(),
+            row.launch().smem_bytes.to_string(),
             number(Report::spill_bytes),
             why(candidate, problems),
         ]);

@@ -5,7 +5,8 @@ use std::panic::Location;
 
 use half::{bf16, f16};
 
-use crate::emu::block::{planted, with};
+use crate::emu::current::{planted, with};
+use crate::emu::e4m3;
 use crate::emu::mutation::Change;
 use crate::emu::report::Primitive;
 
@@ -50,34 +51,78 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     result(flush(a).mul_add(flush(b), flush(c)))
 }
 
+/// The larger one, -0 being smaller than 0; NaN if one of them is.
+pub fn max_nan(a: f32, b: f32) -> f32 {
+    if a.is_nan() || b.is_nan() {
+        return f32::from_bits(0x7fff_ffff);
+    }
+    if a.total_cmp(&b).is_gt() { a } else { b }
+}
+
+/// The nearest integer that there is; of NaN 0.
+pub fn nearest_s32(x: f32) -> i32 {
+    x.round_ties_even() as i32
+}
+
 #[track_caller]
 pub fn pack_bf16(low: f32, high: f32) -> u32 {
-    pack(low, high, |x| bf16::from_f32(x).to_bits(), |bits| bf16::from_bits(bits).to_f32())
+    let (round, value) = (|x| bf16::from_f32(x).to_bits(), |bits| bf16::from_bits(bits).to_f32());
+    pack::<16, 0x7fff>(low, high, round, value)
 }
 
 #[track_caller]
 pub fn pack_f16(low: f32, high: f32) -> u32 {
-    pack(low, high, |x| f16::from_f32(x).to_bits(), |bits| f16::from_bits(bits).to_f32())
+    let (round, value) = (|x| f16::from_f32(x).to_bits(), |bits| f16::from_bits(bits).to_f32());
+    pack::<16, 0x7fff>(low, high, round, value)
 }
 
-/// Packs two floats that `round` rounds to nearest and `value` reads again.
 #[track_caller]
-fn pack(low: f32, high: f32, round: impl Fn(f32) -> u16, value: impl Fn(u16) -> f32) -> u32 {
+pub fn pack_e4m3(low: f32, high: f32) -> u16 {
+    let (round, value) = (|x| e4m3::nearest(x).into(), |bits| e4m3::value(bits as u8));
+    pack::<8, 0x7f>(low, high, round, value) as u16
+}
+
+/// Packs two floats that `round` rounds to nearest in so many bits and `value` reads again.
+#[track_caller]
+fn pack<const BITS: u32, const NAN: u32>(
+    low: f32,
+    high: f32,
+    round: impl Fn(f32) -> u16,
+    value: impl Fn(u16) -> f32,
+) -> u32 {
     let change = planted(Primitive::Pack, Location::caller());
     let bits = |x: f32| {
         if x.is_nan() {
-            return 0x7fff;
+            return NAN;
         }
         let bits = round(x);
         let cut = change == Some(Change::Truncate) && value(bits).abs() > x.abs();
         u32::from(if cut { bits - 1 } else { bits })
     };
     match change {
-        Some(Change::Swap) => bits(high) | bits(low) << 16,
+        Some(Change::Swap) => bits(high) | bits(low) << BITS,
         Some(Change::Half) => bits(low),
         Some(Change::Drop) => 0,
-        _ => bits(low) | bits(high) << 16,
+        _ => bits(low) | bits(high) << BITS,
     }
+}
+
+pub fn unpack_e4m3(pair: u16) -> u32 {
+    let [low, high] = pair.to_le_bytes().map(|code| match e4m3::value(code) {
+        x if x.is_nan() => 0x7fff,
+        x => u32::from(f16::from_f32(x).to_bits()),
+    });
+    low | high << 16
+}
+
+pub fn join_halves(low: u16, high: u16) -> u32 {
+    u32::from(low) | u32::from(high) << 16
+}
+
+/// Saturates two integers to 8 bits, in front of the lower half of `upper`.
+pub fn pack_s8(low: i32, high: i32, upper: u32) -> u32 {
+    let [low, high] = [low, high].map(|x| u32::from(x.clamp(-128, 127) as i8 as u8));
+    low | high << 8 | upper << 16
 }
 
 /// A vote as it is given, or with what is planted at its site.

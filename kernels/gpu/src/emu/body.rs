@@ -6,10 +6,14 @@
 
 use std::panic::Location;
 
-use crate::emu::block::{self, Request, Shuffle, State, act, collective, suspend, wait, with};
+use crate::emu::current::{self, act, collective, suspend, wait, with};
+use crate::emu::lanes::State;
 use crate::emu::mutation::Change;
 use crate::emu::named::Coming;
 use crate::emu::report::{Primitive, broken};
+use crate::emu::request::Request;
+use crate::emu::shared::BASE;
+use crate::emu::shuffle::Shuffle;
 use crate::registers::Budget;
 use crate::tma::Keep;
 
@@ -32,13 +36,13 @@ pub fn grid_size() -> u32 {
 }
 
 pub fn dynamic_smem_base() -> u32 {
-    crate::emu::shared::BASE
+    BASE
 }
 
 #[track_caller]
 pub fn shuffle_xor<const XOR: u32>(value: u32) -> u32 {
     let site = Location::caller();
-    if block::planted(Primitive::Shuffle, site).is_some() {
+    if current::planted(Primitive::Shuffle, site).is_some() {
         return value;
     }
     let request = Request::Shuffle { from: Shuffle::Xor(XOR), value };
@@ -59,7 +63,7 @@ pub fn broadcast_first(value: u32) -> u32 {
 #[track_caller]
 pub fn ballot(vote: bool) -> u32 {
     let site = Location::caller();
-    let vote = altered::vote(block::planted(Primitive::Ballot, site), vote);
+    let vote = altered::vote(current::planted(Primitive::Ballot, site), vote);
     let request = Request::Shuffle { from: Shuffle::Ballot, value: vote.into() };
     collective(Primitive::Shuffle, site, request)[0]
 }
@@ -81,7 +85,7 @@ pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
             return broken!(Malformed, "16 bytes at {address:#x}, which is no multiple of 16");
         }
         let mut bytes = [0; 16];
-        block.global().read(address, &mut bytes, block.writer())?;
+        block.global().read(address, &mut bytes, block.number())?;
         Ok(bytes)
     }))
 }
@@ -89,7 +93,7 @@ pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
 #[track_caller]
 pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
     let site = Location::caller();
-    let address = match block::planted(Primitive::GlobalStore, site) {
+    let address = match current::planted(Primitive::GlobalStore, site) {
         Some(Change::Drop) => return,
         Some(_) => address + 16,
         None => address,
@@ -99,20 +103,20 @@ pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
         to.copy_from_slice(&word.to_le_bytes());
     }
     act(Primitive::GlobalStore, site, |block| {
-        block.global().write(address, &bytes, block.writer())
+        block.global().write(address, &bytes, block.number())
     });
 }
 
 #[track_caller]
 pub unsafe fn store_global_f32(address: u64, value: f32) {
     let site = Location::caller();
-    let value = match block::planted(Primitive::GlobalStoreFloat, site) {
+    let value = match current::planted(Primitive::GlobalStoreFloat, site) {
         Some(Change::Drop) => return,
         Some(_) => value * std::f32::consts::LOG2_E,
         None => value,
     };
     act(Primitive::GlobalStore, site, |block| {
-        block.global().write(address, &value.to_le_bytes(), block.writer())
+        block.global().write(address, &value.to_le_bytes(), block.number())
     });
 }
 
@@ -152,11 +156,11 @@ pub unsafe fn fence_proxy_async() {
 }
 
 pub fn barrier_name(id: u32, family: &'static str, index: u32) {
-    with(|block| block.barrier_names[id as usize % 16] = Some((family, index)));
+    with(|block| block.named.set_name(id, family, index));
 }
 
 pub fn mbarrier_name(bar: u32, family: &'static str, index: u32) {
-    with(|block| block.names.insert(bar, (family, index)));
+    with(|block| block.mbarriers.set_name(bar, family, index));
 }
 
 /// Comes to a named barrier, with what is planted at its site applied to its count; returns whether
@@ -165,8 +169,8 @@ pub fn mbarrier_name(bar: u32, family: &'static str, index: u32) {
 fn named_barrier(primitive: Primitive, id: u32, count: u32, coming: Coming, vote: bool) -> bool {
     let site = Location::caller();
     let change = with(|block| {
-        let family = block.barrier_names.get(id as usize).copied().flatten();
-        block.planted(primitive, site, family.map_or("", |(family, _)| family))
+        let family = block.named.family(id);
+        block.planted(primitive, site, family)
     });
     let count = match change {
         Some(Change::Drop) => return vote,
@@ -180,7 +184,7 @@ fn named_barrier(primitive: Primitive, id: u32, count: u32, coming: Coming, vote
 
 #[track_caller]
 pub unsafe fn barrier_sync_all() {
-    let threads = with(|block| block.lanes.len() as u32);
+    let threads = with(|block| block.lanes.count() as u32);
     named_barrier(Primitive::BarrierSync, 0, threads, Coming::Wait, false);
 }
 
@@ -202,7 +206,7 @@ pub unsafe fn barrier_any(id: u32, thread_count: u32, vote: bool) -> bool {
 /// What is planted at an mbarrier's site.
 fn planted(primitive: Primitive, site: &'static Location<'static>, bar: u32) -> Option<Change> {
     with(|block| {
-        let family = block.mbarrier_family(bar);
+        let family = block.mbarriers.family(bar);
         block.planted(primitive, site, family)
     })
 }
@@ -303,7 +307,9 @@ pub unsafe fn setmaxnreg_inc<B: Budget>() {
 
 #[track_caller]
 pub unsafe fn tma_prefetch(map: u64) {
-    act(Primitive::TmaPrefetch, Location::caller(), |block| block.tensor_map(map).map(|_| ()));
+    act(Primitive::TmaPrefetch, Location::caller(), |block| {
+        block.parameters.tensor_map(map).map(|_| ())
+    });
 }
 
 #[track_caller]

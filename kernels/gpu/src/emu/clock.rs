@@ -4,6 +4,8 @@
 //! complete on it: time is its phase), or a thread that initialised or wrote something itself. A
 //! clock says, for every agent, up to which time its accesses are known to be over.
 
+use std::ops::Range;
+
 /// Index of an agent in its block.
 pub type Agent = u32;
 
@@ -39,5 +41,77 @@ impl Clock {
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
             *mine = (*mine).max(*theirs);
         }
+    }
+}
+
+/// What each thread of a block knows, and who of them are agents themselves.
+#[derive(Debug)]
+pub struct Clocks {
+    clocks: Vec<Clock>,
+    /// By thread: its own agent, once it has touched something itself.
+    own: Vec<Option<Agent>>,
+    agent_count: Agent,
+}
+
+impl Clocks {
+    /// Threads that know nothing; the first `engines` agents are taken.
+    pub fn new(threads: usize, engines: usize) -> Clocks {
+        Clocks {
+            clocks: vec![Clock::default(); threads],
+            own: vec![None; threads],
+            agent_count: engines as Agent,
+        }
+    }
+
+    pub fn new_agent(&mut self) -> Agent {
+        self.agent_count += 1;
+        self.agent_count - 1
+    }
+
+    /// Something that a thread does now, as an event that others may learn of.
+    pub fn event(&mut self, thread: usize) -> (Agent, u32) {
+        let agent = match self.own[thread] {
+            Some(agent) => agent,
+            None => {
+                let agent = self.new_agent();
+                self.own[thread] = Some(agent);
+                self.clocks[thread].raise(agent, 1);
+                agent
+            }
+        };
+        (agent, self.clocks[thread].time(agent))
+    }
+
+    /// A thread has told others what it knows; what it does from now on they do not know.
+    pub fn release(&mut self, thread: usize) {
+        if let Some(agent) = self.own[thread] {
+            let time = self.clocks[thread].time(agent) + 1;
+            self.clocks[thread].raise(agent, time);
+        }
+    }
+
+    /// What a thread knows.
+    pub fn of(&self, thread: usize) -> &Clock {
+        &self.clocks[thread]
+    }
+
+    /// What some threads know.
+    pub fn of_all(&self, threads: Range<usize>) -> &[Clock] {
+        &self.clocks[threads]
+    }
+
+    /// Whether any thread knows that `agent` has passed `time`.
+    pub fn anyone_passed(&self, agent: Agent, time: u32) -> bool {
+        self.clocks.iter().any(|clock| clock.time(agent) > time)
+    }
+
+    /// A thread learns that `agent` has come to `time`.
+    pub fn raise(&mut self, thread: usize, agent: Agent, time: u32) {
+        self.clocks[thread].raise(agent, time);
+    }
+
+    /// A thread learns all that is known to `clock`.
+    pub fn join(&mut self, thread: usize, clock: &Clock) {
+        self.clocks[thread].join(clock);
     }
 }

@@ -1,30 +1,41 @@
 //! The copy engine: boxes of tensors, copied late and in any order.
+//!
+//! A load is done in one step. A store reads shared memory in one and writes global memory in a
+//! later one, each at any time until its thread waits for it.
 
-use fulgurite_spec::TensorMap;
-
-use super::block::Block;
-use super::report::{Checked, Primitive, Site, broken, place};
-use super::shared::{Busy, GRANULE, Load, Proxy, Write};
+use super::clock::{Agent, Clock, Clocks};
+use super::global::Global;
+use super::report::{Checked, Primitive, Site};
+use super::shared::{GRANULE, Load, Proxy, Shared, Write};
+use super::store::StoreGroups;
 use super::tensor_map::MapFields;
 
-/// A copy that has been issued and not yet done.
-#[derive(Clone, Debug)]
-pub struct Copy {
+/// What a copy moves, for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
     pub map: MapFields,
     /// Where the box lies in shared memory.
     pub smem: u32,
     pub at: [u32; 4],
     pub site: Site,
     pub thread: usize,
-    pub kind: Kind,
+    /// The thread's number in the grid, for the record of global memory.
+    pub number: u32,
+}
+
+/// A copy that has been issued and not yet done.
+#[derive(Debug)]
+struct Copy {
+    transfer: Transfer,
+    direction: Direction,
 }
 
 /// Pieces of a box's rows, each with its global address.
-pub type Rows = Vec<(u64, Vec<u8>)>;
+type Rows = Vec<(u64, Vec<u8>)>;
 
 /// The direction of a copy.
-#[derive(Clone, Debug)]
-pub enum Kind {
+#[derive(Debug)]
+enum Direction {
     /// To shared memory; `phase`: that of the barrier when it was issued.
     Load { bar: u32, phase: u32 },
     /// To global memory: the number of the thread's store, and once it has been read what goes to
@@ -32,183 +43,188 @@ pub enum Kind {
     Store { number: u32, data: Option<Rows> },
 }
 
-impl Copy {
-    pub fn primitive(&self) -> Primitive {
-        match self.kind {
-            Kind::Load { .. } => Primitive::TmaLoad,
-            Kind::Store { .. } => Primitive::TmaStore,
+/// What a step of the engine brings about elsewhere.
+#[derive(Debug)]
+pub enum Effect {
+    /// Bytes of a copy issued in `phase` have arrived at an mbarrier.
+    Arrived { bar: u32, bytes: u32, phase: u32 },
+    /// A store of this thread has come further.
+    Stored { thread: usize },
+}
+
+/// The copies of a block that are not yet done.
+#[derive(Debug, Default)]
+pub struct CopyEngine {
+    pending: Vec<Copy>,
+    stores: StoreGroups,
+}
+
+impl CopyEngine {
+    /// Copies that are not done.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Issues the copy of a box to shared memory, whose bytes count for `bar`; `time`: the barrier
+    /// as an agent, and its phase.
+    pub fn load(
+        &mut self,
+        shared: &mut Shared,
+        clock: &Clock,
+        transfer: Transfer,
+        bar: u32,
+        (agent, phase): (Agent, u32),
+    ) -> Checked {
+        let Transfer { map, smem: to, site, .. } = transfer;
+        let first = shared.granule(to)?;
+        let write = Write { agent, time: phase + 1, site, proxy: Proxy::Async };
+        for granule in first..first + (map.box_bytes() / GRANULE) as usize {
+            shared.will_write(granule, clock, write, to)?;
+        }
+        self.pending.push(Copy { transfer, direction: Direction::Load { bar, phase } });
+        Ok(())
+    }
+
+    /// Issues the copy of a box to global memory.
+    pub fn store(
+        &mut self,
+        shared: &mut Shared,
+        global: &Global,
+        clocks: &mut Clocks,
+        transfer: Transfer,
+    ) -> Checked {
+        let Transfer { map, smem, at, site, thread, number: writer } = transfer;
+        let (agent, number) = self.stores.issue(clocks, thread, (map, at), site);
+        let clock = clocks.of(thread);
+        let known = |agent, time| clock.time(agent) >= time;
+        for row in 0..map.row_count() {
+            let Some((address, part)) = map.stored_row(at, row) else {
+                continue;
+            };
+            global.will_store(address, part.len(), writer)?;
+            for unit in part.start / GRANULE..part.end.div_ceil(GRANULE) {
+                let plain = smem + row * map.row_bytes() + unit * GRANULE;
+                let granule = shared.granule(map.swizzle.apply(plain))?;
+                shared.will_read(granule, 0..0, 0, known)?;
+                shared.add_load(granule, Load { agent, time: number, store: Some(site) });
+            }
+        }
+        self.pending.push(Copy { transfer, direction: Direction::Store { number, data: None } });
+        Ok(())
+    }
+
+    /// A thread closes its group of stores.
+    pub fn close_stores(&mut self, clocks: &mut Clocks, thread: usize) {
+        self.stores.close(clocks, thread);
+    }
+
+    /// Whether all but the last `pending` groups of a thread are complete, or with `read` have read
+    /// shared memory; if so, the thread knows.
+    pub fn stores_done(
+        &mut self,
+        global: &Global,
+        clocks: &mut Clocks,
+        (thread, number): (usize, u32),
+        pending: u32,
+        read: bool,
+    ) -> Checked<bool> {
+        let Some(covered) = self.stores.covered(thread, pending) else {
+            return Ok(true);
+        };
+        let waits_for = |copy: &Copy| match &copy.direction {
+            Direction::Store { number, data } => {
+                copy.transfer.thread == thread && *number <= covered && !(read && data.is_some())
+            }
+            Direction::Load { .. } => false,
+        };
+        if self.pending.iter().any(waits_for) {
+            return Ok(false);
+        }
+        for (map, at) in self.stores.waited(clocks, thread, covered, read) {
+            for (address, part) in (0..map.row_count()).filter_map(|row| map.stored_row(at, row)) {
+                global.stored(address, part.len(), number)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A store that its thread has not waited for.
+    pub fn unread_store(&self, clocks: &Clocks) -> Option<(usize, Site)> {
+        self.stores.unread(clocks)
+    }
+
+    /// What the pending copy `index` is, where and by which thread it was issued.
+    pub fn issued(&self, index: usize) -> (Primitive, Site, usize) {
+        let Copy { transfer, direction } = &self.pending[index];
+        let primitive = match direction {
+            Direction::Load { .. } => Primitive::TmaLoad,
+            Direction::Store { .. } => Primitive::TmaStore,
+        };
+        (primitive, transfer.site, transfer.thread)
+    }
+
+    /// Takes the pending copy `index` a step further: a load is done, a store first reads shared
+    /// and then writes global memory.
+    pub fn step(&mut self, shared: &mut Shared, global: &Global, index: usize) -> Checked<Effect> {
+        let Copy { transfer, direction } = &mut self.pending[index];
+        let transfer = *transfer;
+        match direction {
+            Direction::Load { bar, phase } => {
+                let (bar, phase) = (*bar, *phase);
+                self.pending.remove(index);
+                load_box(shared, global, &transfer)?;
+                Ok(Effect::Arrived { bar, bytes: transfer.map.box_bytes(), phase })
+            }
+            Direction::Store { data, .. } => {
+                match data.take() {
+                    None => *data = Some(read_box(shared, &transfer)?),
+                    Some(data) => {
+                        self.pending.remove(index);
+                        for (address, bytes) in data {
+                            global.store(address, &bytes)?;
+                        }
+                    }
+                }
+                Ok(Effect::Stored { thread: transfer.thread })
+            }
         }
     }
 }
 
-impl Block {
-    /// Reads the tensor map that the kernel points to.
-    pub fn tensor_map(&self, address: u64) -> Checked<MapFields> {
-        if !address.is_multiple_of(64) {
-            return broken!(Malformed, "a tensor map at {address:#x}, which is no multiple of 64");
+/// Brings a box to shared memory; what lies outside of the tensor is zero.
+fn load_box(shared: &mut Shared, global: &Global, transfer: &Transfer) -> Checked {
+    let Transfer { map, smem: to, at, number: reader, .. } = *transfer;
+    let mut row_data = vec![0; map.row_bytes() as usize];
+    for row in 0..map.row_count() {
+        row_data.fill(0);
+        if let Some((address, part)) = map.row(at, row) {
+            let part = &mut row_data[part.start as usize..part.end as usize];
+            global.read(address, part, reader)?;
         }
-        let (start, len) = self.parameters;
-        let end = start + len as u64;
-        if address < start || address + size_of::<TensorMap>() as u64 > end {
-            return broken!(
-                OutOfBounds,
-                "a tensor map at {address:#x}; the parameters are [{start:#x}, {end:#x})"
-            );
-        }
-        // SAFETY: the address is aligned and inside the parameters, which live during the launch
-        // and whose provenance the launch's caller has exposed.
-        let map = unsafe { *std::ptr::with_exposed_provenance::<TensorMap>(address as usize) };
-        MapFields::decode(&map)
-    }
-
-    /// The tensor map, if a box of it may lie at `smem` in shared memory.
-    pub fn box_at(&self, smem: u32, map: u64) -> Checked<MapFields> {
-        let map = self.tensor_map(map)?;
-        if !smem.is_multiple_of(map.swizzle.period()) {
-            return broken!(
-                Malformed,
-                "a box in shared memory at {smem:#x}, which is no multiple of {} ({:?})",
-                map.swizzle.period(),
-                map.swizzle
-            );
-        }
-        self.shared.check_range(smem, map.box_bytes())?;
-        Ok(map)
-    }
-
-    /// Issues the copy of a box to `to`; its bytes count for `bar`.
-    pub fn tma_load(&mut self, to: u32, map: u64, bar: u32, at: [u32; 4], site: Site) -> Checked {
-        let map = self.box_at(to, map)?;
-        map.check_load(at)?;
-        let bytes = map.box_bytes();
-        let (agent, phase) = self.mbarrier_for_copy(bar, site)?;
-        let first = self.shared.granule(to)?;
-        let write = Write { agent, time: phase + 1, site, proxy: Proxy::Async };
-        let clock = &self.clocks[self.current];
-        for granule in first..first + (bytes / GRANULE) as usize {
-            if let Err(busy) = self.shared.will_write(granule, clock, write) {
-                return self.slot_in_use(to, busy);
-            }
-        }
-        self.stats.copies += 1;
-        self.stats.copy_bytes += u64::from(bytes);
-        let thread = self.current;
-        let kind = Kind::Load { bar, phase };
-        self.copies.push(Copy { map, smem: to, at, site, thread, kind });
-        Ok(())
-    }
-
-    /// A thread stores 16 bytes.
-    pub fn shared_store(&mut self, to: u32, bytes: &[u8; 16], site: Site) -> Checked {
-        let granule = self.shared_granule(to)?;
-        let (agent, time) = self.event(self.current);
-        let write = Write { agent, time, site, proxy: Proxy::Generic };
-        if let Err(busy) = self.shared.will_write(granule, &self.clocks[self.current], write) {
-            return self.slot_in_use(to, busy);
-        }
-        self.shared.bytes_mut(granule).copy_from_slice(bytes);
-        Ok(())
-    }
-
-    /// A thread loads 16 bytes.
-    pub fn shared_load(&mut self, from: u32) -> Checked<[u8; 16]> {
-        let granule = self.shared_granule(from)?;
-        let now = self.event(self.current);
-        self.shared.check_load(granule, &self.clocks[self.current])?;
-        self.shared.add_load(granule, Load { agent: now.0, time: now.1, store: None });
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(self.shared.bytes(granule));
-        Ok(bytes)
-    }
-
-    /// The granule of an access of 16 bytes.
-    pub fn shared_granule(&self, address: u32) -> Checked<usize> {
-        if !address.is_multiple_of(GRANULE) {
-            return broken!(Malformed, "16 shared bytes at {address:#x}, no multiple of 16");
-        }
-        self.shared.granule(address)
-    }
-
-    /// Makes the stores that the current thread knows of visible to the engines.
-    pub fn proxy_fence(&mut self) {
-        let now = self.event(self.current);
-        self.shared.fence(&self.clocks[self.current], now);
-    }
-
-    pub fn slot_in_use(&self, to: u32, busy: Busy) -> Checked {
-        match busy {
-            Busy::Read { warp, product } => {
-                let group = &self.warpgroups[warp / 4];
-                let site = place(group.sites[product as usize - 1]);
-                broken!(
-                    Race,
-                    "writes the buffer at {to:#x}, which a product issued at {site} by warp \
-                     {warp} may still read: nothing this thread waited for says that it is over"
-                )
-            }
-            Busy::Write(write) => broken!(
-                Race,
-                "writes the buffer at {to:#x}, into which {} at {} may still write",
-                write.by(),
-                place(write.site)
-            ),
-            Busy::Load(Load { store: Some(store), .. }) => broken!(
-                Race,
-                "writes the buffer at {to:#x}, which a store issued at {} may still read: nothing \
-                 this thread waited for says that this is over",
-                place(store)
-            ),
-            Busy::Load(_) => broken!(
-                Race,
-                "writes the buffer at {to:#x}, which a thread has read; nothing this thread \
-                 waited for says that this is over"
-            ),
+        for (unit, data) in row_data.chunks(GRANULE as usize).enumerate() {
+            let plain = to + row * map.row_bytes() + unit as u32 * GRANULE;
+            let granule = shared.granule(map.swizzle.apply(plain))?;
+            shared.bytes_mut(granule).copy_from_slice(data);
         }
     }
+    Ok(())
+}
 
-    /// As [`Block::do_copy`]; a broken rule is the copy's.
-    pub fn step_copy(&mut self, index: usize) {
-        let copy = &self.copies[index];
-        let (primitive, site, thread) = (copy.primitive(), copy.site, copy.thread);
-        if let Err(broken) = self.do_copy(index) {
-            self.fail(primitive, Some(site), Some(thread), broken);
+/// What a store writes of a box, by rows, with their addresses.
+fn read_box(shared: &Shared, transfer: &Transfer) -> Checked<Rows> {
+    let Transfer { map, smem, at, .. } = *transfer;
+    let mut data = Rows::new();
+    for row in 0..map.row_count() {
+        let Some((address, part)) = map.stored_row(at, row) else {
+            continue;
+        };
+        let mut bytes = Vec::with_capacity(part.len());
+        for byte in part {
+            let plain = smem + row * map.row_bytes() + byte;
+            let granule = shared.granule(map.swizzle.apply(plain))?;
+            bytes.push(shared.bytes(granule)[(byte % GRANULE) as usize]);
         }
+        data.push((address, bytes));
     }
-
-    /// Takes one of the pending copies a step further: a load is done, a store first reads shared
-    /// and then writes global memory.
-    pub fn do_copy(&mut self, index: usize) -> Checked {
-        let Copy { map, smem, at, thread, .. } = self.copies[index];
-        match &mut self.copies[index].kind {
-            Kind::Load { bar, phase } => {
-                let (bar, phase) = (*bar, *phase);
-                self.copies.remove(index);
-                self.do_load(map, smem, at, thread)?;
-                self.mbarrier_receive(bar, map.box_bytes(), phase)
-            }
-            Kind::Store { number, data } => {
-                let (number, data) = (*number, data.take());
-                self.do_store(index, number, data)
-            }
-        }
-    }
-
-    /// Brings a box to shared memory; what lies outside of the tensor is zero.
-    fn do_load(&mut self, map: MapFields, to: u32, at: [u32; 4], thread: usize) -> Checked {
-        let mut row_data = vec![0; map.row_bytes() as usize];
-        let reader = self.number_of(thread);
-        for row in 0..map.row_count() {
-            row_data.fill(0);
-            if let Some((address, part)) = map.row(at, row) {
-                let part = &mut row_data[part.start as usize..part.end as usize];
-                self.global().read(address, part, reader)?;
-            }
-            for (unit, data) in row_data.chunks(GRANULE as usize).enumerate() {
-                let plain = to + row * map.row_bytes() + unit as u32 * GRANULE;
-                let granule = self.shared.granule(map.swizzle.apply(plain))?;
-                self.shared.bytes_mut(granule).copy_from_slice(data);
-            }
-        }
-        Ok(())
-    }
+    Ok(data)
 }

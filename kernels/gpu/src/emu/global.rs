@@ -66,6 +66,13 @@ impl<'a> Global<'a> {
         self.ranges.push(Range { name, address, bytes: pointer, len, writers });
     }
 
+    /// Ends a launch: what it wrote is memory like any other for the next.
+    pub fn settle(&self) {
+        for word in self.ranges.iter().flat_map(|range| &range.writers) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn find(&self, address: u64, len: usize) -> Checked<(&Range, usize)> {
         let inside = |range: &&Range| {
             address >= range.address

@@ -1,6 +1,5 @@
 //! Named barriers: arrivals of whole warps.
 
-use super::block::{Block, Request, State};
 use super::clock::Clock;
 use super::report::{Checked, Site, broken, place};
 
@@ -15,14 +14,39 @@ pub enum Coming {
     Vote,
 }
 
-/// One of the block's 16 barriers.
-#[derive(Debug, Default)]
-pub struct Named {
-    /// Threads that complete the phase, as the first arrival of the phase said.
+/// A warp that comes to a barrier.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub warp: usize,
+    pub id: u32,
+    /// Threads that complete the phase.
     pub count: u32,
-    pub arrived: u32,
+    pub coming: Coming,
+    /// Whether some thread of the warp votes `true`.
+    pub vote: bool,
+    pub site: Site,
+}
+
+/// A phase that has just been completed.
+#[derive(Debug)]
+pub struct Ended {
+    /// Warps that have waited for it.
+    pub warps: Vec<usize>,
+    /// What they learn.
+    pub learned: Clock,
+    /// Whether some thread of the phase has voted `true`.
+    pub any: bool,
+}
+
+/// One of the block's barriers.
+#[derive(Debug, Default)]
+struct Named {
+    name: Option<(&'static str, u32)>,
+    /// Threads that complete the phase, as the first arrival of the phase said.
+    count: u32,
+    arrived: u32,
     /// Completed phases.
-    pub phase: u32,
+    phase: u32,
     /// Whether the phase is one of votes, as the first arrival of the phase said.
     votes: bool,
     /// Whether some thread of the phase has voted `true`.
@@ -30,33 +54,86 @@ pub struct Named {
     clock: Clock,
     waiting: Vec<usize>,
     /// Where the phase's last arrival without a wait was made.
-    pub last: Option<Site>,
+    last: Option<Site>,
 }
 
-impl Block {
+impl Named {
+    /// Refuses an arrival that does not fit those before it.
+    fn check(&self, name: &str, arrival: Arrival) -> Checked {
+        let phase = self.phase;
+        let votes = arrival.coming == Coming::Vote;
+        if self.arrived > 0 && self.votes != votes {
+            let (mine, theirs) = if votes { ("with", "without") } else { ("without", "with") };
+            return broken!(
+                Barrier,
+                "{name} phase {phase} {mine} a vote, but others came {theirs} one"
+            );
+        }
+        if self.arrived > 0 && self.count != arrival.count {
+            return broken!(
+                Barrier,
+                "{name} phase {phase} for {} threads, but others came for {}",
+                arrival.count,
+                self.count
+            );
+        }
+        Ok(())
+    }
+
+    /// Opens the next phase.
+    fn end(&mut self) -> Ended {
+        self.arrived = 0;
+        self.phase += 1;
+        Ended {
+            warps: std::mem::take(&mut self.waiting),
+            learned: std::mem::take(&mut self.clock),
+            any: std::mem::take(&mut self.any),
+        }
+    }
+}
+
+/// The block's 16 barriers.
+#[derive(Debug)]
+pub struct NamedBarriers {
+    barriers: [Named; 16],
+    /// Threads of the block.
+    threads: u32,
+}
+
+impl NamedBarriers {
+    pub fn new(threads: u32) -> NamedBarriers {
+        NamedBarriers { barriers: Default::default(), threads }
+    }
+
+    pub fn set_name(&mut self, id: u32, family: &'static str, index: u32) {
+        self.barriers[id as usize % 16].name = Some((family, index));
+    }
+
+    /// The barrier's family and its index in it, if it has a name.
+    pub fn label(&self, id: u32) -> Option<(&'static str, u32)> {
+        self.barriers.get(id as usize)?.name
+    }
+
+    /// The barrier's family, for mutations.
+    pub fn family(&self, id: u32) -> &'static str {
+        self.label(id).map_or("", |(family, _)| family)
+    }
+
     /// The barrier's name, or its number.
-    pub fn barrier_name(&self, id: u32) -> String {
-        match self.barrier_names.get(id as usize).copied().flatten() {
+    fn name(&self, id: u32) -> String {
+        match self.label(id) {
             Some((family, index)) => format!("{family}[{index}]"),
             None => format!("barrier {id}"),
         }
     }
 
-    /// A warp arrives and, unless it passes, stays until the phase is complete.
-    pub fn barrier_arrive(
-        &mut self,
-        warp: usize,
-        id: u32,
-        count: u32,
-        coming: Coming,
-        site: Site,
-    ) -> Checked {
-        self.stats.barrier_operations += 1;
-        let name = self.barrier_name(id);
-        let threads = self.lanes.len() as u32;
-        if id >= 16 {
+    /// A warp arrives whose threads know `clocks`; where it completes the phase, who goes on.
+    pub fn arrive(&mut self, arrival: Arrival, clocks: &[Clock]) -> Checked<Option<Ended>> {
+        let Arrival { warp, id, count, coming, vote, site } = arrival;
+        let (name, threads) = (self.name(id), self.threads);
+        let Some(barrier) = self.barriers.get_mut(id as usize) else {
             return broken!(Barrier, "barrier {id}: 0 to 15 are allowed");
-        }
+        };
         if count == 0 || !count.is_multiple_of(32) || count > threads {
             return broken!(
                 Barrier,
@@ -64,29 +141,11 @@ impl Block {
                  allowed"
             );
         }
-        let votes = coming == Coming::Vote;
-        let any = self.any_votes(warp);
-        let barrier = &mut self.named[id as usize];
-        if barrier.arrived > 0 && barrier.votes != votes {
-            let (mine, theirs) = if votes { ("with", "without") } else { ("without", "with") };
-            return broken!(
-                Barrier,
-                "{name} phase {} {mine} a vote, but others came {theirs} one",
-                barrier.phase
-            );
-        }
-        if barrier.arrived > 0 && barrier.count != count {
-            return broken!(
-                Barrier,
-                "{name} phase {} for {count} threads, but others came for {}",
-                barrier.phase,
-                barrier.count
-            );
-        }
-        (barrier.count, barrier.votes) = (count, votes);
-        barrier.any |= any;
+        barrier.check(&name, arrival)?;
+        (barrier.count, barrier.votes) = (count, coming == Coming::Vote);
+        barrier.any |= vote;
         barrier.arrived += 32;
-        for clock in &self.clocks[warp * 32..(warp + 1) * 32] {
+        for clock in clocks {
             barrier.clock.join(clock);
         }
         if coming == Coming::Pass {
@@ -94,8 +153,10 @@ impl Block {
         } else {
             barrier.waiting.push(warp);
         }
-        let done = barrier.arrived == barrier.count;
-        if done && barrier.waiting.is_empty() {
+        if barrier.arrived != barrier.count {
+            return Ok(None);
+        }
+        if barrier.waiting.is_empty() {
             return broken!(
                 Barrier,
                 "{name} phase {} is complete with nobody waiting; another arrival was at {}",
@@ -103,39 +164,20 @@ impl Block {
                 barrier.last.map_or(String::new(), place)
             );
         }
-        self.barrier_release(warp, id, coming, done);
-        Ok(())
+        Ok(Some(barrier.end()))
     }
 
-    /// Whether some thread of a warp that has come to a barrier votes `true`.
-    fn any_votes(&self, warp: usize) -> bool {
-        let mut lanes = self.lanes[warp * 32..(warp + 1) * 32].iter();
-        lanes.any(|lane| matches!(lane.request, Some(Request::Barrier { vote: true, .. })))
+    /// What a barrier waits for, in words.
+    pub fn missing(&self, id: u32) -> String {
+        let Named { arrived, count, phase, .. } = &self.barriers[id as usize];
+        format!("{} phase {phase}, {arrived} of {count} threads have come", self.name(id))
     }
 
-    fn barrier_release(&mut self, warp: usize, id: u32, coming: Coming, done: bool) {
-        for thread in warp * 32..(warp + 1) * 32 {
-            self.release(thread);
-            if coming == Coming::Pass {
-                self.wake(thread);
-            } else {
-                self.lanes[thread].state = State::OnBarrier(id);
-            }
-        }
-        if !done {
-            return;
-        }
-        let barrier = &mut self.named[id as usize];
-        barrier.arrived = 0;
-        barrier.phase += 1;
-        let any = std::mem::take(&mut barrier.any);
-        let clock = std::mem::take(&mut barrier.clock);
-        for warp in std::mem::take(&mut barrier.waiting) {
-            for thread in warp * 32..(warp + 1) * 32 {
-                self.clocks[thread].join(&clock);
-                self.lanes[thread].result[0] = any.into();
-                self.wake(thread);
-            }
-        }
+    /// The first barrier with arrivals in an open phase: its name, how many threads, and where the
+    /// last came.
+    pub fn unfinished(&self) -> Option<(String, u32, Option<Site>)> {
+        let open = |(_, barrier): &(u32, &Named)| barrier.arrived > 0;
+        let (id, barrier) = (0..).zip(&self.barriers).find(open)?;
+        Some((self.name(id), barrier.arrived, barrier.last))
     }
 }

@@ -1,22 +1,15 @@
 //! Operands of `wgmma` in shared memory, found through the bits of their descriptors.
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
-
 use super::report::{Checked, broken};
 use super::shared::{GRANULE, Shared};
 use super::tensor_map::Swizzle;
-use fulgurite_spec::Dtype;
-
-/// K of one product: columns of A, rows of B.
-pub const K: usize = 16;
 
 /// How an operand's elements follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Major {
-    /// The 16 elements of a row of A, or of a column of B, lie together.
+    /// The 32 bytes of a row of A, or of a column of B, lie together.
     K,
-    /// The rows of B lie together.
+    /// The rows of B lie together, 16 of 16-bit elements.
     N,
 }
 
@@ -89,7 +82,7 @@ pub fn granules(shared: &Shared, bits: u64, major: Major, extent: usize) -> Chec
         }
         Major::N => {
             let units = row_bytes / GRANULE;
-            for row in 0..K as u32 {
+            for row in 0..16 {
                 for unit in 0..extent as u32 / 8 {
                     push(start + unit / units * leading + in_atom(row) + unit % units * GRANULE)?;
                 }
@@ -99,31 +92,26 @@ pub fn granules(shared: &Shared, bits: u64, major: Major, extent: usize) -> Chec
     Ok(found)
 }
 
-/// Elements of granules as floats.
-pub fn floats(shared: &Shared, granules: &[usize], dtype: Dtype) -> Vec<f32> {
-    let mut bits = Vec::with_capacity(granules.len() * 8);
+/// The contents of granules, 16 bits at a time.
+pub fn words(shared: &Shared, granules: &[usize]) -> Vec<u16> {
+    let mut words = Vec::with_capacity(granules.len() * 8);
     for granule in granules {
         let bytes = shared.bytes(*granule).chunks_exact(2);
-        bits.extend(bytes.map(|pair| u16::from_le_bytes([pair[0], pair[1]])));
+        words.extend(bytes.map(|pair| u16::from_le_bytes([pair[0], pair[1]])));
     }
-    to_floats(&bits, dtype)
+    words
 }
 
-/// 16-bit elements as floats.
-pub fn to_floats(bits: &[u16], dtype: Dtype) -> Vec<f32> {
-    let mut values = vec![0.0; bits.len()];
-    match dtype {
-        Dtype::Bf16 => bits.reinterpret_cast::<bf16>().convert_to_f32_slice(&mut values),
-        Dtype::F16 => bits.reinterpret_cast::<f16>().convert_to_f32_slice(&mut values),
-    }
-    values
-}
-
-/// The `K`×`extent` matrix B from the floats of its granules.
+/// The matrix B, a row of `extent` columns for each K, from the elements of its granules.
 pub fn rows_of_b(values: Vec<f32>, major: Major, extent: usize) -> Vec<f32> {
-    if major == Major::N {
-        return values;
+    match (major, values.len() / extent) {
+        (Major::N, _) => values,
+        (Major::K, 16) => transposed::<16>(&values, extent),
+        (Major::K, _) => transposed::<32>(&values, extent),
     }
+}
+
+fn transposed<const K: usize>(values: &[f32], extent: usize) -> Vec<f32> {
     let mut rows = vec![0.0; values.len()];
     for column in 0..extent {
         for k in 0..K {

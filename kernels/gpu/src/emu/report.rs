@@ -192,7 +192,7 @@ pub(crate) type Checked<T = ()> = Result<T, Broken>;
 macro_rules! broken {
     ($kind:ident, $($message:tt)*) => {
         Err($crate::emu::report::Broken::new(
-            $crate::emu::FaultKind::$kind,
+            $crate::emu::report::FaultKind::$kind,
             format!($($message)*),
         ))
     };

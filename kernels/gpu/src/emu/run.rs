@@ -1,86 +1,31 @@
 //! Runs a grid: every thread a fiber, every block on one OS thread.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 use rayon::prelude::*;
 
-use super::accumulator::Accumulator;
-use super::block::{Block, State, enter, panic_message};
-use super::global::Global;
-use super::mutation::{Mutation, MutationSite};
-use super::report::{Fault, Primitive};
+use super::block::Block;
+use super::current::enter;
+use super::ending;
+use super::grid::Grid;
+use super::lanes::State;
+use super::mutation::MutationSite;
+use super::report::{Broken, Fault, FaultKind, Primitive};
 use super::schedule::{Actor, Schedule};
-use super::trace::Event;
+use super::stats::Stats;
+use super::trace::{self, Event};
 
 /// Bytes of a fiber's stack. Memory is only used where a kernel's frames reach, but frames are
 /// large: an accumulator alone has 512 bytes, and without optimisation every move is a copy.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What is launched.
-#[derive(Clone, Copy, Debug)]
-pub struct Launch<'a> {
-    /// Blocks of the grid.
-    pub grid: u32,
-    /// Threads of a block: a multiple of 128, at most 1024.
-    pub threads: u32,
-    /// Dynamic shared memory of a block in bytes.
-    pub smem_bytes: u32,
-    /// Address and length of the kernel's parameters, where its tensor maps lie; the address's
-    /// provenance is exposed.
-    pub parameters: (u64, usize),
-    /// Global memory.
-    pub global: &'a Global<'a>,
-    /// The order of running: see [`Schedule`].
-    pub seed: u64,
-    /// An error to plant.
-    pub mutation: Option<Mutation>,
-    /// Whether to list the sites where errors could be planted, and what the warps did.
-    pub record: bool,
-    /// How the tensor core adds.
-    pub accumulator: Accumulator,
-}
-
-/// What a launch did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Products that warpgroups issued.
-    pub products: u64,
-    /// Copies of the copy engine.
-    pub copies: u64,
-    /// Bytes that they brought to shared memory.
-    pub copy_bytes: u64,
-    /// Bytes of the boxes that they took from shared memory.
-    pub store_bytes: u64,
-    /// Arrivals at and waits for barriers: of a thread at an mbarrier, of a warp at a named one.
-    pub barrier_operations: u64,
-    /// Steps of the scheduler.
-    pub steps: u64,
-    /// Events that the kernel counts ([`count`](crate::planted::count)), by their names, once for
-    /// each warp.
-    pub events: BTreeMap<&'static str, u64>,
-}
-
-impl Stats {
-    fn add(&mut self, other: &Stats) {
-        self.products += other.products;
-        self.copies += other.copies;
-        self.copy_bytes += other.copy_bytes;
-        self.store_bytes += other.store_bytes;
-        self.barrier_operations += other.barrier_operations;
-        self.steps += other.steps;
-        for (name, count) in &other.events {
-            *self.events.entry(name).or_default() += count;
-        }
-    }
-}
-
 /// What is known after a launch without faults.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct Summary {
     /// Counts of all blocks.
     pub stats: Stats,
     /// Sites where errors could be planted, if they were asked for.
@@ -89,23 +34,29 @@ pub struct Outcome {
     pub trace: Vec<Event>,
 }
 
+impl Summary {
+    /// Adds what is known of other blocks, or of another launch.
+    pub fn add(&mut self, other: Summary) {
+        self.stats.add(&other.stats);
+        self.sites.extend(other.sites);
+        self.trace.extend(other.trace);
+    }
+}
+
 /// Runs `kernel` as every thread of the grid.
 ///
 /// # Errors
 /// The first broken rule of the block with the lowest index that has one.
-pub fn launch(launch: &Launch, kernel: &(dyn Fn() + Sync)) -> Result<Outcome, Box<Fault>> {
+pub fn launch(grid: &Grid, kernel: &(dyn Fn() + Sync)) -> Result<Summary, Box<Fault>> {
     assert!(
-        launch.threads.is_multiple_of(128) && (128..=1024).contains(&launch.threads),
+        grid.threads.is_multiple_of(128) && (128..=1024).contains(&grid.threads),
         "a block has whole warpgroups, at most eight"
     );
-    let blocks = (0..launch.grid).into_par_iter();
-    let results: Vec<_> = blocks.map(|block| run_block(launch, block, kernel)).collect();
-    let mut whole = Outcome::default();
+    let blocks = (0..grid.blocks).into_par_iter();
+    let results: Vec<_> = blocks.map(|block| run_block(grid, block, kernel)).collect();
+    let mut whole = Summary::default();
     for result in results {
-        let outcome = result?;
-        whole.stats.add(&outcome.stats);
-        whole.sites.extend(outcome.sites);
-        whole.trace.extend(outcome.trace);
+        whole.add(result?);
     }
     Ok(whole)
 }
@@ -148,12 +99,15 @@ fn retire(mut fiber: Fiber) {
     }
 }
 
-fn run_block(
-    launch: &Launch,
-    index: u32,
-    kernel: &(dyn Fn() + Sync),
-) -> Result<Outcome, Box<Fault>> {
-    let block: *mut Block = Box::into_raw(Box::new(Block::new(launch, index)));
+/// What `broken!` makes of a panic in the kernel's code.
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> Broken {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    Broken::new(FaultKind::Panic, text)
+}
+
+fn run_block(grid: &Grid, index: u32, kernel: &(dyn Fn() + Sync)) -> Result<Summary, Box<Fault>> {
+    let block: *mut Block = Box::into_raw(Box::new(Block::new(grid, index)));
     // SAFETY: only the lifetime is taken off; all fibers end in this function.
     let body = Body(unsafe {
         std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync + 'static)>(
@@ -161,25 +115,32 @@ fn run_block(
         )
     });
     let mut fibers: Vec<Fiber> =
-        (0..launch.threads as usize).map(|thread| fiber(block, thread, body)).collect();
+        (0..grid.threads as usize).map(|thread| fiber(block, thread, body)).collect();
     let before = enter(block);
-    run_fibers(block, &mut fibers, Schedule::new(launch.seed, index));
+    let mut trace = grid.record.then(Vec::new);
+    run_fibers(block, &mut fibers, Schedule::new(grid.seed, index), trace.as_mut());
     enter(before);
     fibers.into_iter().for_each(retire);
     // SAFETY: the block came from a box above, and no fiber is left that knows it.
     let mut block = unsafe { Box::from_raw(block) };
     match block.fault.take() {
         Some(fault) => Err(Box::new(fault)),
-        None => Ok(Outcome {
+        None => Ok(Summary {
             stats: block.stats.clone(),
             sites: std::mem::take(&mut block.sites),
-            trace: std::mem::take(&mut block.trace),
+            trace: trace.unwrap_or_default(),
         }),
     }
 }
 
-/// Takes steps until all threads have ended or a rule is broken.
-fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
+/// Takes steps until all threads have ended or a rule is broken; notes what warps came to in
+/// `trace`.
+fn run_fibers(
+    block: *mut Block,
+    fibers: &mut [Fiber],
+    mut schedule: Schedule,
+    mut trace: Option<&mut Vec<Event>>,
+) {
     let mut actors = Vec::new();
     loop {
         // SAFETY: no fiber runs; the reference ends before one does.
@@ -188,31 +149,33 @@ fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
             return;
         }
         if state.lanes.iter().all(|lane| lane.state == State::Done) {
-            return state.finish();
+            return ending::finish(state);
         }
         state.actors(&mut actors);
         if actors.is_empty() {
-            return state.deadlock();
+            return ending::deadlock(state);
         }
         state.stats.steps += 1;
         let actor = schedule.next(&actors);
         match actor {
             Actor::Warp(warp) => run_warp(block, fibers, warp),
-            Actor::Tensor(warpgroup) => state.do_product(warpgroup),
+            Actor::Tensor(warpgroup) => state.compute(warpgroup),
             Actor::Copy => {
-                let index = schedule.copy(state.copies.len());
+                let index = schedule.copy(state.copies.pending());
                 state.step_copy(index);
             }
         }
-        // SAFETY: as above.
-        unsafe { (&mut *block).note_step(actor) }
+        if let Some(trace) = &mut trace {
+            // SAFETY: as above.
+            trace.extend(trace::event(unsafe { &*block }, actor));
+        }
     }
 }
 
 /// Runs every thread of a warp that can run until it suspends, then does what they came for.
 fn run_warp(block: *mut Block, fibers: &mut [Fiber], warp: usize) {
     // SAFETY: here and below, no fiber runs while the reference lives.
-    let mut ready = unsafe { std::mem::take(&mut (&mut *block).ready[warp]) };
+    let mut ready = unsafe { std::mem::take(&mut (&mut *block).lanes.ready[warp]) };
     while ready != 0 {
         let lane = ready.trailing_zeros();
         ready &= ready - 1;
@@ -229,7 +192,7 @@ fn run_warp(block: *mut Block, fibers: &mut [Fiber], warp: usize) {
             Ok(CoroutineResult::Return(())) => state.lanes[thread].state = State::Done,
             Ok(CoroutineResult::Yield(())) => {
                 if state.lanes[thread].state == State::Ready {
-                    state.ready[warp] |= 1 << lane;
+                    state.lanes.ready[warp] |= 1 << lane;
                 }
             }
             Err(panic) => {
@@ -244,7 +207,7 @@ fn run_warp(block: *mut Block, fibers: &mut [Fiber], warp: usize) {
     }
     // SAFETY: as above.
     let state = unsafe { &mut *block };
-    if state.ready[warp] == 0 {
+    if state.lanes.ready[warp] == 0 {
         state.settle(warp);
     }
 }

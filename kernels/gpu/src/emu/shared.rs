@@ -1,8 +1,9 @@
 //! A block's shared memory: bytes, and for every 16 of them who wrote and who may still read.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use super::clock::{Agent, Clock};
+use super::clock::{Agent, Clock, Clocks};
 use super::report::{Checked, Site, broken, place};
 
 /// Address of the first byte of dynamic shared memory; what lies below belongs to nobody.
@@ -50,6 +51,8 @@ pub struct Shared {
     reads: Vec<u32>,
     /// By granule: who has read it since it was written, products apart.
     loads: BTreeMap<usize, Vec<Load>>,
+    /// By warpgroup: where each product was issued; product `n` is at `n - 1`.
+    products: Vec<Vec<Site>>,
     warps: usize,
 }
 
@@ -62,6 +65,7 @@ impl Shared {
             writes: vec![None; granules],
             reads: vec![0; granules * warps],
             loads: BTreeMap::new(),
+            products: vec![Vec::new(); warps.div_ceil(4)],
             warps,
         }
     }
@@ -84,12 +88,26 @@ impl Shared {
         self.granule(address.saturating_add(len).saturating_sub(1)).map(|_| ())
     }
 
+    /// The granule of an access of 16 bytes.
+    fn aligned_granule(&self, address: u32) -> Checked<usize> {
+        if !address.is_multiple_of(GRANULE) {
+            return broken!(Malformed, "16 shared bytes at {address:#x}, no multiple of 16");
+        }
+        self.granule(address)
+    }
+
+    /// A warpgroup issues a product, which will read shared memory: its number.
+    pub fn begin_product(&mut self, warpgroup: usize, site: Site) -> u32 {
+        self.products[warpgroup].push(site);
+        self.products[warpgroup].len() as u32
+    }
+
     /// A product's share of `warp` will read a granule. `visible` tells whether all who issue it
     /// know of an agent's time.
     pub fn will_read(
         &mut self,
         granule: usize,
-        warps: std::ops::Range<usize>,
+        warps: Range<usize>,
         product: u32,
         visible: impl Fn(Agent, u32) -> bool,
     ) -> Checked {
@@ -129,31 +147,50 @@ impl Shared {
         Ok(())
     }
 
-    /// Someone whose knowledge is `clock` will write a granule. Names the warp whose product may
-    /// still read it, if there is one.
-    pub fn will_write(&mut self, granule: usize, clock: &Clock, write: Write) -> Result<(), Busy> {
-        self.check_write(granule, clock)?;
+    /// Someone whose knowledge is `clock` will write a granule, of the buffer at `to`.
+    pub fn will_write(&mut self, granule: usize, clock: &Clock, write: Write, to: u32) -> Checked {
+        self.check_write(granule, clock, to)?;
         self.loads.remove(&granule);
         self.writes[granule] = Some(write);
         Ok(())
     }
 
-    /// Whether someone whose knowledge is `clock` may write a granule.
-    pub fn check_write(&self, granule: usize, clock: &Clock) -> Result<(), Busy> {
+    /// Whether someone whose knowledge is `clock` may write a granule, of the buffer at `to`.
+    fn check_write(&self, granule: usize, clock: &Clock, to: u32) -> Checked {
         let reads = &self.reads[granule * self.warps..(granule + 1) * self.warps];
         let late = |(warp, product): (usize, &u32)| clock.time(warp as Agent) < *product;
         if let Some(warp) = reads.iter().enumerate().position(late) {
-            return Err(Busy::Read { warp, product: reads[warp] });
+            return broken!(
+                Race,
+                "writes the buffer at {to:#x}, which a product issued at {} by warp {warp} may \
+                 still read: nothing this thread waited for says that it is over",
+                place(self.products[warp / 4][reads[warp] as usize - 1])
+            );
         }
         if let Some(before) = self.writes[granule]
             && clock.time(before.agent) < before.time
         {
-            return Err(Busy::Write(before));
+            return broken!(
+                Race,
+                "writes the buffer at {to:#x}, into which {} at {} may still write",
+                before.by(),
+                place(before.site)
+            );
         }
         let unseen = |load: &&Load| clock.time(load.agent) < load.time;
         match self.loads.get(&granule).and_then(|loads| loads.iter().find(unseen)) {
-            Some(load) => Err(Busy::Load(*load)),
             None => Ok(()),
+            Some(Load { store: Some(store), .. }) => broken!(
+                Race,
+                "writes the buffer at {to:#x}, which a store issued at {} may still read: nothing \
+                 this thread waited for says that this is over",
+                place(store)
+            ),
+            Some(_) => broken!(
+                Race,
+                "writes the buffer at {to:#x}, which a thread has read; nothing this thread \
+                 waited for says that this is over"
+            ),
         }
     }
 
@@ -163,7 +200,7 @@ impl Shared {
     }
 
     /// Whether a thread whose knowledge is `clock` may load a granule.
-    pub fn check_load(&self, granule: usize, clock: &Clock) -> Checked {
+    fn check_load(&self, granule: usize, clock: &Clock) -> Checked {
         let address = BASE + granule as u32 * GRANULE;
         match self.writes[granule] {
             None => broken!(
@@ -179,6 +216,62 @@ impl Shared {
             ),
             Some(_) => Ok(()),
         }
+    }
+
+    /// A thread stores 16 bytes.
+    pub fn store(
+        &mut self,
+        clocks: &mut Clocks,
+        thread: usize,
+        to: u32,
+        bytes: &[u8; 16],
+        site: Site,
+    ) -> Checked {
+        self.store_together(clocks, thread..thread + 1, thread, (to, bytes), site)
+    }
+
+    /// As [`store`](Self::store), where all of `others` must know what the store comes after.
+    pub fn store_together(
+        &mut self,
+        clocks: &mut Clocks,
+        others: Range<usize>,
+        thread: usize,
+        (to, bytes): (u32, &[u8; 16]),
+        site: Site,
+    ) -> Checked {
+        let granule = self.aligned_granule(to)?;
+        for clock in clocks.of_all(others) {
+            self.check_write(granule, clock, to)?;
+        }
+        let (agent, time) = clocks.event(thread);
+        let write = Write { agent, time, site, proxy: Proxy::Generic };
+        self.will_write(granule, clocks.of(thread), write, to)?;
+        self.bytes_mut(granule).copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// A thread loads 16 bytes.
+    pub fn load(&mut self, clocks: &mut Clocks, thread: usize, from: u32) -> Checked<[u8; 16]> {
+        self.load_together(clocks, thread..thread + 1, thread, from)
+    }
+
+    /// As [`load`](Self::load), where all of `others` must know what the load comes after.
+    pub fn load_together(
+        &mut self,
+        clocks: &mut Clocks,
+        others: Range<usize>,
+        thread: usize,
+        from: u32,
+    ) -> Checked<[u8; 16]> {
+        let granule = self.aligned_granule(from)?;
+        for clock in clocks.of_all(others) {
+            self.check_load(granule, clock)?;
+        }
+        let (agent, time) = clocks.event(thread);
+        self.add_load(granule, Load { agent, time, store: None });
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(self.bytes(granule));
+        Ok(bytes)
     }
 
     /// A proxy fence of a thread that knows `clock`, at the event `now`.
@@ -199,17 +292,6 @@ impl Shared {
     pub fn bytes_mut(&mut self, granule: usize) -> &mut [u8] {
         &mut self.bytes[granule * GRANULE as usize..][..GRANULE as usize]
     }
-}
-
-/// Why a granule cannot be written yet.
-#[derive(Debug)]
-pub enum Busy {
-    /// A product that this warp issued reads it.
-    Read { warp: usize, product: u32 },
-    /// An earlier copy or store writes it.
-    Write(Write),
-    /// A thread has loaded it, or a store to global memory reads it.
-    Load(Load),
 }
 
 impl Write {

@@ -1,11 +1,12 @@
 //! The engines against plain loops.
 
-use super::block::{Block, enter};
+use super::block::Block;
+use super::current::enter;
 use super::global::Global;
-use super::run::Launch;
+use super::grid::Grid;
+use super::schedule::{Actor, Schedule};
 use super::shared::BASE;
 use super::tensor_map::{MapFields, Swizzle};
-use super::{Actor, Schedule};
 
 /// Copies one box of a tensor whose element `i` is `i`, and returns shared memory.
 fn copied(fields: MapFields, at: [u32; 4], elements: usize) -> Vec<u16> {
@@ -16,8 +17,8 @@ fn copied(fields: MapFields, at: [u32; 4], elements: usize) -> Vec<u16> {
     let tensor: Vec<u8> = (0..elements as u16).flat_map(u16::to_le_bytes).collect();
     let mut global = Global::new();
     global.readable("tensor", fields.address, &tensor);
-    let launch = Launch {
-        grid: 1,
+    let grid = Grid {
+        blocks: 1,
         threads: 128,
         smem_bytes: 8192,
         parameters: (address, 128),
@@ -25,15 +26,16 @@ fn copied(fields: MapFields, at: [u32; 4], elements: usize) -> Vec<u16> {
         seed: 0,
         mutation: None,
         record: false,
-        accumulator: super::Accumulator::default(),
+        accumulator: super::accumulator::Accumulator::default(),
     };
-    let mut block = Block::new(&launch, 0);
+    let mut block = Block::new(&grid, 0);
     let site = std::panic::Location::caller();
     let bar = BASE + 8184;
     block.mbarrier_init(bar, 1, site).expect("a good barrier");
     block.mbarrier_fence_init();
     block.tma_load(BASE, address, bar, at, site).expect("a good copy");
-    block.do_copy(0).expect("the tensor is there");
+    block.step_copy(0);
+    assert!(block.fault.is_none(), "the tensor is there");
     let bytes = (0..64 * 8).flat_map(|granule| block.shared.bytes(granule).to_vec());
     let bytes: Vec<u8> = bytes.collect();
     bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()

@@ -1,6 +1,7 @@
 //! What the warps of a block came to, step by step: the stuff of a timeline.
 
-use super::block::{Block, State};
+use super::block::Block;
+use super::lanes::State;
 use super::report::{Primitive, Site};
 use super::schedule::Actor;
 
@@ -34,25 +35,29 @@ pub enum Doing {
     Ended,
 }
 
-impl Block {
-    /// Notes what the warp that has just taken a step came to, if that is wanted.
-    pub fn note_step(&mut self, actor: Actor) {
-        let (true, Actor::Warp(warp)) = (self.record, actor) else { return };
-        // The first thread that has not ended speaks for the warp.
-        let mut lanes = self.lanes[warp * 32..(warp + 1) * 32].iter();
-        let lane = lanes.find(|lane| lane.state != State::Done).unwrap_or(&self.lanes[warp * 32]);
-        let barrier = match lane.state {
-            State::OnMbarrier { bar, .. } => self.names.get(&bar).copied(),
-            State::OnBarrier(id) => self.barrier_names.get(id as usize).copied().flatten(),
-            _ => None,
-        };
-        let doing = match lane.state {
-            State::Done => Doing::Ended,
-            _ if self.ready[warp] != 0 => Doing::Runs,
-            _ => Doing::Waits,
-        };
-        let (block, step, warp) = (self.index, self.stats.steps, warp as u32);
-        let (primitive, site) = (lane.primitive, lane.site);
-        self.trace.push(Event { block, step, warp, primitive, site, barrier, doing });
-    }
+/// What the warp that has just taken a step came to; nothing if an engine took it.
+pub fn event(block: &Block, actor: Actor) -> Option<Event> {
+    let Actor::Warp(warp) = actor else { return None };
+    // The first thread that has not ended speaks for the warp.
+    let mut lanes = (warp * 32..(warp + 1) * 32).map(|thread| &block.lanes[thread]);
+    let lane = lanes.find(|lane| lane.state != State::Done).unwrap_or(&block.lanes[warp * 32]);
+    let barrier = match lane.state {
+        State::OnMbarrier { bar, .. } => block.mbarriers.label(bar),
+        State::OnBarrier(id) => block.named.label(id),
+        _ => None,
+    };
+    let doing = match lane.state {
+        State::Done => Doing::Ended,
+        _ if block.lanes.ready[warp] != 0 => Doing::Runs,
+        _ => Doing::Waits,
+    };
+    Some(Event {
+        block: block.index,
+        step: block.stats.steps,
+        warp: warp as u32,
+        primitive: lane.primitive,
+        site: lane.site,
+        barrier,
+        doing,
+    })
 }

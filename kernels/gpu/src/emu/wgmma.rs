@@ -2,18 +2,20 @@
 
 use std::panic::Location;
 
-use crate::emu::block::{Pin, ProductRequest, Request, act, collective, planted, with};
+use crate::emu::current::{act, collective, planted, with};
+use crate::emu::format::Format;
 use crate::emu::mutation::Change;
+use crate::emu::operand::Major;
 use crate::emu::report::{Primitive, broken, place};
-use crate::emu::tensor_core::POISON;
-use fulgurite_spec::Dtype;
+use crate::emu::request::Request;
+use crate::emu::tensor_core::{POISON, ProductRequest};
 
 #[track_caller]
 fn pin(address: usize, words: Vec<u32>) {
     let site = Location::caller();
     act(Primitive::WgmmaBegin, site, |block| {
         let thread = block.current;
-        if let Some(before) = block.warpgroups[thread / 128].in_flight(thread % 128, address) {
+        if let Some(before) = block.tensor_core.in_flight(thread, address) {
             return broken!(
                 Fragment,
                 "the accumulator's product issued at {} was not waited for, or its wait did not \
@@ -21,20 +23,61 @@ fn pin(address: usize, words: Vec<u32>) {
                 place(before)
             );
         }
-        block.lanes[thread].pinned.push(Pin { address, words });
+        block.lanes[thread].pins.pin(address, words);
         Ok(())
     });
 }
 
+/// A register of an accumulator.
+trait Register: Copy {
+    fn bits(self) -> u32;
+    fn of_bits(bits: u32) -> Self;
+}
+
+impl Register for f32 {
+    fn bits(self) -> u32 {
+        self.to_bits()
+    }
+
+    fn of_bits(bits: u32) -> f32 {
+        f32::from_bits(bits)
+    }
+}
+
+impl Register for i32 {
+    fn bits(self) -> u32 {
+        self as u32
+    }
+
+    fn of_bits(bits: u32) -> i32 {
+        bits as i32
+    }
+}
+
+#[track_caller]
+fn pin_registers<R: Register>(registers: &[R]) {
+    let words = registers.iter().map(|register| register.bits()).collect();
+    pin(registers.as_ptr().addr(), words);
+}
+
 #[track_caller]
 pub fn pin_f32<const N: u32>(acc: &mut [f32; 128]) {
-    let words = acc[..N as usize / 2].iter().map(|value| value.to_bits()).collect();
-    pin(acc.as_ptr().addr(), words);
+    pin_registers(&acc[..N as usize / 2]);
+}
+
+#[track_caller]
+pub fn pin_s32<const N: u32>(acc: &mut [i32; 128]) {
+    pin_registers(&acc[..N as usize / 2]);
 }
 
 #[track_caller]
 pub fn pin_u32<const N: u32>(packed: &mut [u32; 64]) {
     pin(packed.as_ptr().addr(), packed[..N as usize / 4].to_vec());
+}
+
+#[track_caller]
+pub fn pin_bytes<const N: u32>(packed: &mut [u32; 32]) {
+    pin(packed.as_ptr().addr(), packed[..N as usize / 8].to_vec());
 }
 
 #[track_caller]
@@ -56,14 +99,23 @@ pub unsafe fn wgmma_commit() {
 
 #[track_caller]
 pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128]) {
+    // Results are delivered through this address.
+    wait_at::<PENDING, N>(acc.as_mut_ptr().expose_provenance());
+}
+
+#[track_caller]
+pub unsafe fn wgmma_wait_s32<const PENDING: u32, const N: u32>(acc: &mut [i32; 128]) {
+    wait_at::<PENDING, N>(acc.as_mut_ptr().expose_provenance());
+}
+
+#[track_caller]
+fn wait_at<const PENDING: u32, const N: u32>(address: usize) {
     let site = Location::caller();
     let pending = match with(|block| block.planted(Primitive::WgmmaWait, site, "")) {
         Some(Change::Drop) => return,
         Some(Change::More) => PENDING + 1,
         _ => PENDING,
     };
-    // Results are delivered through this address.
-    let address = acc.as_mut_ptr().expose_provenance();
     let request = Request::Wait { pending, width: N as usize, address };
     collective(Primitive::WgmmaWait, site, request);
 }
@@ -71,9 +123,9 @@ pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128])
 /// Issues this thread's part of a product: checks that the fence covers its registers, takes the
 /// accumulator's values and poisons it.
 #[track_caller]
-fn product<const N: u32>(acc: &mut [f32; 128], mut request: ProductRequest) {
+fn product<R: Register>(acc: &mut [R; 128], mut request: ProductRequest) {
     let site = Location::caller();
-    let registers = &mut acc[..N as usize / 2];
+    let registers = &mut acc[..request.width / 2];
     request.address = registers.as_ptr().addr();
     let issued = with(|block| {
         let issued = &mut block.lanes[block.current].issued;
@@ -92,72 +144,69 @@ fn product<const N: u32>(acc: &mut [f32; 128], mut request: ProductRequest) {
     }
     let chained = act(Primitive::WgmmaIssue, site, |block| {
         let thread = block.current;
-        let lane = &mut block.lanes[thread];
+        let pins = &mut block.lanes[thread].pins;
         if let Some(words) = request.registers {
-            let covers = |pin: &Pin| pin.words.chunks_exact(4).any(|chunk| chunk == words);
-            if !lane.fenced.iter().any(covers) {
-                return broken!(
-                    Fragment,
-                    "no wgmma::begin_rs covers the registers of A since they were written"
-                );
-            }
+            pins.check_operand(words)?;
         }
-        if block.warpgroups[thread / 128].in_flight(thread % 128, request.address).is_some() {
+        if block.tensor_core.in_flight(thread, request.address).is_some() {
             return Ok(true);
         }
-        let same = |pin: &Pin| {
-            let mut pairs = pin.words.iter().zip(registers.iter());
-            pin.address == request.address && pairs.all(|(old, new)| *old == new.to_bits())
-        };
-        let Some(pin) = lane.fenced.iter().position(same) else {
-            return broken!(
-                Fragment,
-                "no wgmma::begin covers the accumulator's registers since they were written"
-            );
-        };
-        request.loaded = Some(lane.fenced.swap_remove(pin).words);
+        request.loaded = Some(pins.take(request.address, registers.iter().map(|it| it.bits()))?);
         Ok(false)
     });
     if !chained {
-        registers.fill(f32::from_bits(POISON));
+        registers.fill(R::of_bits(POISON));
     }
     collective(Primitive::WgmmaIssue, site, Request::Product(request));
 }
 
+/// A product with A in shared memory.
+fn of_shared(format: Format, width: u32, [a, b]: [u64; 2], add: bool) -> ProductRequest {
+    let (address, width) = (0, width as usize);
+    let (registers, major, loaded) = (None, Major::K, None);
+    ProductRequest { address, width, a, registers, b, add, major, format, loaded }
+}
+
+/// A product with A in registers.
+fn of_registers(
+    (format, major): (Format, Major),
+    width: u32,
+    a: [u32; 4],
+    b: u64,
+    add: bool,
+) -> ProductRequest {
+    let width = width as usize;
+    let registers = Some(a);
+    ProductRequest { address: 0, width, a: 0, registers, b, add, major, format, loaded: None }
+}
+
 macro_rules! products {
-    ($dtype:ident, $ss:ident, $rs:ident) => {
+    ($format:ident, $ss:ident, $rs:ident) => {
         #[track_caller]
         pub unsafe fn $ss<const N: u32, const ADD: bool>(acc: &mut [f32; 128], a: u64, b: u64) {
-            let (width, dtype) = (N as usize, Dtype::$dtype);
-            let request = ProductRequest {
-                address: 0,
-                width,
-                a,
-                registers: None,
-                b,
-                add: ADD,
-                dtype,
-                loaded: None,
-            };
-            product::<N>(acc, request);
+            product(acc, of_shared(Format::$format, N, [a, b], ADD));
         }
 
         #[track_caller]
         pub unsafe fn $rs<const N: u32>(acc: &mut [f32; 128], a: [u32; 4], b: u64) {
-            let (width, dtype) = (N as usize, Dtype::$dtype);
-            let request = ProductRequest {
-                address: 0,
-                width,
-                a: 0,
-                registers: Some(a),
-                b,
-                add: true,
-                dtype,
-                loaded: None,
-            };
-            product::<N>(acc, request);
+            product(acc, of_registers((Format::$format, Major::N), N, a, b, true));
         }
     };
 }
 products!(Bf16, wgmma_ss_bf16, wgmma_rs_bf16);
 products!(F16, wgmma_ss_f16, wgmma_rs_f16);
+
+#[track_caller]
+pub unsafe fn wgmma_ss_e4m3<const N: u32, const ADD: bool>(acc: &mut [f32; 128], a: u64, b: u64) {
+    product(acc, of_shared(Format::E4m3, N, [a, b], ADD));
+}
+
+#[track_caller]
+pub unsafe fn wgmma_rs_e4m3<const N: u32>(acc: &mut [f32; 128], a: [u32; 4], b: u64, add: bool) {
+    product(acc, of_registers((Format::E4m3, Major::K), N, a, b, add));
+}
+
+#[track_caller]
+pub unsafe fn wgmma_ss_s8<const N: u32, const ADD: bool>(acc: &mut [i32; 128], a: u64, b: u64) {
+    product(acc, of_shared(Format::S8, N, [a, b], ADD));
+}

@@ -54,6 +54,26 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     y
 }
 
+#[inline(always)]
+pub fn max_nan(a: f32, b: f32) -> f32 {
+    let y;
+    unsafe {
+        asm!("max.NaN.f32 {0}, {1}, {2};", out(reg32) y, in(reg32) a, in(reg32) b,
+             options(pure, nomem, nostack));
+    }
+    y
+}
+
+#[inline(always)]
+pub fn nearest_s32(x: f32) -> i32 {
+    let y;
+    unsafe {
+        asm!("cvt.rni.s32.f32 {0}, {1};", out(reg32) y, in(reg32) x,
+             options(pure, nomem, nostack));
+    }
+    y
+}
+
 macro_rules! pack {
     ($name:ident, $instruction:literal) => {
         #[inline(always)]
@@ -69,6 +89,48 @@ macro_rules! pack {
 }
 pack!(pack_bf16, "cvt.rn.bf16x2.f32");
 pack!(pack_f16, "cvt.rn.f16x2.f32");
+
+#[inline(always)]
+pub fn pack_e4m3(low: f32, high: f32) -> u16 {
+    let packed;
+    unsafe {
+        asm!("cvt.rn.satfinite.e4m3x2.f32 {0}, {1}, {2};", out(reg16) packed, in(reg32) high,
+             in(reg32) low, options(pure, nomem, nostack));
+    }
+    packed
+}
+
+#[inline(always)]
+pub fn unpack_e4m3(pair: u16) -> u32 {
+    let unpacked;
+    unsafe {
+        asm!("cvt.rn.f16x2.e4m3x2 {0}, {1};", out(reg32) unpacked, in(reg16) pair,
+             options(pure, nomem, nostack));
+    }
+    unpacked
+}
+
+/// By `mov`, which ptxas merges with the conversion that makes the upper half; of a shift and an
+/// `or` it makes an instruction more.
+#[inline(always)]
+pub fn join_halves(low: u16, high: u16) -> u32 {
+    let word;
+    unsafe {
+        asm!("mov.b32 {0}, {{{1}, {2}}};", out(reg32) word, in(reg16) low, in(reg16) high,
+             options(pure, nomem, nostack));
+    }
+    word
+}
+
+#[inline(always)]
+pub fn pack_s8(low: i32, high: i32, upper: u32) -> u32 {
+    let word;
+    unsafe {
+        asm!("cvt.pack.sat.s8.s32.b32 {0}, {1}, {2}, {3};", out(reg32) word, in(reg32) high,
+             in(reg32) low, in(reg32) upper, options(pure, nomem, nostack));
+    }
+    word
+}
 
 #[inline(always)]
 pub fn shuffle_xor<const XOR: u32>(x: u32) -> u32 {

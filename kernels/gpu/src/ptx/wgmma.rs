@@ -52,6 +52,25 @@ macro_rules! for_packed_width {
     }};
 }
 
+/// The same for a fragment packed to bytes, which has a quarter as many registers: widths that are
+/// multiples of 32, the K of its products.
+macro_rules! for_bytes_width {
+    ($n:ident, $with:ident!($($args:tt)*)) => {{
+        const { assert!($n.is_multiple_of(32)) };
+        const { assert_width($n) };
+        match $n {
+            64 => octets!($with [$($args)*] "64" 0;),
+            96 => octets!($with [$($args)*] "96" 0; 8),
+            128 => octets!($with [$($args)*] "128" 0 8;),
+            160 => octets!($with [$($args)*] "160" 0 8; 16),
+            192 => octets!($with [$($args)*] "192" 0 8 16;),
+            224 => octets!($with [$($args)*] "224" 0 8 16; 24),
+            256 => octets!($with [$($args)*] "256" 0 8 16 24;),
+            _ => core::hint::unreachable_unchecked(),
+        }
+    }};
+}
+
 /// The widths that the lists above have: multiples of 16 from 48 on.
 const fn assert_width(n: u32) {
     assert!(n.is_multiple_of(16) && 48 <= n && n <= 256, "no wgmma of this width in the list");
@@ -76,14 +95,15 @@ macro_rules! next_operand {
     };
 }
 
+/// `$type` with K, `$flags` behind the predicate, which says whether the accumulator is added.
 macro_rules! issue_ss {
-    ($type:literal, $acc:ident, $a:ident, $b:ident, $add:expr;
+    ($type:literal, $flags:literal, $acc:ident, $a:ident, $b:ident, $add:expr;
      $width:literal; $first:tt $($i:tt)*) => {
         asm!(
             concat!(
                 "{{ .reg .pred p; setp.ne.b32 p, {add}, 0; wgmma.mma_async.sync.aligned.m64n",
-                $width, "k16.f32.", $type, " {{{}", $(next_operand!($i),)*
-                "}}, {a}, {b}, p, 1, 1, 0, 0; }}"
+                $width, $type, " {{{}", $(next_operand!($i),)*
+                "}}, {a}, {b}, p", $flags, "; }}"
             ),
             inout(reg32) $acc[$first], $(inout(reg32) $acc[$i],)*
             a = in(reg64) $a, b = in(reg64) $b, add = const $add as u32, options(nostack),
@@ -95,7 +115,7 @@ macro_rules! issue_rs {
     ($type:literal, $acc:ident, $a:ident, $b:ident; $width:literal; $first:tt $($i:tt)*) => {
         asm!(
             concat!(
-                "wgmma.mma_async.sync.aligned.m64n", $width, "k16.f32.", $type,
+                "wgmma.mma_async.sync.aligned.m64n", $width, $type,
                 " {{{}", $(next_operand!($i),)* "}}, {{{a0}, {a1}, {a2}, {a3}}}, {b}, 1, 1, 1, 1;"
             ),
             inout(reg32) $acc[$first], $(inout(reg32) $acc[$i],)*
@@ -109,7 +129,7 @@ macro_rules! products {
     ($type:literal, $ss:ident, $rs:ident) => {
         #[inline(always)]
         pub unsafe fn $ss<const N: u32, const ADD: bool>(acc: &mut [f32; 128], a: u64, b: u64) {
-            unsafe { for_width!(N, issue_ss!($type, acc, a, b, ADD)) }
+            unsafe { for_width!(N, issue_ss!($type, ", 1, 1, 0, 0", acc, a, b, ADD)) }
         }
 
         #[inline(always)]
@@ -118,8 +138,38 @@ macro_rules! products {
         }
     };
 }
-products!("bf16.bf16", wgmma_ss_bf16, wgmma_rs_bf16);
-products!("f16.f16", wgmma_ss_f16, wgmma_rs_f16);
+products!("k16.f32.bf16.bf16", wgmma_ss_bf16, wgmma_rs_bf16);
+products!("k16.f32.f16.f16", wgmma_ss_f16, wgmma_rs_f16);
+
+#[inline(always)]
+pub unsafe fn wgmma_ss_e4m3<const N: u32, const ADD: bool>(acc: &mut [f32; 128], a: u64, b: u64) {
+    unsafe { for_width!(N, issue_ss!("k32.f32.e4m3.e4m3", ", 1, 1", acc, a, b, ADD)) }
+}
+
+#[inline(always)]
+pub unsafe fn wgmma_ss_s8<const N: u32, const ADD: bool>(acc: &mut [i32; 128], a: u64, b: u64) {
+    unsafe { for_width!(N, issue_ss!("k32.s32.s8.s8", "", acc, a, b, ADD)) }
+}
+
+macro_rules! issue_rs_e4m3 {
+    ($acc:ident, $a:ident, $b:ident, $add:expr; $width:literal; $first:tt $($i:tt)*) => {
+        asm!(
+            concat!(
+                "{{ .reg .pred p; setp.ne.b32 p, {add}, 0; wgmma.mma_async.sync.aligned.m64n",
+                $width, "k32.f32.e4m3.e4m3 {{{}", $(next_operand!($i),)*
+                "}}, {{{a0}, {a1}, {a2}, {a3}}}, {b}, p, 1, 1; }}"
+            ),
+            inout(reg32) $acc[$first], $(inout(reg32) $acc[$i],)*
+            a0 = in(reg32) $a[0], a1 = in(reg32) $a[1], a2 = in(reg32) $a[2], a3 = in(reg32) $a[3],
+            b = in(reg64) $b, add = in(reg32) $add as u32, options(nostack),
+        )
+    };
+}
+
+#[inline(always)]
+pub unsafe fn wgmma_rs_e4m3<const N: u32>(acc: &mut [f32; 128], a: [u32; 4], b: u64, add: bool) {
+    unsafe { for_width!(N, issue_rs_e4m3!(acc, a, b, add)) }
+}
 
 #[inline(always)]
 pub unsafe fn wgmma_fence() {
@@ -156,6 +206,16 @@ pub unsafe fn wgmma_wait<const PENDING: u32, const N: u32>(acc: &mut [f32; 128])
 }
 
 #[inline(always)]
+pub unsafe fn wgmma_wait_s32<const PENDING: u32, const N: u32>(acc: &mut [i32; 128]) {
+    unsafe {
+        for_width!(
+            N,
+            name_registers!("wgmma.wait_group.sync.aligned {pending}; ", acc, pending = PENDING)
+        )
+    }
+}
+
+#[inline(always)]
 pub fn pin_f32<const N: u32>(acc: &mut [f32; 128]) {
     unsafe { for_width!(N, name_registers!("", acc)) }
 }
@@ -163,4 +223,14 @@ pub fn pin_f32<const N: u32>(acc: &mut [f32; 128]) {
 #[inline(always)]
 pub fn pin_u32<const N: u32>(packed: &mut [u32; 64]) {
     unsafe { for_packed_width!(N, name_registers!("", packed)) }
+}
+
+#[inline(always)]
+pub fn pin_s32<const N: u32>(acc: &mut [i32; 128]) {
+    unsafe { for_width!(N, name_registers!("", acc)) }
+}
+
+#[inline(always)]
+pub fn pin_bytes<const N: u32>(packed: &mut [u32; 32]) {
+    unsafe { for_bytes_width!(N, name_registers!("", packed)) }
 }

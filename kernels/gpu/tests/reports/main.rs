@@ -1,5 +1,6 @@
 //! Planted errors in tiny kernels: what the emulator says of each.
 
+mod bytes;
 mod stores;
 mod support;
 mod votes;

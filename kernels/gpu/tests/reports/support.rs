@@ -1,7 +1,7 @@
 //! The kernels' surroundings: one tensor, an output, and what all of them do.
 
 use fulgurite_gpu::element::Bf16;
-use fulgurite_gpu::emu::{self, Fault, FaultKind, Global, Launch, MapFields, Swizzle};
+use fulgurite_gpu::emu::{self, Fault, FaultKind, Global, Grid, MapFields, Swizzle};
 use fulgurite_gpu::frag::Accum;
 use fulgurite_gpu::smem::{self, Smem};
 use fulgurite_gpu::tma::{self, MapAddress};
@@ -35,7 +35,7 @@ pub fn map(row_stride: u64) -> TensorMap {
 }
 
 /// Runs a kernel of 384 threads on one block under the schedule `seed`.
-pub fn run(seed: u64, kernel: impl Fn(MapAddress) + Sync) -> Result<emu::Outcome, Box<Fault>> {
+pub fn run(seed: u64, kernel: impl Fn(MapAddress) + Sync) -> Result<emu::Summary, Box<Fault>> {
     run_with(map(128), seed, kernel)
 }
 
@@ -43,7 +43,7 @@ pub fn run_with(
     map: TensorMap,
     seed: u64,
     kernel: impl Fn(MapAddress) + Sync,
-) -> Result<emu::Outcome, Box<Fault>> {
+) -> Result<emu::Summary, Box<Fault>> {
     launch(map, seed, false, kernel).0
 }
 
@@ -58,7 +58,7 @@ fn launch(
     seed: u64,
     writable: bool,
     kernel: impl Fn(MapAddress) + Sync,
-) -> (Result<emu::Outcome, Box<Fault>>, Vec<u8>) {
+) -> (Result<emu::Summary, Box<Fault>>, Vec<u8>) {
     let parameters = Parameters([map]);
     let address = parameters.0.as_ptr().expose_provenance() as u64;
     let (mut tensor, mut out) = (vec![0_u8; 64 * 64 * 2], vec![0_u8; 1024]);
@@ -68,8 +68,8 @@ fn launch(
         false => global.readable("tensor", TENSOR, &tensor),
     }
     global.writable("out", OUT, &mut out);
-    let launch = Launch {
-        grid: 1,
+    let grid = Grid {
+        blocks: 1,
         threads: 384,
         smem_bytes: BAR + 64,
         parameters: (address, size_of::<Parameters>()),
@@ -80,7 +80,7 @@ fn launch(
         accumulator: emu::Accumulator::default(),
     };
     // SAFETY: the map is in the parameters, aligned, and lives until the launch has ended.
-    let outcome = emu::launch(&launch, &|| kernel(unsafe { MapAddress::new(address) }));
+    let outcome = emu::launch(&grid, &|| kernel(unsafe { MapAddress::new(address) }));
     drop(global);
     (outcome, tensor)
 }

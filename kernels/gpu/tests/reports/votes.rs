@@ -1,6 +1,6 @@
 //! `barrier::any`: what everyone hears, and what is said of its misuse.
 
-use fulgurite_gpu::emu::{self, Change, FaultKind, Global, Launch, Mutation, Primitive};
+use fulgurite_gpu::emu::{self, Change, FaultKind, Global, Grid, Mutation, Primitive};
 use fulgurite_gpu::smem::{self, Smem};
 use fulgurite_gpu::{barrier, thread};
 
@@ -123,8 +123,8 @@ fn votes_with_wrong_counts() {
 #[test]
 fn who_does_not_come_hears_of_itself() {
     let global = Global::new();
-    let launch = Launch {
-        grid: 1,
+    let grid = Grid {
+        blocks: 1,
         threads: 128,
         smem_bytes: 1024,
         parameters: (0, 0),
@@ -140,13 +140,13 @@ fn who_does_not_come_hears_of_itself() {
         let any = unsafe { barrier::any(1, 128, voter) };
         assert_eq!(any, voter || !alone);
     };
-    let outcome = emu::launch(&launch, &|| kernel(false)).expect("nothing is wrong");
+    let outcome = emu::launch(&grid, &|| kernel(false)).expect("nothing is wrong");
     let mutations: Vec<Mutation> = outcome.sites.iter().flat_map(|site| site.mutations()).collect();
     let changes: Vec<Change> = mutations.iter().map(|mutation| mutation.change).collect();
     assert_eq!(changes, [Change::Drop, Change::More, Change::Less]);
     assert_eq!(mutations[0].site.primitive, Primitive::BarrierAny);
     let run = |mutation, alone| {
-        emu::launch(&Launch { mutation: Some(mutation), ..launch }, &|| kernel(alone))
+        emu::launch(&Grid { mutation: Some(mutation), ..grid }, &|| kernel(alone))
     };
     run(mutations[0], true).expect("every thread hears of its own vote");
     let more = run(mutations[1], false).expect_err("160 threads are not there");

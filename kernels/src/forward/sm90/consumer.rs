@@ -1,17 +1,14 @@
 //! The consumers: 64 query rows each, from Q, K and V in shared memory to the stored output.
 
-mod again;
-mod handover;
 mod parking;
-mod votes;
+mod second_pass;
 
 use core::marker::PhantomData;
 
-use super::{Call, ConsumerBudget, Shape};
 use crate::{
     epilogue,
-    forward::{Job, Jobs, rows},
-    mask::Mask,
+    forward::shape::{Call, ConsumerBudget, Shape},
+    jobs::{Job, Jobs, rows},
     ring::Cursor,
     softmax::OnlineSoftmax,
 };
@@ -22,8 +19,9 @@ use fulgurite_gpu::{
     wgmma::{self, Operand},
 };
 use fulgurite_spec::{
-    SmemPlan, Tile,
-    tile::{PANEL_COLUMNS, PANEL_ROW_BYTES, WARPGROUP_ROWS},
+    Geometry, SmemPlan, Tile,
+    launch::WARPGROUP_ROWS,
+    smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
 };
 
 /// Tiles that follow the maxima at least, after the first and those that the mask may touch; behind
@@ -47,16 +45,16 @@ struct Place<M> {
 }
 
 /// Registers and ring positions of one consumer.
-struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
-    call: &'a Call<'a>,
+pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
+    pub(super) call: &'a Call<'a>,
     /// Which consumer this is: a ballot.
-    number: u32,
+    pub(super) number: u32,
     scores: Accum<KV>,
     probs: Packed<KV>,
     out: Accum<D>,
-    q: Cursor,
-    k: Cursor,
-    v: Cursor,
+    pub(super) q: Cursor,
+    pub(super) k: Cursor,
+    pub(super) v: Cursor,
     /// Not 0 if this warp has lost a row of some job: a ballot.
     lost: u32,
     /// Whether the next tile follows the maxima: some row of this consumer has not settled.
@@ -66,7 +64,7 @@ struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
 
 /// Computes the 64 rows of consumer `number` of every job.
 #[inline(always)]
-pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32>(
+pub(super) unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
     call: &Call,
     number: u32,
 ) {
@@ -90,14 +88,14 @@ pub unsafe fn consume<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
         this.run_jobs(mask);
-        if Consumer::<T, M, S, D, KV>::LOSES && this.any_lost() {
+        if Consumer::<T, M, S, D, KV>::LOSES && this.any_of_consumers(this.lost != 0) {
             this.run_jobs_again(mask);
         }
     }
 }
 
 /// The parts of a consumer's loop. All are called by the whole warpgroup.
-impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
     const TILE: Tile = S::TILE;
     const PLAN: SmemPlan = S::PLAN;
     const HAS_ANCHORS: bool = S::SOFTMAX.keeps_anchors();
@@ -152,7 +150,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
     fn own_tiles(&self, job: &Job, mask: M) -> u32 {
         let q_len = self.call.scalars.q_len;
         let first_row = self.first_row(job);
-        if !M::EDGE_RUN {
+        if !M::ROWS_DIFFER {
             job.kv_tiles
         } else if first_row >= q_len {
             1
@@ -217,7 +215,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         // SAFETY: as `step`.
         unsafe {
             self.release_q_early(step);
-            if step >= segments.full {
+            if step >= segments.full_end {
                 self.mask_tile(mask, first_row, step);
             }
             softmax.follow_max::<T, KV>(&self.scores);
@@ -226,7 +224,7 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
             self.probs = self.scores.pack::<T>();
             self.out = Accum::zero();
             self.clear_parked();
-            while M::EDGE_RUN && step > segments.anchored {
+            while M::ROWS_DIFFER && step > segments.anchored {
                 step -= 1;
                 self.step::<true, false>(&mut softmax, Place { mask, first_row, step, young: 0 });
             }
@@ -413,8 +411,8 @@ impl<T: Element, M: Mask, S: Shape, const D: u32, const KV: u32> Consumer<'_, T,
         let [low, high] = frag::rows();
         let start = (step * KV) as i32;
         self.scores.mask_from([
-            mask.keep_end(first_row + low) as i32 - start,
-            mask.keep_end(first_row + high) as i32 - start,
+            mask.keys(first_row + low).end as i32 - start,
+            mask.keys(first_row + high).end as i32 - start,
         ]);
     }
 

@@ -14,7 +14,7 @@ use fulgurite_gpu::{
     smem::{self, Smem},
     thread,
 };
-use fulgurite_spec::tile::WARPGROUP_THREADS;
+use fulgurite_spec::launch::WARPGROUP_THREADS;
 
 /// Keys between two parkings at most. With values of mean 1 and 2^20 keys the error in f16 is
 /// 2.7e-4 then (one H100, head dim 64 to 128; 4.9e-3 without parking), with exact sums 2.0e-4; with

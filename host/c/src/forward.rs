@@ -1,0 +1,237 @@
+//! The forward call: its structs of the header, what they mean, its functions.
+
+use std::ffi::c_void;
+
+use fulgurite::cudarc::driver::sys::CUstream;
+use fulgurite::{Forward, Raw};
+
+use crate::grown::{self, Grown};
+use crate::layout::{Layout, MASKS, choose, flag};
+use crate::options::{self, PlanOptions};
+use crate::outcome::{Failure, Status, guard};
+use crate::plan::{self, Plan, raw_workspace};
+
+/// `fulgurite_forward_request` of the header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardRequest {
+    /// Bytes of this struct.
+    pub size_bytes: u64,
+    /// Ordinal of the GPU.
+    pub device: u32,
+    /// Which keys a row sees: one of `FULGURITE_MASK_FULL` and so on.
+    pub mask: u32,
+    /// 1 if launches write the log-sum-exp, else 0.
+    pub with_lse: u32,
+    /// Factor of the scores; 0: `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Queries.
+    pub q: Layout,
+    /// Keys.
+    pub k: Layout,
+    /// Values.
+    pub v: Layout,
+    /// The output.
+    pub out: Layout,
+}
+
+// SAFETY: `#[repr(C)]`; numbers, and structs of numbers, that fill it.
+unsafe impl Grown for ForwardRequest {
+    const NAME: &'static str = "fulgurite_forward_request";
+    const RELEASED_BYTES: &'static [usize] = &[344];
+}
+
+/// `fulgurite_forward_args` of the header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardArgs {
+    /// Bytes of this struct.
+    pub size_bytes: u64,
+    /// Queries.
+    pub q: *const c_void,
+    /// Keys.
+    pub k: *const c_void,
+    /// Values.
+    pub v: *const c_void,
+    /// The output.
+    pub out: *mut c_void,
+    /// The log-sum-exp; null: none.
+    pub lse: *mut c_void,
+    /// The workspace; null: none.
+    pub workspace: *mut c_void,
+    /// Bytes of the workspace.
+    pub workspace_bytes: u64,
+}
+
+// SAFETY: `#[repr(C)]`; numbers and raw pointers that fill it.
+unsafe impl Grown for ForwardArgs {
+    const NAME: &'static str = "fulgurite_forward_args";
+    const RELEASED_BYTES: &'static [usize] = &[64];
+}
+
+impl ForwardRequest {
+    /// The request in the words of the host crate.
+    fn meaning(&self) -> Result<Forward, Failure> {
+        let mask = choose("request.mask", self.mask, MASKS)?;
+        let forward = Forward::new(
+            self.q.meaning("request.q")?,
+            self.k.meaning("request.k")?,
+            self.v.meaning("request.v")?,
+            self.out.meaning("request.out")?,
+            mask,
+        );
+        // Only +0 stands for the default: -0 is no scale, as in Rust.
+        let forward = match self.scale.to_bits() {
+            0 => forward,
+            _ => forward.scale(self.scale),
+        };
+        Ok(if flag("request.with_lse", self.with_lse)? { forward.with_lse() } else { forward })
+    }
+}
+
+impl ForwardArgs {
+    /// The arguments in the words of the host crate.
+    fn meaning(&self) -> fulgurite::ForwardArgs<Raw> {
+        let [q, k, v] = [self.q, self.k, self.v].map(|pointer| pointer.addr() as u64);
+        let [out, lse] = [self.out, self.lse].map(|pointer| pointer.addr() as u64);
+        let mut args = fulgurite::ForwardArgs::new(q, k, v, out);
+        if lse != 0 {
+            args = args.lse(lse);
+        }
+        match raw_workspace(self.workspace, self.workspace_bytes) {
+            Some(workspace) => args.workspace(workspace),
+            None => args,
+        }
+    }
+}
+
+/// `fulgurite_plan_forward` of the header.
+///
+/// # Safety
+/// `request` and `options` are null or point to structs as large as they say; a name in `options`
+/// is null or a string; `plan` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fulgurite_plan_forward(
+    request: *const ForwardRequest,
+    options: *const PlanOptions,
+    plan: *mut *mut Plan,
+) -> Status {
+    guard(|| {
+        if plan.is_null() {
+            return Err(Failure::null("plan"));
+        }
+        // SAFETY: null or a request, by this function's contract.
+        let request = unsafe { grown::read(request, "request") }?;
+        // SAFETY: null or options, by this function's contract.
+        let options = unsafe { options::meaning(options) }?;
+        let made = Plan::new(request.device, &request.meaning()?, &options)?;
+        // SAFETY: not null, and writable by this function's contract.
+        unsafe { plan.write(Box::into_raw(Box::new(made))) };
+        Ok(())
+    })
+}
+
+/// `fulgurite_launch_forward` of the header.
+///
+/// # Safety
+/// `plan` is null or a plan that was not destroyed; `args` is null or points to arguments as large
+/// as they say; for stream and addresses the contract is that of
+/// [`fulgurite::Prepared::launch_raw`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fulgurite_launch_forward(
+    plan: *const Plan,
+    stream: CUstream,
+    args: *const ForwardArgs,
+) -> Status {
+    guard(|| {
+        // SAFETY: null or a living plan, by this function's contract.
+        let prepared = unsafe { plan::living(plan) }?.prepared::<Forward>()?;
+        // SAFETY: null or arguments, by this function's contract.
+        let args = unsafe { grown::read(args, "args") }?;
+        // SAFETY: this function's contract.
+        Ok(unsafe { prepared.launch_raw(stream, args.meaning()) }?)
+    })
+}
+
+/// `fulgurite_forward` of the header.
+///
+/// # Safety
+/// `request` and `args` are null or point to structs as large as they say; for stream and addresses
+/// the contract is that of [`fulgurite::Prepared::launch_raw`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fulgurite_forward(
+    request: *const ForwardRequest,
+    stream: CUstream,
+    args: *const ForwardArgs,
+) -> Status {
+    guard(|| {
+        // SAFETY: null or a request, by this function's contract.
+        let request = unsafe { grown::read(request, "request") }?;
+        // SAFETY: null or arguments, by this function's contract.
+        let args = unsafe { grown::read(args, "args") }?;
+        let options = fulgurite::PlanOptions::default();
+        let prepared = crate::device::plan(request.device, &request.meaning()?, &options)?;
+        // SAFETY: this function's contract.
+        Ok(unsafe { prepared.launch_raw(stream, args.meaning()) }?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+    use std::ptr::{null, null_mut};
+
+    use fulgurite::{DeviceFacts, Dtype, Error, Mask};
+
+    use super::*;
+
+    /// Where each buffer of the arguments stands, by the name it has in Rust.
+    const PLACES: &[(&str, usize)] = &[
+        ("q", offset_of!(ForwardArgs, q)),
+        ("k", offset_of!(ForwardArgs, k)),
+        ("v", offset_of!(ForwardArgs, v)),
+        ("out", offset_of!(ForwardArgs, out)),
+        ("lse", offset_of!(ForwardArgs, lse)),
+    ];
+
+    /// A plan that has a use for every buffer.
+    fn plan() -> fulgurite::Plan<Forward> {
+        let layout = fulgurite::Layout::bshd(Dtype::Bf16, 1, 9, 2, 64);
+        let forward = Forward::new(layout, layout, layout, layout, Mask::Full).with_lse();
+        fulgurite::Plan::new(&forward, &DeviceFacts::h200()).expect("a valid request")
+    }
+
+    /// Arguments in which every buffer is at 0x1000, but the one at byte `place` at `address`.
+    fn args(place: usize, address: u64) -> fulgurite::ForwardArgs<Raw> {
+        let mut args = ForwardArgs {
+            size_bytes: size_of::<ForwardArgs>() as u64,
+            q: null(),
+            k: null(),
+            v: null(),
+            out: null_mut(),
+            lse: null_mut(),
+            workspace: null_mut(),
+            workspace_bytes: 0,
+        };
+        let words = (&raw mut args).cast::<u64>();
+        for (at, address) in PLACES.iter().map(|(_, at)| (*at, 0x1000)).chain([(place, address)]) {
+            // SAFETY: a word of the struct, which is made of such.
+            unsafe { words.byte_add(at).write(address) };
+        }
+        args.meaning()
+    }
+
+    #[test]
+    fn every_argument_of_the_host_crate_has_a_field() {
+        let names: Vec<&str> =
+            fulgurite::Plan::<Forward>::fields().iter().map(|it| it.name).collect();
+        assert_eq!(names, PLACES.iter().map(|place| place.0).collect::<Vec<_>>());
+        for (name, place) in PLACES {
+            assert_eq!(plan().check_addresses(args(*place, 0x2000)), Ok(()));
+            match plan().check_addresses(args(*place, 0x2001)) {
+                Err(Error::Misaligned { buffer, address: 0x2001, .. }) => assert_eq!(buffer, *name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The checks of a forward request, and which kernel computes it. Pure.
+
+use std::f32::consts::LOG2_E;
+
+use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, Tile};
+
+use super::Forward;
+use super::jobs::keyless_q_tiles;
+use crate::layout::AXES;
+use crate::request::PlanOptions;
+use crate::{DeviceFacts, Error, Form, Layout};
+
+/// Rows that the kernels count with 32-bit integers, a tile beyond the last one included.
+const ROW_LIMIT: usize = (1 << 31) - 512;
+
+/// Columns of a head come in 16 bytes of 2.
+const HEAD_DIM_UNIT: usize = 8;
+
+/// Tensor maps hold sizes, and kernels head counts, in 32 bits.
+const SIZE_LIMIT: usize = u32::MAX as usize;
+
+/// The four tensors of a request with their names.
+pub(super) fn tensors(request: &Forward) -> [(&'static str, &Layout); 4] {
+    [("q", &request.q), ("k", &request.k), ("v", &request.v), ("out", &request.out)]
+}
+
+/// All four tensors are batched and have one element type.
+pub(super) fn check_dtypes(request: &Forward) -> Result<(), Error> {
+    let want = request.q.dtype;
+    for (tensor, layout) in tensors(request) {
+        if layout.form != Form::Batched {
+            return Err(Error::Form { tensor, got: layout.form });
+        }
+        if layout.dtype != want {
+            return Err(Error::DtypeMix { tensor, got: layout.dtype, want });
+        }
+    }
+    Ok(())
+}
+
+/// The shapes of the four tensors fit each other.
+pub(super) fn check_shapes(request: &Forward) -> Result<(), Error> {
+    let Forward { q, k, v, out, .. } = request;
+    if v.head_dim() != k.head_dim() {
+        let (asked, there) = (v.head_dim(), k.head_dim());
+        return Err(unsupported(
+            request,
+            there,
+            format!("v's head dim ({asked} asked, {there} there)"),
+            "pad the narrower with zero columns, and give the scale of the unpadded head dim",
+        ));
+    }
+    // Axis by axis: batch, heads, rows, head_dim.
+    let pairs: [(&'static str, &Layout, &'static str, &Layout, &[usize]); 3] = [
+        ("k", k, "q", q, &[0, 3]),
+        ("v", v, "k", k, &[0, 1, 2]),
+        ("out", out, "q", q, &[0, 1, 2, 3]),
+    ];
+    for (tensor, layout, other, reference, axes) in pairs {
+        for &axis in axes {
+            let (got, want) = (layout.shape[axis], reference.shape[axis]);
+            if got != want {
+                return Err(Error::Shape { tensor, axis: AXES[axis], got, other, want });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No size is zero that must not be, too large, or unknown to the kernels.
+pub(super) fn check_sizes(request: &Forward) -> Result<(), Error> {
+    let Forward { q, k, .. } = request;
+    for (tensor, axis, size) in [("q", "heads", q.heads()), ("k", "heads", k.heads())] {
+        if size == 0 {
+            return Err(Error::Empty { tensor, axis });
+        }
+    }
+    if q.heads() % k.heads() != 0 {
+        return Err(Error::HeadGroups { q_heads: q.heads(), kv_heads: k.heads() });
+    }
+    for (tensor, axis, got, limit) in [
+        ("q", "batch", q.batch(), SIZE_LIMIT),
+        ("q", "heads", q.heads(), SIZE_LIMIT),
+        ("q", "rows", q.rows(), ROW_LIMIT),
+        ("k", "rows", k.rows(), ROW_LIMIT),
+    ] {
+        if got > limit {
+            return Err(Error::TooLarge { tensor, axis, got, limit });
+        }
+    }
+    check_head_dim(request)
+}
+
+/// Some kernel has the element type, and a head dim that the request's fits in.
+fn check_head_dim(request: &Forward) -> Result<(), Error> {
+    let Forward { q, mask, .. } = request;
+    let (dtype, head_dim) = (q.dtype, q.head_dim());
+    let rows = VARIANTS.iter().filter(|row| row.dtype == dtype && row.mask == *mask);
+    let Some(largest) = rows.map(|row| row.head_dim as usize).max() else {
+        return Err(unsupported(
+            request,
+            head_dim,
+            format!("element type ({} asked, bf16 or f16 there)", dtype.name()),
+            "convert q, k and v",
+        ));
+    };
+    if head_dim == 0 || head_dim % HEAD_DIM_UNIT != 0 || head_dim > largest {
+        return Err(unsupported(
+            request,
+            head_dim,
+            format!("head dim ({head_dim} asked, multiples of 8 from 8 to {largest} there)"),
+            "pad q, k and v with zero columns, and give the scale of the unpadded head dim",
+        ));
+    }
+    Ok(())
+}
+
+/// What a request that no kernel computes is told: the row of its mask, and if there is one its
+/// element type, that is next to it in head dim.
+fn unsupported(request: &Forward, head_dim: usize, differs: String, remedy: &'static str) -> Error {
+    let Forward { q, mask, .. } = request;
+    let distance = |row: &&Variant| {
+        let (wide, least) = (row.head_dim as usize, head_dim);
+        (row.dtype != q.dtype, row.mask != *mask, wide < least, wide.abs_diff(least))
+    };
+    let nearest = VARIANTS.iter().min_by_key(distance).map_or("none", |row| row.entry);
+    let mask = format!("{mask:?}").to_lowercase();
+    let what = format!("{}, head dim {}, {mask}", q.dtype.name(), q.head_dim());
+    Error::Unsupported { what, nearest, differs, remedy }
+}
+
+/// The row of the table that suits request and device best: of those that can compute it the first
+/// within its key length limit that stores keyless query tiles if there are any; else the first.
+pub(super) fn select(
+    request: &Forward,
+    device: &DeviceFacts,
+    options: &PlanOptions,
+) -> Result<usize, Error> {
+    let Forward { q, k, mask, .. } = request;
+    check_any_variant(device)?;
+    if let Some(entry) = options.entry {
+        let row = VARIANTS.iter().position(|row| row.entry == entry && accepts(row, request));
+        let (dtype, mask, head_dim) = (q.dtype, *mask, q.head_dim());
+        return row.ok_or(Error::WrongEntry { entry, dtype, mask, head_dim });
+    }
+    let keyless = |row: &Variant| keyless_q_tiles(request, &Tile::of(row)) > 0;
+    let suits = |row: &Variant| {
+        k.rows() <= row.kv_len_limit as usize && (row.stores_keyless() || !keyless(row))
+    };
+    let able = |row: &Variant| {
+        accepts(row, request)
+            && options.arch.is_none_or(|arch| arch == row.arch)
+            && check_device(row, device).is_ok()
+    };
+    let mut rows = VARIANTS.iter().enumerate().filter(|(_, row)| able(row));
+    let Some((first, narrowest)) = rows.next() else {
+        // Every head dim that passed has a row; so the device lacks what those ask for.
+        let why = VARIANTS.iter().filter(|row| accepts(row, request));
+        let why = why.map(|row| check_device(row, device)).find_map(Result::err);
+        return Err(why.unwrap_or_else(|| {
+            let differs = format!("architecture ({:?} asked)", options.arch);
+            unsupported(request, q.head_dim(), differs, "let the plan choose the architecture")
+        }));
+    };
+    // A wider head dim would cost more than an unsuitable row of this one.
+    let best = std::iter::once((first, narrowest))
+        .chain(rows)
+        .find(|(_, row)| row.head_dim == narrowest.head_dim && suits(row));
+    Ok(best.map_or(first, |(index, _)| index))
+}
+
+/// Whether a variant can compute the request. One without keys is all keyless query tiles.
+fn accepts(variant: &Variant, request: &Forward) -> bool {
+    let Forward { q, k, mask, .. } = request;
+    u32::try_from(q.head_dim()).is_ok_and(|head_dim| variant.accepts(q.dtype, *mask, head_dim))
+        && (k.rows() > 0 || variant.stores_keyless())
+}
+
+/// Checks that a device can run at least one variant; if none, says why not the last one.
+pub(crate) fn check_any_variant(device: &DeviceFacts) -> Result<(), Error> {
+    VARIANTS
+        .iter()
+        .map(|variant| check_device(variant, device))
+        .reduce(Result::or)
+        .unwrap_or(Ok(()))
+}
+
+/// Checks that a device can run a variant.
+pub(crate) fn check_device(variant: &Variant, device: &DeviceFacts) -> Result<(), Error> {
+    let want = variant.arch.compute_capability();
+    let got = device.compute_capability;
+    if got != want {
+        return Err(Error::Architecture { device: device.name.clone(), got, want });
+    }
+    let want_bytes = variant.launch().smem_bytes;
+    if device.smem_optin_bytes < want_bytes {
+        return Err(Error::SharedMemory {
+            device: device.name.clone(),
+            entry: variant.entry,
+            got_bytes: device.smem_optin_bytes,
+            want_bytes,
+        });
+    }
+    Ok(())
+}
+
+/// The scale of the scores as exponents of two.
+pub(super) fn scale_log2(request: &Forward) -> Result<f32, Error> {
+    let scale = request.scale.unwrap_or_else(|| 1.0 / (request.q.head_dim() as f32).sqrt());
+    let scale_log2 = scale * LOG2_E;
+    if scale > 0.0 && scale.is_normal() && scale_log2.is_normal() {
+        Ok(scale_log2)
+    } else {
+        Err(Error::Scale { got: scale })
+    }
+}
+
+/// Elements of the log-sum-exp.
+pub(super) fn lse_elements(q: &Layout) -> Result<usize, Error> {
+    let [batch, heads, rows, _] = q.shape;
+    batch
+        .checked_mul(heads)
+        .and_then(|count| count.checked_mul(rows))
+        .filter(|&count| count <= i64::MAX as usize / size_of::<f32>())
+        .ok_or(Error::SpanOverflow {
+            tensor: "lse",
+            shape: [batch, heads, rows, 1],
+            strides: [heads.saturating_mul(rows), rows, 1, 1],
+        })
+}

@@ -1,0 +1,155 @@
+//! The forward call: what a caller asks for, and what a launch brings.
+
+mod check;
+mod jobs;
+mod plan;
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::mem::offset_of;
+
+use fulgurite_spec::{ForwardRow as Variant, FwdParams, FwdScalars, MaskClass as Mask, Tile};
+
+use crate::args::args;
+use crate::layout::Layout;
+use crate::place::Place;
+use crate::request::{Decide, PlanOptions, Request};
+use crate::work::Work;
+use crate::{DeviceFacts, Error, Plan};
+
+pub(crate) use check::{check_any_variant, check_device};
+
+/// A forward attention call: `out = softmax(scale · q kᵀ + mask) v` for every head.
+///
+/// Query head `h` uses KV head `h / (q heads / kv heads)`, so that grouped (GQA) and multi-query
+/// (MQA) attention need no copies.
+///
+/// ```
+/// use fulgurite::{Dtype, Forward, Layout, Mask};
+/// let layout = Layout::bshd(Dtype::Bf16, 2, 4096, 16, 128); // batch, rows, heads, head_dim
+/// let forward = Forward::new(layout, layout, layout, layout, Mask::Causal).scale(0.1).with_lse();
+/// assert!(forward.lse);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Forward {
+    /// Queries: (batch, heads, q_len, head_dim).
+    pub q: Layout,
+    /// Keys: (batch, kv_heads, kv_len, head_dim). The batch stride may be 0, and so may the
+    /// head strides of both k and v: all entries, or all query heads, then read the same one.
+    pub k: Layout,
+    /// Values: same shape as the keys.
+    pub v: Layout,
+    /// The output: same shape as the queries; no two of its elements may share an address.
+    pub out: Layout,
+    /// Which keys a row sees.
+    pub mask: Mask,
+    /// Factor of the scores before softmax; `None`: `1 / sqrt(head_dim)`.
+    pub scale: Option<f32>,
+    /// Whether launches write the log-sum-exp of every row: `f32[batch, heads, q_len]`, contiguous.
+    pub lse: bool,
+}
+
+impl Forward {
+    /// A call with the scale `1 / sqrt(head_dim)` and without log-sum-exp.
+    pub fn new(q: Layout, k: Layout, v: Layout, out: Layout, mask: Mask) -> Self {
+        Forward { q, k, v, out, mask, scale: None, lse: false }
+    }
+
+    /// Scores are multiplied by this before softmax.
+    pub fn scale(self, scale: f32) -> Self {
+        Forward { scale: Some(scale), ..self }
+    }
+
+    /// Launches bring a buffer for the log-sum-exp ([`ForwardArgs::lse`]).
+    pub fn with_lse(self) -> Self {
+        Forward { lse: true, ..self }
+    }
+
+    /// All that tells two requests apart, the scale by its bits.
+    fn key(&self) -> ([Layout; 4], Mask, Option<u32>, bool) {
+        let Forward { q, k, v, out, mask, scale, lse } = self;
+        ([*q, *k, *v, *out], *mask, scale.map(f32::to_bits), *lse)
+    }
+}
+
+impl PartialEq for Forward {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Forward {}
+
+impl Hash for Forward {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+args! {
+    /// The buffers of a [`Forward`] launch.
+    ///
+    /// ```no_run
+    /// # use fulgurite::cudarc::driver::{CudaSlice, CudaStream};
+    /// # use fulgurite::{FlashAttention, Forward, ForwardArgs};
+    /// # use half::bf16;
+    /// # fn f(fa: &FlashAttention, stream: &std::sync::Arc<CudaStream>, forward: &Forward,
+    /// #     q: CudaSlice<bf16>, k: CudaSlice<bf16>, v: CudaSlice<bf16>, mut out: CudaSlice<bf16>,
+    /// #     mut lse: CudaSlice<f32>) -> Result<(), fulgurite::Error> {
+    /// fa.launch(stream, forward, ForwardArgs::new(&q, &k, &v, &mut out).lse(&mut lse))
+    /// # }
+    /// ```
+    ForwardArgs {
+        read q, k, v;
+        write out;
+        optional read ;
+        optional write
+            /// The log-sum-exp of each row, where planned ([`Forward::with_lse`]).
+            lse;
+    }
+}
+
+impl Request for Forward {
+    type Args<P: Place> = ForwardArgs<P>;
+    const NAME: &'static str = "forward";
+}
+
+impl Decide for Forward {
+    fn decide(&self, device: &DeviceFacts, options: &PlanOptions) -> Result<Work, Error> {
+        plan::decide(self, device, options)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Forward { q, k, v, out, mask, scale, lse } = self;
+        for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
+            writeln!(f, "  {name:<10} {layout}")?;
+        }
+        writeln!(f, "  mask       {}", mask.name())?;
+        match scale {
+            Some(scale) => writeln!(f, "  scale      {scale}")?,
+            None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim())?,
+        }
+        writeln!(f, "  lse        {}", if *lse { "written" } else { "not written, by default" })
+    }
+}
+
+impl Plan<Forward> {
+    /// The row of [`VARIANTS`](crate::VARIANTS) that computes it; `None` if there is no work.
+    pub fn variant(&self) -> Option<&'static Variant> {
+        let entry = self.launches().first()?.entry();
+        crate::VARIANTS.iter().find(|variant| variant.entry == entry)
+    }
+
+    /// The kernel's tile.
+    pub fn tile(&self) -> Option<Tile> {
+        self.variant().map(Tile::of)
+    }
+
+    /// What the kernel's threads read of its parameters, yet without addresses.
+    pub fn scalars(&self) -> Option<FwdScalars> {
+        let params = &self.launches().first()?.params;
+        // SAFETY: the struct is one of integers and floats.
+        Some(unsafe { params.get(offset_of!(FwdParams, scalars)) })
+    }
+}

@@ -1,0 +1,147 @@
+//! From a forward request to the work of a launch.
+
+use std::mem::offset_of;
+
+use fulgurite_spec::{
+    Divisor, FORWARD as VARIANTS, FwdParams, FwdScalars, JobOrder, MaskClass as Mask, Tile,
+};
+
+use super::check::{
+    check_device, check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2, select,
+    tensors,
+};
+use super::jobs::job_order;
+use super::{Forward, ForwardArgs};
+use crate::args::{Access, Args};
+use crate::place::Raw;
+use crate::request::PlanOptions;
+use crate::work::{Block, BufferNeed, Launch, Memory, Slot, Work};
+use crate::{DeviceFacts, Dtype, Error, Layout, TensorMapSpec, module};
+
+/// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
+const TENSOR_ALIGNMENT_BYTES: u64 = 16;
+
+/// Checks a request and decides how it is computed.
+pub(super) fn decide(
+    given: &Forward,
+    device: &DeviceFacts,
+    options: &PlanOptions,
+) -> Result<Work, Error> {
+    check_dtypes(given)?;
+    check_shapes(given)?;
+    check_sizes(given)?;
+    let request = &reduced(given);
+    for (tensor, layout) in tensors(request) {
+        layout.check(tensor)?;
+    }
+    request.out.check_no_overlap()?;
+    let scale_log2 = scale_log2(request)?;
+    let variant = &VARIANTS[select(request, device, options)?];
+    check_device(variant, device)?;
+
+    let (grid, order) = job_order(request, variant, device, options.sm_limit)?;
+    // Both were found to fit when their tensors were checked.
+    let lse_elements = lse_elements(&request.q)?;
+    let scalars = scalars(request, scale_log2, order);
+    let tile = Tile::of(variant);
+    let launch = || {
+        let kernel = module::index(variant.entry)?;
+        Ok(Launch { kernel, grid, params: params(&scalars), slots: slots(request, &tile) })
+    };
+    let launches = if grid == 0 { Vec::new() } else { vec![launch()?] };
+    let fields = <ForwardArgs<Raw> as Args<Raw>>::FIELDS;
+    Ok(Work::new(fields, buffers(request, lse_elements), launches, 0))
+}
+
+/// The same call in the words of the kernels.
+///
+/// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
+/// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
+/// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
+/// under any mask; kernels whose rows see the same keys have no code for such rows, and the causal
+/// ones store them.
+fn reduced(request: &Forward) -> Forward {
+    let mut reduced = request.clone();
+    let Forward { k, v, .. } = &mut reduced;
+    if k.strides[1] == 0 && v.strides[1] == 0 {
+        k.shape[1] = k.shape[1].min(1);
+        v.shape[1] = v.shape[1].min(1);
+    }
+    for layout in [k, v] {
+        if layout.strides[0] == 0 {
+            layout.shape[0] = layout.shape[0].min(1);
+        }
+    }
+    if request.k.rows() == 0 && !request.mask.rows_differ() {
+        reduced.mask = Mask::Causal;
+    }
+    reduced
+}
+
+fn buffers(request: &Forward, lse_elements: usize) -> Vec<BufferNeed> {
+    let mut buffers: Vec<BufferNeed> = tensors(request)
+        .map(|(name, layout)| BufferNeed {
+            name,
+            dtype: layout.dtype,
+            elements: layout.span_elements().unwrap_or(0),
+            access: if name == "out" { Access::Write } else { Access::Read },
+            align_bytes: TENSOR_ALIGNMENT_BYTES,
+        })
+        .into();
+    if request.lse {
+        buffers.push(BufferNeed {
+            name: "lse",
+            dtype: Dtype::F32,
+            elements: lse_elements,
+            access: Access::Write,
+            align_bytes: size_of::<f32>() as u64,
+        });
+    }
+    buffers
+}
+
+fn slots(request: &Forward, tile: &Tile) -> Vec<Slot> {
+    const SCALARS: usize = offset_of!(FwdParams, scalars);
+    let Forward { q, k, v, lse, .. } = request;
+    let map = |at, name, spec| Slot::Map(at, Memory::Buffer(name), spec);
+    let mut slots = vec![
+        map(offset_of!(FwdParams, q), "q", TensorMapSpec::q(q)),
+        map(offset_of!(FwdParams, k), "k", TensorMapSpec::kv(k, tile)),
+        map(offset_of!(FwdParams, v), "v", TensorMapSpec::kv(v, tile)),
+        Slot::Address(SCALARS + offset_of!(FwdScalars, out), Memory::Buffer("out")),
+    ];
+    if *lse {
+        let at = SCALARS + offset_of!(FwdScalars, lse);
+        slots.push(Slot::Address(at, Memory::Buffer("lse")));
+    }
+    slots
+}
+
+fn params(scalars: &FwdScalars) -> Block {
+    let block = Block::zeroed(size_of::<FwdParams>());
+    // SAFETY: numbers only, and no padding (asserted where the struct is defined).
+    unsafe { block.put(offset_of!(FwdParams, scalars), scalars) }
+}
+
+fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
+    let Forward { q, k, v, out, .. } = request;
+    // One entry for several of q is the one for all.
+    let batch_mask = |kv: &Layout| if kv.batch() < q.batch() { 0 } else { u32::MAX };
+    let [out_batch_stride, out_head_stride, out_row_stride, _] =
+        out.effective_strides().map(|stride| stride as u64);
+    FwdScalars {
+        out: 0,
+        out_row_stride,
+        out_head_stride,
+        out_batch_stride,
+        lse: 0,
+        q_len: q.rows() as u32,
+        kv_len: k.rows() as u32,
+        head_dim: q.head_dim() as u32,
+        head_count: Divisor::new(q.heads() as u32),
+        group_size: Divisor::new((q.heads() / k.heads()) as u32),
+        scale_log2,
+        order,
+        kv_batch_masks: [batch_mask(k), batch_mask(v)],
+    }
+}

@@ -1,0 +1,195 @@
+//! Tile shapes of the forward, and the shared-memory plan and launch that follow from them.
+
+use super::{ForwardRow, SoftmaxKind};
+use crate::launch::{LaunchSpec, WARPGROUP_ROWS, WARPGROUP_THREADS};
+use crate::smem::{PANEL_COLUMNS, PANEL_ROW_BYTES, SMEM_LIMIT_BYTES};
+
+/// Fewest rows of K and V in one step: the narrowest `wgmma` that the device crate lists.
+pub const KV_ROWS_LEAST: u32 = 48;
+
+/// Most rows of K and V in one step: the widest `wgmma`, and the longest TMA box.
+pub const KV_ROWS_MOST: u32 = 256;
+
+/// Registers of a consumer's thread beyond its fragments: softmax state, loop and addresses. Of 160
+/// registers, fragments of 132 leave enough at head dim 96 (112 KV rows) and 12 bytes too few at
+/// head dim 192 (48 KV rows); with fragments of 144 (64 KV rows) half a KiB spills.
+const CONSUMER_STATE_REGISTERS: u32 = 28;
+
+/// The shape of one kernel's work: how many rows of Q a CTA takes, how many rows of K and V it
+/// takes at a time, how many of each it keeps in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Consumer warpgroups; each owns 64 query rows.
+    pub consumers: u32,
+    /// Rows of K and V in one step.
+    pub kv_rows: u32,
+    /// Columns of Q, K, V and the output that the products use.
+    pub head_dim: u32,
+    /// Buffers for Q, of one warpgroup's rows each, taken in turn: those beyond one for each
+    /// consumer let the next job's Q load while this one computes.
+    pub q_parts: u32,
+    /// Buffers for K and for V.
+    pub kv_stages: u32,
+    /// Whether the output has room to be parked.
+    pub parks: bool,
+}
+
+impl Tile {
+    /// The tile of a row.
+    pub const fn of(row: &ForwardRow) -> Tile {
+        let &ForwardRow { softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = row;
+        Tile::forward(softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages)
+    }
+
+    /// The forward tile of these numbers, in the order of the table's columns.
+    pub const fn forward(
+        softmax: SoftmaxKind,
+        head_dim: u32,
+        q_rows: u32,
+        kv_rows: u32,
+        q_parts: u32,
+        kv_stages: u32,
+    ) -> Tile {
+        let (consumers, parks) = (q_rows / WARPGROUP_ROWS, softmax.parks());
+        Tile { consumers, kv_rows, head_dim, q_parts, kv_stages, parks }
+    }
+
+    /// Registers that a consumer's thread needs at least: the fragments, and what it keeps besides.
+    pub const fn consumer_registers(&self) -> u32 {
+        let (scores, probabilities, out) = (self.kv_rows / 2, self.kv_rows / 4, self.head_dim / 2);
+        scores + probabilities + out + CONSUMER_STATE_REGISTERS
+    }
+
+    /// Whether a kernel of this shape may be worth compiling: the tensor core has products of these
+    /// sizes, and neither shared memory nor, by this estimate, registers are short.
+    pub const fn is_feasible(&self) -> bool {
+        let sizes = self.kv_rows.is_multiple_of(16)
+            && KV_ROWS_LEAST <= self.kv_rows
+            && self.kv_rows <= KV_ROWS_MOST
+            && self.head_dim.is_multiple_of(32)
+            && 64 <= self.head_dim
+            && self.head_dim <= 256;
+        let rings = self.q_parts >= self.consumers && self.kv_stages >= 2;
+        sizes
+            && rings
+            && (self.consumers == 2 || self.consumers == 3)
+            && SmemPlan::of(self).total_bytes <= SMEM_LIMIT_BYTES
+            && self.consumer_registers() <= self.launch().consumer_registers
+    }
+
+    /// The launch of a kernel with this tile.
+    pub const fn launch(&self) -> LaunchSpec {
+        let (producer_registers, consumer_registers) = match self.consumers {
+            // 24 for the producer left it with spills of 4 to 16 bytes.
+            2 => (40, 232),
+            3 => (32, 160),
+            _ => panic!("two or three consumer warpgroups"),
+        };
+        LaunchSpec {
+            threads: (1 + self.consumers) * WARPGROUP_THREADS,
+            blocks_per_sm: 1,
+            smem_bytes: SmemPlan::of(self).total_bytes,
+            producer_registers,
+            consumer_registers,
+        }
+    }
+
+    /// Warps of all consumers.
+    pub const fn consumer_warps(&self) -> u32 {
+        self.consumers * WARPGROUP_THREADS / 32
+    }
+
+    /// Query rows of one job.
+    pub const fn q_rows(&self) -> u32 {
+        self.consumers * WARPGROUP_ROWS
+    }
+
+    /// Panels of [`PANEL_COLUMNS`] columns that hold a row of the head dim.
+    pub const fn panels(&self) -> u32 {
+        self.head_dim.div_ceil(PANEL_COLUMNS)
+    }
+
+    /// Bytes of one warpgroup's share of Q.
+    pub const fn q_part_bytes(&self) -> u32 {
+        WARPGROUP_ROWS * PANEL_ROW_BYTES * self.panels()
+    }
+
+    /// Bytes of one panel of K or V.
+    pub const fn kv_panel_bytes(&self) -> u32 {
+        self.kv_rows * PANEL_ROW_BYTES
+    }
+
+    /// Bytes of one stage of K, or of V.
+    pub const fn kv_stage_bytes(&self) -> u32 {
+        self.kv_panel_bytes() * self.panels()
+    }
+
+    /// Bytes of the parked output: 16 bits an element, if there is room for any.
+    pub const fn parked_bytes(&self) -> u32 {
+        if self.parks { 2 * self.q_rows() * self.head_dim } else { 0 }
+    }
+}
+
+/// Byte offsets of every region in a CTA's dynamic shared memory.
+///
+/// Q is kept as `[part][panel]`, K and V as `[stage][panel]`; every panel starts on a
+/// multiple of 1024 bytes, as the 128-byte swizzle asks. The parked output follows, 16 bytes of
+/// each consumer thread after those of the one before, then barriers of 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmemPlan {
+    /// Q ring.
+    pub q: u32,
+    /// K ring.
+    pub k: u32,
+    /// V ring.
+    pub v: u32,
+    /// Parked output.
+    pub parked: u32,
+    /// `q_full[part]`: the rows have arrived.
+    pub q_full: u32,
+    /// `q_empty[part]`: their warpgroup has read them for the last time.
+    pub q_empty: u32,
+    /// `k_full[stage]`.
+    pub k_full: u32,
+    /// `k_empty[stage]`.
+    pub k_empty: u32,
+    /// `v_full[stage]`.
+    pub v_full: u32,
+    /// `v_empty[stage]`.
+    pub v_empty: u32,
+    /// Bytes to ask for at launch.
+    pub total_bytes: u32,
+}
+
+impl SmemPlan {
+    /// Lays out the regions of a tile.
+    pub const fn of(tile: &Tile) -> SmemPlan {
+        let q = 0;
+        let k = q + tile.q_parts * tile.q_part_bytes();
+        let v = k + tile.kv_stages * tile.kv_stage_bytes();
+        let parked = v + tile.kv_stages * tile.kv_stage_bytes();
+        let q_full = parked + tile.parked_bytes();
+        let q_empty = q_full + 8 * tile.q_parts;
+        let k_full = q_empty + 8 * tile.q_parts;
+        let k_empty = k_full + 8 * tile.kv_stages;
+        let v_full = k_empty + 8 * tile.kv_stages;
+        let v_empty = v_full + 8 * tile.kv_stages;
+        let total_bytes = v_empty + 8 * tile.kv_stages;
+        SmemPlan { q, k, v, parked, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
+    }
+}
+
+/// Refuses a tile that the kernel cannot work with.
+pub(super) const fn assert_possible(tile: &Tile) {
+    let plan = SmemPlan::of(tile);
+    assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
+    assert!(
+        tile.kv_rows.is_multiple_of(16)
+            && KV_ROWS_LEAST <= tile.kv_rows
+            && tile.kv_rows <= KV_ROWS_MOST,
+        "no product has this number of KV rows"
+    );
+    assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
+    assert!(tile.consumers == 2 || tile.consumers == 3);
+    assert!(tile.q_parts >= tile.consumers);
+}

@@ -1,0 +1,54 @@
+//! What every role of a kernel knows: its shape, at compile time and from its row of the table
+//! alone, and the call.
+
+use core::marker::PhantomData;
+
+use fulgurite_gpu::{registers::Budget, smem::Smem, tma::MapAddress};
+use fulgurite_spec::{ForwardRow, FwdScalars, LaunchSpec, SmemPlan, SoftmaxKind, Tile};
+
+/// The shape of a kernel's work; each entry has a type that says it.
+pub trait Shape {
+    /// Its row of the table.
+    const ROW: ForwardRow;
+    /// The tile.
+    const TILE: Tile = Tile::of(&Self::ROW);
+    /// The softmax.
+    const SOFTMAX: SoftmaxKind = Self::ROW.softmax;
+    /// Its shared memory.
+    const PLAN: SmemPlan = SmemPlan::of(&Self::TILE);
+    /// Its launch.
+    const LAUNCH: LaunchSpec = Self::TILE.launch();
+}
+
+/// The producer's register budget.
+pub struct ProducerBudget<S>(PhantomData<S>);
+
+/// A consumer's register budget.
+pub struct ConsumerBudget<S>(PhantomData<S>);
+
+impl<S: Shape> Budget for ProducerBudget<S> {
+    const REGISTERS: u32 = S::LAUNCH.producer_registers;
+}
+
+impl<S: Shape> Budget for ConsumerBudget<S> {
+    const REGISTERS: u32 = S::LAUNCH.consumer_registers;
+}
+
+/// What every role needs.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The parameters that threads read.
+    pub scalars: &'a FwdScalars,
+    /// Map of Q; those of K and V follow.
+    pub maps: MapAddress,
+    /// The block's shared memory.
+    pub smem: Smem,
+}
+
+impl Call<'_> {
+    /// The barrier number `index` of the family at `offset`.
+    #[inline(always)]
+    pub fn bar(&self, offset: u32, index: u32) -> Smem {
+        self.smem.plus(offset + 8 * index)
+    }
+}

@@ -1,0 +1,176 @@
+//! The producer: one warp that loads, three that store the query tiles without keys.
+
+use crate::{
+    epilogue,
+    forward::shape::{Call, ProducerBudget, Shape},
+    jobs::{Job, Jobs},
+    ring::Cursor,
+};
+use fulgurite_gpu::{
+    mbarrier, registers, thread,
+    tma::{self, Keep},
+};
+use fulgurite_spec::{
+    Geometry, Tile,
+    launch::WARPGROUP_ROWS,
+    smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
+};
+
+/// Feeds the consumers for the first pass over the jobs. The warps that have no part in that store
+/// the query tiles without keys, if those are no jobs.
+#[inline(always)]
+pub unsafe fn produce<M: Geometry, S: Shape>(call: &Call) {
+    // SAFETY: the whole warpgroup comes here once.
+    unsafe { registers::shrink_to::<ProducerBudget<S>>() }
+    if thread::warp() == 0 {
+        let leads = thread::index() == 0;
+        if const { warp_loads(&S::TILE, M::ROWS_DIFFER) } || leads {
+            // SAFETY: this warp alone loads, until consumers do for a second pass.
+            unsafe { load_jobs::<M, S>(call, leads) }
+        }
+    } else if const { S::ROW.stores_keyless() } {
+        // SAFETY: jobs have rows of other query tiles.
+        unsafe { epilogue::store_keyless_tiles(call.scalars, const { S::TILE.consumers }) }
+    }
+}
+
+/// Whether the whole producer warp walks the jobs and waits, though one thread loads. In code that
+/// a single thread runs, ptxas moves the 7 operands of each copy to uniform registers first: 0.5
+/// to 2 % at head dims up to 128. At head dim 256, full, one thread alone is 1 % faster.
+const fn warp_loads(tile: &Tile, rows_differ: bool) -> bool {
+    tile.panels() < 4 || rows_differ
+}
+
+/// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
+///
+/// # Safety
+/// Called by all threads of one warp or by some; one of them `leads`, for the whole block. Those
+/// that do not lead may not fall behind in a wait: a warp asks a barrier once for all its threads,
+/// by one instruction with one address, so that they leave the wait together.
+#[inline(always)]
+unsafe fn load_jobs<M: Geometry, S: Shape>(call: &Call, leads: bool) {
+    let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());
+    let mut jobs = Jobs::<M>::new(call.scalars, const { S::TILE });
+    let mut job = jobs.next();
+    while job.kv_tiles > 0 {
+        let mut step = job.kv_tiles - 1;
+        // SAFETY: the caller's contract.
+        unsafe {
+            load_k::<S>(call, &mut k, &job, step, leads);
+            load_q::<S>(call, &mut q, &job, leads);
+            while step > 0 {
+                load_k::<S>(call, &mut k, &job, step - 1, leads);
+                load_v::<S>(call, &mut v, &job, step, leads);
+                step -= 1;
+            }
+            load_v::<S>(call, &mut v, &job, 0, leads);
+        }
+        job = jobs.next();
+    }
+}
+
+/// Loads a job's Q, each consumer's rows as soon as that consumer has left the buffer.
+///
+/// # Safety
+/// Called by one warp, or by some threads of it, in the order of the ring; one thread `leads`.
+#[inline(always)]
+pub unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, leads: bool) {
+    let (tile, plan) = const { (S::TILE, S::PLAN) };
+    let (batch, head) = job.batch_and_head(call.scalars);
+    let mut consumer = 0;
+    while consumer < tile.consumers {
+        let part = cursor.stage;
+        let full = call.bar(plan.q_full, part);
+        let row = job.first_row + consumer * WARPGROUP_ROWS;
+        let to = call.smem.plus(plan.q + part * tile.q_part_bytes());
+        // SAFETY: after the wait nobody uses the buffer; the boxes fill it exactly.
+        unsafe {
+            mbarrier::wait(call.bar(plan.q_empty, part), cursor.parity);
+            if leads {
+                mbarrier::arrive_expect(full, tile.q_part_bytes());
+                let mut panel = 0;
+                while panel < tile.panels() {
+                    let at = [panel * PANEL_COLUMNS, row, head, batch];
+                    let to = to.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES);
+                    tma::load(to, call.maps, full, at, Keep::Short);
+                    panel += 1;
+                }
+            }
+        }
+        cursor.advance(1, tile.q_parts);
+        consumer += 1;
+    }
+}
+
+/// Loads a tile of K.
+///
+/// # Safety
+/// As [`load_q`].
+#[inline(always)]
+pub unsafe fn load_k<S: Shape>(
+    call: &Call,
+    cursor: &mut Cursor,
+    job: &Job,
+    step: u32,
+    leads: bool,
+) {
+    let region = const { [S::PLAN.k, S::PLAN.k_full, S::PLAN.k_empty] };
+    // SAFETY: the caller's contract.
+    unsafe { load_kv(call, &const { S::TILE }, region, 1, cursor, (job, step), leads) }
+}
+
+/// Loads a tile of V.
+///
+/// # Safety
+/// As [`load_q`].
+#[inline(always)]
+pub unsafe fn load_v<S: Shape>(
+    call: &Call,
+    cursor: &mut Cursor,
+    job: &Job,
+    step: u32,
+    leads: bool,
+) {
+    let region = const { [S::PLAN.v, S::PLAN.v_full, S::PLAN.v_empty] };
+    // SAFETY: the caller's contract.
+    unsafe { load_kv(call, &const { S::TILE }, region, 2, cursor, (job, step), leads) }
+}
+
+/// Loads one tile of K or V. `region`: offsets of the buffers, the full and the empty barriers;
+/// `map`: which tensor map.
+///
+/// # Safety
+/// As [`load_q`].
+#[inline(always)]
+unsafe fn load_kv(
+    call: &Call,
+    tile: &Tile,
+    region: [u32; 3],
+    map: u32,
+    cursor: &mut Cursor,
+    (job, step): (&Job, u32),
+    leads: bool,
+) {
+    let [buffers, full, empty] = region;
+    let (batch, head) = job.batch_and_head(call.scalars);
+    let kv_head = call.scalars.group_size.divide(head);
+    // 0 where the tensor has one batch entry for all.
+    let kv_batch = batch & call.scalars.kv_batch_masks[map as usize - 1];
+    let full = call.bar(full, cursor.stage);
+    let to = call.smem.plus(buffers + cursor.stage * tile.kv_stage_bytes());
+    // SAFETY: after the wait nobody uses the buffer; the boxes fill it exactly.
+    unsafe {
+        mbarrier::wait(call.bar(empty, cursor.stage), cursor.parity);
+        if leads {
+            mbarrier::arrive_expect(full, tile.kv_stage_bytes());
+            let mut panel = 0;
+            while panel < tile.panels() {
+                let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, kv_batch];
+                let to = to.plus(panel * tile.kv_panel_bytes());
+                tma::load(to, call.maps.plus(map), full, at, Keep::Long);
+                panel += 1;
+            }
+        }
+    }
+    cursor.advance(1, tile.kv_stages);
+}

@@ -1,0 +1,193 @@
+"""Those who are measured. Each has a name, an origin (which version of it), `prepare`, which gives
+the call for a cell's tensors, and `context`, inside which its calls are made."""
+import contextlib
+import ctypes
+import hashlib
+import importlib.metadata
+import lzma
+import os
+import shutil
+import sys
+
+import torch
+import torch.nn.functional as functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import interface
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
+
+# Where a peer's file is unpacked to: the folder of this program, which is a temporary one.
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def identity(path):
+    """Name, size and the start of the hash of a file: which build it is."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return f"{os.path.basename(path)}, {os.path.getsize(path)} bytes, " \
+           f"sha256 {digest.hexdigest()[:16]}"
+
+
+def version(package):
+    """The version of an installed package, None if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def no_context():
+    return contextlib.nullcontext()
+
+
+def layout(dtype, tensor):
+    """The layout of a tensor [batch, rows, heads, head_dim]."""
+    batch, rows, heads, head_dim = tensor.shape
+    batch_stride, row_stride, head_stride, column_stride = tensor.stride()
+    return interface.Layout.batched(dtype, (batch, heads, rows, head_dim),
+                                    (batch_stride, head_stride, row_stride, column_stride))
+
+
+class Fulgurite:
+    """Ourselves, through the C interface."""
+    name = "fulgurite"
+    context = staticmethod(no_context)
+
+    def __init__(self, job):
+        self.device = job["device"]
+        self.library = interface.Library(job["library"])
+        self.plan = None
+        self.origin = identity(job["library"])
+
+    def prepare(self, cell, q, k, v):
+        if self.plan is not None:
+            self.plan.destroy()
+            self.plan = None
+        # Elements that no one writes are found by the check.
+        out = torch.full_like(q, float("nan"))
+        mask = interface.MASKS["causal" if cell["causal"] else "full"]
+        layouts = {name: layout(cell["dtype"], tensor)
+                   for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out))}
+        request = interface.ForwardRequest(device=self.device, mask=mask, **layouts)
+        self.plan = self.library.plan_forward(request)
+        args = interface.ForwardArgs(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
+                                     out=out.data_ptr())
+        launch = self.plan.launcher(torch.cuda.current_stream().cuda_stream, args)
+
+        def call():
+            launch()
+            return out
+
+        return call
+
+
+def unpacked(directory, name):
+    """The path of a file of the peers' folder, which may be there as .xz; None if it is not."""
+    path = os.path.join(directory, name)
+    if os.path.exists(path):
+        return path
+    if not os.path.exists(path + ".xz"):
+        return None
+    target = os.path.join(HERE, name)
+    with lzma.open(path + ".xz") as source, open(target, "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 24)
+    return target
+
+
+class FlashAttention3:
+    """FlashAttention-3's operators from a public build, loaded without its Python package. The
+    builds register the same names, so that a process can hold one of them."""
+    name = "fa3"
+    context = staticmethod(no_context)
+
+    def __init__(self, job):
+        directory = job["peers_dir"]
+        path = unpacked(directory, "tokenspeed_C.so")
+        if path is None:
+            path = unpacked(directory, "xformers_fa3_C.so")
+            if path is None:
+                raise FileNotFoundError(f"tokenspeed_C.so or xformers_fa3_C.so in {directory}")
+            runtime = unpacked(directory, "libcudart.so.12")
+            if runtime is not None:
+                ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
+        torch.ops.load_library(path)
+        self.forward = torch.ops.flash_attn_3.fwd
+        self.origin = identity(path)
+
+    def prepare(self, cell, q, k, v):
+        options = {"softmax_scale": q.shape[-1] ** -0.5, "is_causal": cell["causal"],
+                   "window_size_left": -1, "window_size_right": -1, "num_splits": 1}
+        return lambda: self.forward(q, k, v, **options)[0]
+
+
+class FlashAttention4:
+    """FlashAttention-4, where its Python packages can be imported."""
+    name = "fa4"
+    context = staticmethod(no_context)
+
+    def __init__(self, job):
+        directory = job["peers_dir"]
+        for path in (directory, os.path.join(directory, "nvidia_cutlass_dsl", "dsl_packages")):
+            if os.path.isdir(path):
+                sys.path.append(path)
+        from flash_attn.cute import flash_attn_func
+        self.forward = flash_attn_func
+        packages = ("flash-attn-4", "nvidia-cutlass-dsl")
+        self.origin = ", ".join(f"{name} {version(name) or 'of unknown version'}"
+                                for name in packages)
+
+    def prepare(self, cell, q, k, v):
+        def call():
+            result = self.forward(q, k, v, causal=cell["causal"])
+            return result[0] if isinstance(result, (tuple, list)) else result
+
+        return call
+
+
+class Sdpa:
+    """PyTorch's attention with one of its backends; it wants [batch, heads, rows, head_dim]."""
+    backend = None
+
+    def __init__(self, _job):
+        self.origin = f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+
+    def context(self):
+        return sdpa_kernel(self.backend)
+
+    def prepare(self, cell, q, k, v):
+        if cell["causal"] and cell["q_len"] != cell["kv_len"]:
+            return self.bottom_right(q, k, v)
+        grouped = cell["heads"] != cell["heads_kv"]
+        causal = cell["causal"]
+        turned = [tensor.transpose(1, 2) for tensor in (q, k, v)]
+        attention = functional.scaled_dot_product_attention
+        options = {"is_causal": causal, "enable_gqa": grouped}
+        return lambda: attention(*turned, **options).transpose(1, 2)
+
+    def bottom_right(self, q, k, v):
+        raise NotImplementedError("its causal mask is aligned top left")
+
+
+class SdpaCudnn(Sdpa):
+    """cuDNN through PyTorch."""
+    name = "sdpa-cudnn"
+    backend = SDPBackend.CUDNN_ATTENTION
+
+
+class SdpaFlashAttention2(Sdpa):
+    """FlashAttention-2 through PyTorch. Its operator aligns bottom right, the function in front of
+    it does not offer that."""
+    name = "sdpa-fa2"
+    backend = SDPBackend.FLASH_ATTENTION
+
+    def bottom_right(self, q, k, v):
+        turned = [tensor.transpose(1, 2) for tensor in (q, k, v)]
+        forward = torch.ops.aten._scaled_dot_product_flash_attention
+        return lambda: forward(*turned, 0.0, True)[0].transpose(1, 2)
+
+
+ALL = [(made.name, made)
+       for made in (Fulgurite, FlashAttention3, FlashAttention4, SdpaCudnn, SdpaFlashAttention2)]

@@ -1,0 +1,222 @@
+//! `bench`: the time of every cell, ours and the peers', each checked before it is timed; and the
+//! commands beside it: `first-use`, `variants`, `plot`, `readme`.
+//!
+//! * [`grid`]: the cells; [`peers`]: ours beside the others'.
+//! * [`measurement`], [`record`], [`facts`]: what is written down.
+//! * [`plot`], [`section`]: the picture, and the text for the README.
+
+mod data;
+pub mod facts;
+pub mod first_use;
+pub mod grid;
+pub mod measurement;
+pub mod page;
+pub mod peers;
+pub mod plot;
+pub mod record;
+mod run;
+pub mod section;
+mod side_by_side;
+pub mod table;
+mod timing;
+pub mod variants;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fulgurite::Dtype;
+
+use facts::{Earlier, Facts};
+use grid::{Cell, DtypeName};
+use measurement::{Measurement, OURS};
+use record::Origin;
+use run::Measured;
+
+use check::csv_file;
+
+/// Options of `bench`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Element types, comma separated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,f16")]
+    pub dtype: Vec<DtypeName>,
+    /// Three lengths of six
+    #[arg(long)]
+    pub quick: bool,
+    /// Only cells whose "bf16 d128 causal 4096" contains this text; may be repeated (all must)
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Vec<String>,
+    /// Measure the peers too: a folder with their files, may be empty; needs Python with PyTorch
+    #[arg(long, value_name = "DIR")]
+    pub peers_dir: Option<PathBuf>,
+    /// Besides the grid: other head dims, unequal lengths, grouped heads, long and short sequences
+    #[arg(long, requires = "peers_dir")]
+    pub extra: bool,
+    /// Stop measuring after this many seconds
+    #[arg(long, value_name = "N")]
+    pub budget_seconds: Option<f64>,
+    /// Fewest timed calls; with peers: timed calls of each
+    #[arg(long, default_value_t = 24)]
+    pub reps: usize,
+    /// Without peers: time spent on timed calls in milliseconds, up to 100 calls
+    #[arg(long, default_value_t = 100.0)]
+    pub rep_ms: f64,
+    /// With peers: longest time for all calls of a cell in milliseconds, if 5 calls each fit
+    #[arg(long, default_value_t = 8000.0)]
+    pub cell_ms: f64,
+    /// Leave out the cost of a first use
+    #[arg(long)]
+    pub no_first_use: bool,
+    /// Write every time
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write the record DIR/<gpu>/<date>-<commit>.csv, and beside it every time, versions and
+    /// pictures
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Go on with the record that has this .json: measure the cells that it lacks, write it anew
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    pub onto: Option<PathBuf>,
+    /// Measure nothing: write DIR/BENCHMARKS.md from the newest record of each GPU in
+    /// DIR/xtask/record; DIR: a checkout, else this directory
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = ".")]
+    pub page: Option<PathBuf>,
+    /// The commit that is measured, for the record
+    #[arg(long, default_value = option_env!("FULGURITE_COMMIT").unwrap_or("unknown"))]
+    pub commit: String,
+    /// Ordinal of the GPU
+    #[arg(long, default_value_t = 0)]
+    pub device: usize,
+    /// The Python that has PyTorch
+    #[arg(long, default_value = "python3")]
+    pub python: String,
+    /// The C interface's library; otherwise libfulgurite.so beside this program
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
+}
+
+/// Options of `plot`.
+#[derive(Args, Clone, Debug)]
+pub struct PlotOptions {
+    /// CSV files to draw: times of `bench`, or a record; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    pub csv: Vec<PathBuf>,
+    /// Draws STEM.svg
+    #[arg(long, value_name = "STEM")]
+    pub out: PathBuf,
+    /// Only these names in the `peer` column, comma separated
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Only this element type
+    #[arg(long, value_enum, default_value = "bf16")]
+    pub dtype: DtypeName,
+    /// Text above the picture
+    #[arg(long, default_value = "Attention forward, TFLOP/s (higher is better)")]
+    pub title: String,
+}
+
+/// Runs `bench`; `Ok(true)` if all that was asked for was measured and right.
+///
+/// # Errors
+/// A message if there is no GPU, a cell's result is wrong, or a file cannot be read or written.
+pub fn run(options: &Options) -> Result<bool, String> {
+    if let Some(checkout) = &options.page {
+        println!("{}", page::write_page(checkout)?.display());
+        return Ok(true);
+    }
+    let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;
+    if let Some(earlier) = &earlier {
+        // What cannot be continued shall be told before minutes of measuring, not after.
+        let origin = Origin::of_today(&options.commit, earlier.facts.origin.gpu.clone());
+        earlier.accepts(&Facts::of(origin, facts::Run::default(), &[]))?;
+    }
+    let wanted = wanted_cells(options);
+    let cells = earlier.as_ref().map_or_else(|| wanted.clone(), |record| record.missing(&wanted));
+    if let (true, Some(path)) = (cells.is_empty(), &options.onto) {
+        println!("{} has all of {} cells", path.display(), wanted.len());
+        return Ok(true);
+    }
+    let mut measured = match &options.peers_dir {
+        Some(directory) => side_by_side::measure(options, directory, &cells)?,
+        None => run::measure(options, &cells)?,
+    };
+    let done = measured.times.iter().filter(|time| time.peer == OURS).count();
+    let has_first_use = earlier.as_ref().is_some_and(|record| first_use::is_among(&record.times));
+    if !options.no_first_use && !has_first_use && done > 0 {
+        match first_use::measure(options.device) {
+            Ok(times) => measured.times.extend(times),
+            Err(reason) => measured.problems.push(format!("first use: {reason}")),
+        }
+    }
+    measured.run.cells = done;
+    write(options, earlier, &measured)?;
+    for problem in &measured.problems {
+        println!("PROBLEM: {problem}");
+    }
+    if done < cells.len() {
+        println!("{OURS} was measured in {done} of {} cells", cells.len());
+    }
+    Ok(done == cells.len() && measured.problems.is_empty())
+}
+
+/// Prints what was measured, with that of an earlier run, and writes what the options ask for.
+fn write(options: &Options, earlier: Option<Earlier>, measured: &Measured) -> Result<(), String> {
+    let Measured { gpu, times, run, .. } = measured;
+    let origin = Origin::of_today(&options.commit, gpu.clone());
+    let mut directory =
+        options.record.as_ref().map(|directory| directory.join(record::folder(&origin.gpu)));
+    let mut facts = Facts::of(origin, run.clone(), times);
+    let mut times = times.clone();
+    if let Some(earlier) = earlier {
+        directory = Some(earlier.directory().to_owned());
+        (facts, times) = earlier.with(facts, times)?;
+    }
+    print!("{}", table::text(&times));
+    if let Some(path) = &options.csv {
+        csv_file::write(path, &times)?;
+        println!("times: {}", path.display());
+    }
+    if let Some(directory) = directory {
+        for path in record::write(&directory, &facts, &times)? {
+            println!("record: {}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The cells that the options ask for, so that a budget cuts off the least: all that the headline
+/// counts come first, and of those bf16.
+pub fn wanted_cells(options: &Options) -> Vec<Cell> {
+    let wants = |cell: &Cell| {
+        let name = cell.to_string();
+        options.filter.iter().all(|text| name.contains(text))
+    };
+    let dtypes = [DtypeName::Bf16, DtypeName::F16];
+    let dtypes = dtypes.into_iter().filter(|dtype| options.dtype.contains(dtype));
+    let grid = dtypes.clone().flat_map(|dtype| Cell::grid(dtype, options.quick));
+    let extra = dtypes.filter(|_| options.extra);
+    let extra = extra.flat_map(|dtype| Cell::extra(dtype, options.quick));
+    grid.chain(extra).filter(wants).collect()
+}
+
+/// Runs `plot`.
+///
+/// # Errors
+/// A message if a file cannot be read or written.
+pub fn run_plot(options: &PlotOptions) -> Result<bool, String> {
+    let mut all = Vec::new();
+    for path in &options.csv {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let is_record = text.starts_with("date,");
+        all.extend(if is_record { record::read(path)? } else { measurement::read(path)? });
+    }
+    let wanted = |row: &Measurement| {
+        (options.only.is_empty() || options.only.contains(&row.peer))
+            && row.is_main(Dtype::from(options.dtype))
+    };
+    all.retain(wanted);
+    let path = plot::draw(&options.out, &options.title, &all)?;
+    println!("picture: {}", path.display());
+    Ok(true)
+}

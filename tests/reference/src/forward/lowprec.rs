@@ -1,0 +1,158 @@
+//! A model of good low-precision flash attention, for deriving what error is unavoidable.
+//!
+//! It does what FlashAttention-2 does on tensor cores: scores in float32, probabilities relative
+//! to the running row maximum and rounded to the element type, row sums and the output
+//! accumulated in float32, one rounding at the end. Its error against float64 on a case's inputs
+//! is the yardstick for a kernel on the same inputs.
+
+use rayon::prelude::*;
+
+use crate::forward::oracle::Problem;
+use crate::tensor::{RowId, View, decode, encode};
+
+/// The choices that flash-attention kernels differ in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arithmetic {
+    /// Keys in one step of the online softmax.
+    pub kv_rows: usize,
+    /// How far (in log₂ units) the row maximum may grow before the output is rescaled to it.
+    pub rescale_threshold: f32,
+    /// How far (in log₂ units) above the maximum the point lies that probabilities are relative
+    /// to: with 0 the largest is 1 and has no rounding error.
+    pub phase: f32,
+}
+
+impl Arithmetic {
+    /// What FlashAttention-2 and cuDNN do: steps of 128 keys, always relative to the maximum.
+    pub const PEER: Arithmetic = Arithmetic { kv_rows: 128, rescale_threshold: 0.0, phase: 0.0 };
+
+    /// The same relative to points that no key need be at, so that every key is rounded: what a
+    /// softmax whose anchors are not the maxima comes to in the mean.
+    pub fn phases() -> [Arithmetic; 8] {
+        std::array::from_fn(|i| Arithmetic { phase: i as f32 / 8.0, ..Arithmetic::PEER })
+    }
+}
+
+/// The model's answer for some rows.
+#[derive(Clone, Debug)]
+pub struct LowPrecision {
+    /// Outputs as elements, row after row.
+    pub out: Vec<u16>,
+    /// Log-sum-exp of each row.
+    pub lse: Vec<f32>,
+}
+
+/// Rows of one head that one task computes, at most.
+const TASK_ROWS: usize = 64;
+
+/// Attention of the given rows, which must be sorted.
+pub fn attention(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
+    let task_rows = rows.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, TASK_ROWS);
+    let tasks: Vec<&[RowId]> = rows
+        .chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head))
+        .flat_map(|head| head.chunks(task_rows))
+        .collect();
+    let answers: Vec<LowPrecision> =
+        tasks.par_iter().map(|task| head_rows(problem, task, arithmetic)).collect();
+    let mut all = LowPrecision { out: Vec::new(), lse: Vec::with_capacity(rows.len()) };
+    for answer in answers {
+        all.out.extend(answer.out);
+        all.lse.extend(answer.lse);
+    }
+    all
+}
+
+fn head_rows(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
+    let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
+    let most_keys = rows.iter().map(|id| problem.kept_keys(id.row)).max().unwrap_or(0);
+    let load = |tensor: View| -> Vec<f32> {
+        (0..most_keys)
+            .flat_map(|key| tensor.row([batch, kv_head, key]).collect::<Vec<_>>())
+            .collect()
+    };
+    let (keys, values) = (load(problem.k), load(problem.v));
+    let mut answer = LowPrecision { out: Vec::new(), lse: Vec::with_capacity(rows.len()) };
+    for id in rows {
+        let q_row: Vec<f32> = problem.q.row([batch, id.head, id.row]).collect();
+        let kept = problem.kept_keys(id.row) * q_row.len();
+        let row = OnlineRow::new(problem, arithmetic, &q_row);
+        let (out, lse) = row.run(&keys[..kept], &values[..kept]);
+        answer.out.extend(out);
+        answer.lse.push(lse);
+    }
+    answer
+}
+
+/// The online softmax of one row.
+///
+/// A score's distance from the maximum is taken before it is scaled. So it keeps its precision
+/// however large both are: it is exact between half and twice the maximum, and elsewhere nothing of
+/// its key is left.
+struct OnlineRow<'a> {
+    q: &'a [f32],
+    problem: &'a Problem<'a>,
+    arithmetic: Arithmetic,
+    scale_log2: f32,
+    out: Vec<f32>,
+    /// Largest score so far, not scaled.
+    row_max: f32,
+    row_sum: f32,
+}
+
+impl<'a> OnlineRow<'a> {
+    fn new(problem: &'a Problem, arithmetic: Arithmetic, q: &'a [f32]) -> Self {
+        let scale_log2 = (problem.scale * std::f64::consts::LOG2_E) as f32;
+        let (row_max, row_sum) = (f32::NEG_INFINITY, 0.0);
+        OnlineRow { q, problem, arithmetic, scale_log2, out: vec![0.0; q.len()], row_max, row_sum }
+    }
+
+    fn run(mut self, keys: &[f32], values: &[f32]) -> (Vec<u16>, f32) {
+        let dtype = self.problem.q.layout.dtype;
+        if keys.is_empty() {
+            return (vec![encode(dtype, 0.0); self.out.len()], f32::NEG_INFINITY);
+        }
+        let step = self.arithmetic.kv_rows * self.q.len();
+        for (keys, values) in keys.chunks(step).zip(values.chunks(step)) {
+            self.step(keys, values);
+        }
+        let out = self.out.iter().map(|x| encode(dtype, f64::from(x / self.row_sum))).collect();
+        let sum = (self.row_sum.log2() + self.arithmetic.phase) * std::f32::consts::LN_2;
+        (out, self.row_max.mul_add(self.problem.scale as f32, sum))
+    }
+
+    /// One tile of keys and values.
+    fn step(&mut self, keys: &[f32], values: &[f32]) {
+        let head_dim = self.q.len();
+        let dtype = self.problem.q.layout.dtype;
+        let scale_log2 = self.scale_log2;
+        let scores: Vec<f32> = keys.chunks(head_dim).map(|key| dot(self.q, key)).collect();
+        let tile_max = scores.iter().copied().fold(self.row_max, f32::max);
+        if (tile_max - self.row_max) * scale_log2 > self.arithmetic.rescale_threshold {
+            let factor = ((self.row_max - tile_max) * scale_log2).exp2();
+            self.row_sum *= factor;
+            self.out.iter_mut().for_each(|x| *x *= factor);
+            self.row_max = tile_max;
+        }
+        let mut tile_sum = 0.0;
+        for (score, value) in scores.iter().zip(values.chunks(head_dim)) {
+            let prob = ((score - self.row_max) * scale_log2 - self.arithmetic.phase).exp2();
+            tile_sum += prob;
+            let rounded = decode(dtype, encode(dtype, f64::from(prob)));
+            for (sum, x) in self.out.iter_mut().zip(value) {
+                *sum += rounded * x;
+            }
+        }
+        self.row_sum += tile_sum;
+    }
+}
+
+/// Sum of products in float32, in eight interleaved sums.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum()
+}

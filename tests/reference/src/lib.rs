@@ -1,0 +1,9 @@
+//! What is right: each operation in float64, answers that are known without it, the rounding that
+//! no kernel avoids, and the numbers that all are tried on.
+//!
+//! [`tensor`] has tensors as the bits that a kernel sees, [`random`] random numbers, and
+//! [`forward`] attention.
+
+pub mod forward;
+pub mod random;
+pub mod tensor;
