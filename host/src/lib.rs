@@ -73,6 +73,7 @@
 
 mod args;
 mod cache;
+mod class;
 mod codes;
 mod device;
 mod driver;
@@ -109,10 +110,11 @@ pub use fulgurite_spec::{
 pub use crate::args::Access;
 #[doc(hidden)]
 pub use crate::args::Field;
+pub use crate::class::ErrorClass;
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
 #[cfg(feature = "emulator-sample")]
 pub use crate::emulator::Emulator;
-pub use crate::error::{Error, ErrorClass};
+pub use crate::error::Error;
 pub use crate::fork::check_fork;
 pub use crate::forward::{Forward, ForwardArgs};
 pub use crate::launch::Prepared;

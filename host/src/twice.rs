@@ -78,8 +78,7 @@ fn limits_of_a_workspace_are_checked() {
     let none = plan.check_addresses(TwiceArgs::new(16_u64, 16_u64, 16_u64, 16_u64));
     assert_eq!(none, Err(Error::WorkspaceShort { got: 0, want }));
 
-    let mut options = PlanOptions::default();
-    options.workspace_limit_bytes = Some(want);
+    let mut options = PlanOptions { workspace_limit_bytes: Some(want), ..PlanOptions::default() };
     assert!(Plan::with(&request(), &DeviceFacts::h200(), &options).is_ok());
     options.workspace_limit_bytes = Some(want - 1);
     let refused = Plan::with(&request(), &DeviceFacts::h200(), &options);

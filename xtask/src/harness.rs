@@ -70,8 +70,8 @@ pub fn run_subcommand(
     result
 }
 
-/// Builds the demo and runs it. It has no PTX and one kernel, and a profile of its own, so that this
-/// takes seconds.
+/// Builds the demo and runs it. It has no PTX and one kernel, and a profile of its own, so that
+/// this takes seconds.
 pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut build = cargo(workspace.root());
     build.args(["build", "--profile", "quick", "--package", DEMO_PACKAGE, "--bin", DEMO]);
