@@ -13,8 +13,8 @@ use crate::work::{Addresses, Work};
 use crate::{DeviceFacts, Error, Plan, PlanOptions, Request, TensorMapSpec, Workspace};
 
 pub use fulgurite_gpu::emu::{
-    Accumulator, Change, Fault, FaultKind, Global, Mutation, MutationSite, Primitive, Rows, Stats,
-    Summary,
+    Accumulator, Change, Doing, Event, Fault, FaultKind, Global, Mutation, MutationSite, Primitive,
+    Rows, Stats, Summary,
 };
 
 /// How a launch runs; all of it decides the run, so that the same options repeat it.
@@ -25,7 +25,7 @@ pub struct Options {
     pub seed: u64,
     /// An error to plant, to see what the checks say.
     pub mutation: Option<Mutation>,
-    /// Whether [`Summary::sites`] is wanted.
+    /// Whether [`Summary::sites`] and [`Summary::trace`] are wanted.
     pub record_sites: bool,
     /// How the tensor core adds.
     pub accumulator: Accumulator,

@@ -39,6 +39,10 @@
 //!   probabilities are rounded to the type of v for the second product; lse is f32.
 //! * **Sizes**: any number of queries, keys, batch entries and heads; head_dim any multiple of 8 up
 //!   to 256. Batch 0 and no queries are calls without work: nothing is launched or written.
+//! * **Strides**: the head_dim axis is contiguous, all other strides are multiples of 8 elements,
+//!   not 0. Only the batch of k or v, and the heads of both together, may have stride 0, as an
+//!   expanded tensor has. Addresses are multiples of 16 bytes, offsets may exceed 2³¹ elements, and
+//!   elements of the output may not overlap.
 //! * **Causal** masks are aligned bottom right: the last query sees every key, row `row` sees
 //!   `col <= row + kv_len - q_len`.
 //! * **A row that sees no key** (causal, more queries than keys; any mask, no keys) gives output 0
@@ -58,7 +62,9 @@
 //!   number, not on strides, addresses, the GPU, its number of multiprocessors or earlier calls.
 //!   Other rows of its group never change a row's values beyond rounding.
 //! * **Error**: before the output is rounded each element is within `u · Σ w |v|` of the exact one,
-//!   besides terms of float32: `w` the softmax weights, `u` 2⁻⁸ for bf16 and 2⁻¹¹ for f16.
+//!   besides terms of float32: `w` the softmax weights, `u` 2⁻⁸ for bf16 and 2⁻¹¹ for f16. Proved,
+//!   the same as with an online softmax that follows the maximum. Up to head dim 192 it does not
+//!   grow with the number of keys (1.16 times at 2²⁰ keys, f16, values of mean 1).
 //!
 //! # Sources
 //! The algorithm is that of FlashAttention-2 (Dao 2023, section 3.1: online softmax, one
@@ -70,7 +76,7 @@ mod cache;
 mod codes;
 mod device;
 mod driver;
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 pub mod emulator;
 mod error;
 mod fork;
@@ -103,8 +109,9 @@ pub use fulgurite_spec::{
 pub use crate::args::Access;
 #[doc(hidden)]
 pub use crate::args::Field;
+
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 pub use crate::emulator::Emulator;
 pub use crate::error::{Error, ErrorClass};
 pub use crate::fork::check_fork;
@@ -114,7 +121,7 @@ pub use crate::layout::{Form, Layout};
 pub use crate::library::driver_info;
 pub use crate::module::ptx;
 pub use crate::place::{Device, Element, Place, Raw, RawWorkspace, Read, Write};
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 pub use crate::place::{Host, HostRead, HostWrite, NoWorkspace};
 pub use crate::plan::Plan;
 pub use crate::request::{PlanOptions, Request};

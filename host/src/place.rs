@@ -10,9 +10,9 @@ use cudarc::driver::{
 
 use crate::{Dtype, Workspace};
 
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 mod host;
-#[cfg(feature = "emulator")]
+#[cfg(feature = "emulator-sample")]
 pub use host::{Host, HostRead, HostWrite, NoWorkspace};
 
 mod sealed {

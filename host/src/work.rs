@@ -187,7 +187,7 @@ impl Params {
     }
 
     /// How many there are.
-    #[cfg(feature = "emulator")]
+    #[cfg(feature = "emulator-sample")]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -2,7 +2,8 @@
 //! the host the entries are ordinary functions of the same names, for the emulator to run.
 //!
 //! The builder compiles entries in parallel, some at a time: it sets the cfg `selected` and a cfg
-//! of the name of each entry that it wants. Without `selected` all are compiled.
+//! of the name of each entry that it wants. Without `selected` all are compiled. On the host
+//! `build.rs` does so.
 #![allow(unexpected_cfgs, reason = "the names of entries stand in the tables")]
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
@@ -12,6 +13,10 @@ use fulgurite_spec::{ForwardRow, FwdParams, mask};
 
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
+
+/// The entry that every build for the host has, whatever its features.
+#[cfg(not(target_arch = "nvptx64"))]
+pub const SAMPLE: &str = env!("FULGURITE_SAMPLE");
 
 /// An entry: on the GPU an exported kernel, which gets its parameters by value and their address by
 /// symbol; on the host a function that borrows them.
@@ -27,7 +32,7 @@ macro_rules! entry {
         }
 
         $(#[$doc])*
-        #[cfg(not(target_arch = "nvptx64"))]
+        #[cfg(all(not(target_arch = "nvptx64"), any($entry, not(selected))))]
         pub unsafe fn $entry($params: &$type) {
             // SAFETY: the parameters start with the maps that the emulator encoded.
             let $maps = unsafe {
@@ -49,7 +54,10 @@ macro_rules! host_entries {
         #[cfg(not(target_arch = "nvptx64"))]
         pub fn find(name: &str) -> Option<Entry> {
             match name {
-                $(stringify!($entry) => Some($entry),)*
+                $(
+                    #[cfg(any($entry, not(selected)))]
+                    stringify!($entry) => Some($entry),
+                )*
                 _ => None,
             }
         }

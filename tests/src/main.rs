@@ -26,8 +26,6 @@ enum Command {
     FirstUse(bench::first_use::Options),
     /// Draw the picture of a benchmark from its CSV or record; needs no GPU
     Plot(bench::PlotOptions),
-    /// Put the text of a record between the marks of the README; needs no GPU
-    Readme(bench::section::ReadmeOptions),
     /// Print what a report of an error should say about this machine, its driver and this build
     Info(info::Options),
     /// Run the probes whose names come from the input, for `verify`
@@ -43,7 +41,6 @@ fn main() -> ExitCode {
         Command::Variants(options) => bench::variants::run(&options),
         Command::FirstUse(options) => bench::first_use::run(&options),
         Command::Plot(options) => bench::run_plot(&options),
-        Command::Readme(options) => bench::section::run(&options),
         // Of this file alone, which is compiled again for every commit.
         Command::Info(options) => info::run(&options, option_env!("FULGURITE_COMMIT")),
         Command::Probes(options) => probes::process::serve(&options),

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 
 use crate::build::{self, BuildArgs};
 use crate::error::Result;
 use crate::harness;
-use crate::process::{cargo, run};
+use crate::process::{cargo, run_slow};
 use crate::tidy;
 use crate::unchanged;
 use crate::workspace::Workspace;
@@ -26,6 +25,7 @@ pub struct CiArgs {
 enum Step {
     Fmt,
     Tidy,
+    Demo,
     Build,
     PtxUnchanged,
     Clippy,
@@ -49,8 +49,7 @@ pub fn ci(workspace: &Workspace, arguments: &CiArgs) -> Result<()> {
             break;
         }
     }
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(["step", "seconds", "result"]);
+    let mut table = output::table(["step", "seconds", "result"]);
     let last = times.len().saturating_sub(1);
     for (index, (step, time)) in times.iter().enumerate() {
         let failed = index == last && result.is_err();
@@ -71,11 +70,12 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
     let cargo = |arguments: &[&str]| {
         let mut command = cargo(workspace.root());
         command.args(arguments);
-        run(&format!("cargo {}", arguments.join(" ")), &mut command)
+        run_slow(&format!("cargo {}", arguments.join(" ")), &mut command)
     };
     match step {
         Step::Fmt => cargo(&["fmt", "--all", "--check"]),
         Step::Tidy => tidy::run(workspace),
+        Step::Demo => harness::demo(workspace, &[]),
         Step::Build => {
             build.ptxas.exact = true;
             build::run(workspace, &build)
@@ -94,5 +94,5 @@ pub fn test(workspace: &Workspace, build: &BuildArgs, arguments: &[String]) -> R
     build::run(workspace, build)?;
     let mut command = cargo(workspace.root());
     command.args(["test", "--workspace"]).args(arguments);
-    run("cargo test", &mut command)
+    run_slow("cargo test", &mut command)
 }

@@ -49,6 +49,28 @@ mod tests {
     use crate::workspace::Workspace;
 
     #[test]
+    fn every_embedded_file_is_copied() {
+        let scratch = tempfile::tempdir().expect("temporary directories can be made");
+        let to = scratch.path();
+        let workspace = Workspace::find().expect("cargo knows the checkout");
+        let mut embedded = Vec::new();
+        sources(&workspace, to, |name, text| {
+            // The builder itself is not built from a copy.
+            let parts = text.split(concat!("include_", "str!(\"")).skip(1);
+            for part in parts.filter(|_| !name.starts_with("xtask")) {
+                let file = part.split('"').next().unwrap_or_default();
+                embedded.push(to.join(name).with_file_name("").join(file));
+            }
+            Some(text)
+        })
+        .expect("it can be copied");
+        assert!(embedded.len() >= 5, "the harness at least");
+        for path in embedded {
+            assert!(path.exists(), "{} is embedded and not copied", path.display());
+        }
+    }
+
+    #[test]
     fn what_programs_embed_is_copied_and_what_is_gone_is_removed() {
         let scratch = tempfile::tempdir().expect("temporary directories can be made");
         let to = scratch.path();

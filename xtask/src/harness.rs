@@ -15,6 +15,10 @@ use crate::workspace::{Workspace, write_if_changed};
 /// Name of the program.
 pub const PROGRAM: &str = "fulgurite-check";
 
+/// The program of the first look, and its package.
+const DEMO: &str = "fulgurite-demo";
+const DEMO_PACKAGE: &str = "demo";
+
 /// The package of the C interface, its header in the checkout, and its library as cargo names it,
 /// which the host crate's own name is not free for.
 const C_PACKAGE: &str = "fulgurite-c";
@@ -66,10 +70,23 @@ pub fn run_subcommand(
     result
 }
 
-/// Whether arguments ask the program to tell something about itself: that needs no PTX, and nothing
-/// shall be installed for it.
+/// Builds the demo and runs it. It has no PTX and one kernel, and a profile of its own, so that
+/// this takes seconds.
+pub fn demo(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let mut build = cargo(workspace.root());
+    build.args(["build", "--profile", "quick", "--package", DEMO_PACKAGE, "--bin", DEMO]);
+    let program = artifacts::build(&format!("building {DEMO}"), DEMO, &mut build)?;
+    let result = run(DEMO, Command::new(program).args(arguments));
+    closed_output::pass_on_closed(&result);
+    result
+}
+
+/// Whether arguments ask the program to tell something about itself or its records: that needs no
+/// PTX, and nothing shall be installed for it.
 fn only_tells(arguments: &[String]) -> bool {
-    arguments.iter().any(|argument| ["-h", "--help", "--list"].contains(&argument.as_str()))
+    arguments
+        .iter()
+        .any(|argument| ["-h", "--help", "--list", "--page"].contains(&argument.as_str()))
 }
 
 /// Puts the program and the C interface into `target/dist`, ready for a machine with a GPU.

@@ -43,6 +43,8 @@ struct Arguments {
 enum Command {
     /// Compile the kernels to PTX (host/ptx) and check what they need
     Build(BuildArgs),
+    /// A first look, in seconds and without a GPU: one kernel on the emulator; --help for more
+    Demo(Passed),
     /// Build, then compare the kernels with the float64 reference; arguments go to the program
     Verify(Passed),
     /// Build, then measure the kernels; arguments go to the program
@@ -90,6 +92,7 @@ fn run(command: Command) -> error::Result<()> {
     };
     match command {
         Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Demo(passed) => harness::demo(&workspace, &passed.arguments),
         Command::Verify(passed) => check("verify", passed),
         Command::Bench(passed) => check("bench", passed),
         Command::Info(passed) => check("info", passed),

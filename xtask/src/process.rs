@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
+use output::Pulse;
+
 use crate::error::{Error, Result};
 
 /// The cargo that runs this program, for another command in the same directory.
@@ -25,8 +27,18 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     Err(Error::Failed { what: what.to_string(), status, output: String::new() })
 }
 
-/// Runs a command that talks to the user on standard error, and returns its standard output.
+/// Runs a command that may be silent for long, such as cargo or an installer.
+pub fn run_slow(what: &str, command: &mut Command) -> Result<()> {
+    let name = what.to_string();
+    let _pulse = Pulse::of(move || name.clone());
+    run(what, command)
+}
+
+/// Runs a command that talks to the user on standard error and may be silent for long, and returns
+/// its standard output.
 pub fn run_for_output(what: &str, command: &mut Command) -> Result<String> {
+    let name = what.to_string();
+    let _pulse = Pulse::of(move || name.clone());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let child = command.spawn().map_err(|source| start_error(command, source))?;
     let output = child.wait_with_output().map_err(|source| start_error(command, source))?;

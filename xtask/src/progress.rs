@@ -1,14 +1,17 @@
-//! Progress on a terminal; on anything else only the lines that are worth keeping.
+//! Progress on a terminal; on anything else only the lines that are worth keeping, and now and then
+//! one that says that something still goes on.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use output::Pulse;
 
 const TICK: Duration = Duration::from_millis(200);
 
 /// A step that takes a while.
 pub struct Progress {
     bar: ProgressBar,
+    _pulse: Pulse,
 }
 
 impl Progress {
@@ -30,7 +33,12 @@ impl Progress {
         }
         bar.set_message(message.to_string());
         bar.enable_steady_tick(TICK);
-        Progress { bar }
+        let seen = bar.clone();
+        let _pulse = Pulse::of(move || match seen.length() {
+            Some(parts) => format!("{}: {} of {parts}", seen.message(), seen.position()),
+            None => seen.message(),
+        });
+        Progress { bar, _pulse }
     }
 
     /// One part is done.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, Table};
 use fulgurite_spec::{Arch, KERNELS, Kernel};
 
 use crate::error::{Error, Result};
@@ -207,18 +207,8 @@ fn remove_older(kept: &Path, entry: &str) {
 }
 
 fn table(reports: &[Report]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "entry",
-        "registers",
-        "smem bytes",
-        "stack",
-        "spills",
-        "instructions",
-        "R2UR",
-        "MUFU",
-        "HGMMA",
-        "notes",
+    let mut table = output::table([
+        "entry", "regs", "smem", "spills", "instr.", "R2UR", "MUFU", "HGMMA", "notes",
     ]);
     for report in reports {
         let smem_bytes = Kernel::find(&report.entry).map_or(0, |kernel| kernel.launch.smem_bytes);
@@ -229,7 +219,6 @@ fn table(reports: &[Report]) -> Table {
             report.entry.clone(),
             report.registers.to_string(),
             smem_bytes.to_string(),
-            report.stack_bytes.to_string(),
             report.spill_bytes().to_string(),
             count(|counts| counts.instructions),
             count(|counts| counts.r2ur),
@@ -238,8 +227,46 @@ fn table(reports: &[Report]) -> Table {
             report.note_codes().join(" "),
         ]);
     }
-    table.column_iter_mut().skip(1).take(8).for_each(|column| {
+    table.column_iter_mut().skip(1).take(7).for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);
     });
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_fits_100_columns() {
+        let counts = sass::Counts {
+            instructions: 12_345,
+            r2ur: 1_234,
+            mufu: 1_234,
+            hgmma: 1_234,
+            code_bytes: 199_000,
+        };
+        let report = |notes: &[&str]| Report {
+            entry: String::new(),
+            registers: 168,
+            stack_bytes: 0,
+            spill_store_bytes: 0,
+            spill_load_bytes: 0,
+            notes: notes.iter().map(|note| note.to_string()).collect(),
+            sass: Some(counts),
+            ptx: String::new(),
+        };
+        let reports = KERNELS.iter().flat_map(|kernel| {
+            let one = |report| Report { entry: kernel.entry.to_string(), ..report };
+            [one(report(&[])), one(report(&["(C7519) a fence", "another note, without a code"]))]
+        });
+        let text = table(&reports.collect::<Vec<_>>()).to_string();
+        assert!(text.contains("12345") && text.contains("C7519"), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+        for kernel in KERNELS {
+            assert!(text.contains(kernel.entry), "{} is broken:\n{text}", kernel.entry);
+        }
+    }
 }

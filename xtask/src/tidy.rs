@@ -59,6 +59,7 @@ fn problems(workspace: &Workspace, files: &[PathBuf]) -> Result<Vec<String>> {
         let name = name.to_string_lossy().replace('\\', "/");
         let text = read(path)?;
         problems.extend(rules::any_text(&name, &text));
+        problems.extend(rules::document(&name, &text));
         if name.ends_with(".rs") {
             problems.extend(rules::rust(&name, &text, &mut ratchet));
         }

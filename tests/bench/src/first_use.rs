@@ -13,6 +13,7 @@ use check::gpu::failed;
 use clap::Args;
 use fulgurite::{Dtype, FlashAttention, Layout, Mask};
 use half::bf16;
+use output::Pulse;
 use serde::{Deserialize, Serialize};
 
 use super::grid::{Cell, DtypeName};
@@ -79,6 +80,7 @@ pub fn is_among(all: &[Measurement]) -> bool {
 /// # Errors
 /// A message if there is no usable GPU or this program cannot start itself.
 pub fn measure(device: usize) -> Result<Vec<Measurement>, String> {
+    let _pulse = Pulse::text("first uses");
     let mut times = Vec::new();
     for head_dim in HEAD_DIMS {
         let cache = scratch(&format!("cache-d{head_dim}"))?;

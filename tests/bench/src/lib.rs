@@ -10,13 +10,14 @@ pub mod facts;
 pub mod first_use;
 pub mod grid;
 pub mod measurement;
+pub mod page;
 pub mod peers;
 pub mod plot;
 pub mod record;
 mod run;
 pub mod section;
 mod side_by_side;
-mod table;
+pub mod table;
 mod timing;
 pub mod variants;
 
@@ -69,13 +70,17 @@ pub struct Options {
     /// Write every time
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
-    /// Write the record DIR/<gpu>/<date>-<commit>.csv, and beside it every time, versions, pictures
-    /// and a text
+    /// Write the record DIR/<gpu>/<date>-<commit>.csv, and beside it every time, versions and
+    /// pictures
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// Go on with the record that has this .json: measure the cells that it lacks, write it anew
     #[arg(long, value_name = "FILE", conflicts_with = "record")]
     pub onto: Option<PathBuf>,
+    /// Measure nothing: write DIR/BENCHMARKS.md from the newest record of each GPU in
+    /// DIR/xtask/record; DIR: a checkout, else this directory
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = ".")]
+    pub page: Option<PathBuf>,
     /// The commit that is measured, for the record
     #[arg(long, default_value = option_env!("FULGURITE_COMMIT").unwrap_or("unknown"))]
     pub commit: String,
@@ -96,7 +101,7 @@ pub struct PlotOptions {
     /// CSV files to draw: times of `bench`, or a record; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     pub csv: Vec<PathBuf>,
-    /// Draws STEM.svg and STEM.png
+    /// Draws STEM.svg
     #[arg(long, value_name = "STEM")]
     pub out: PathBuf,
     /// Only these names in the `peer` column, comma separated
@@ -115,6 +120,10 @@ pub struct PlotOptions {
 /// # Errors
 /// A message if there is no GPU, a cell's result is wrong, or a file cannot be read or written.
 pub fn run(options: &Options) -> Result<bool, String> {
+    if let Some(checkout) = &options.page {
+        println!("{}", page::write_page(checkout)?.display());
+        return Ok(true);
+    }
     let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;
     if let Some(earlier) = &earlier {
         // What cannot be continued shall be told before minutes of measuring, not after.
@@ -162,7 +171,7 @@ fn write(options: &Options, earlier: Option<Earlier>, measured: &Measured) -> Re
         directory = Some(earlier.directory().to_owned());
         (facts, times) = earlier.with(facts, times)?;
     }
-    table::print(&times);
+    print!("{}", table::text(&times));
     if let Some(path) = &options.csv {
         csv_file::write(path, &times)?;
         println!("times: {}", path.display());
@@ -207,8 +216,7 @@ pub fn run_plot(options: &PlotOptions) -> Result<bool, String> {
             && row.is_main(Dtype::from(options.dtype))
     };
     all.retain(wanted);
-    for path in plot::draw(&options.out, &options.title, &all)? {
-        println!("picture: {}", path.display());
-    }
+    let path = plot::draw(&options.out, &options.title, &all)?;
+    println!("picture: {}", path.display());
     Ok(true)
 }

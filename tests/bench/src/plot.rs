@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontStyle, register_font};
 
 use super::measurement::{Measurement, OURS};
 
@@ -13,7 +12,7 @@ use super::measurement::{Measurement, OURS};
 const PANEL: (u32, u32) = (620, 330);
 const HEADER: u32 = 70;
 
-/// The name the embedded font is drawn with.
+/// The font.
 const FONT: &str = "sans-serif";
 
 /// Ours first, then peers in the order of their names.
@@ -37,29 +36,17 @@ struct Picture<'a> {
     title: &'a str,
 }
 
-/// Draws `<stem>.svg` and `<stem>.png` of the forward calls among the measurements.
+/// Draws `<stem>.svg` of the forward calls among the measurements.
 ///
 /// # Errors
-/// A message if there is nothing to draw or a file cannot be written.
-pub fn draw(
-    stem: &Path,
-    title: &str,
-    measurements: &[Measurement],
-) -> Result<Vec<PathBuf>, String> {
-    register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
-        .map_err(|_| "the embedded font cannot be read".to_owned())?;
+/// A message if there is nothing to draw or the file cannot be written.
+pub fn draw(stem: &Path, title: &str, measurements: &[Measurement]) -> Result<PathBuf, String> {
     let picture = Picture::of(title, measurements)?;
-    let size = picture.size();
-    let file = |extension| stem.with_extension(extension);
-    let (svg, png) = (file("svg"), file("png"));
-    let at = |path: &Path, error: String| format!("cannot draw {}: {error}", path.display());
+    let path = stem.with_extension("svg");
     picture
-        .paint(SVGBackend::new(&svg, size).into_drawing_area())
-        .map_err(|error| at(&svg, error))?;
-    picture
-        .paint(BitMapBackend::new(&png, size).into_drawing_area())
-        .map_err(|error| at(&png, error))?;
-    Ok(vec![svg, png])
+        .paint(SVGBackend::new(&path, picture.size()).into_drawing_area())
+        .map_err(|error| format!("cannot draw {}: {error}", path.display()))?;
+    Ok(path)
 }
 
 impl<'a> Picture<'a> {

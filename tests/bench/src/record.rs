@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
-use super::{peers, plot, section};
+use super::{peers, plot};
 
 /// What all lines of a record share.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ pub fn folder(gpu: &str) -> String {
 }
 
 /// Writes `<directory>/<date>-<commit>.csv`, and beside it `….json` with the facts,
-/// `…-all.csv` with every time, `….md` for the README, and the picture of each element type.
+/// `…-all.csv` with every time, and the picture of each element type.
 ///
 /// # Errors
 /// A message that names the file.
@@ -142,17 +142,15 @@ pub fn write(directory: &Path, facts: &Facts, all: &[Measurement]) -> Result<Vec
     let at = |path: &Path, error: String| format!("cannot write {}: {error}", path.display());
     std::fs::create_dir_all(directory).map_err(|error| at(directory, error.to_string()))?;
     csv_file::write(&path, lines(origin, all))?;
-    let mut written = vec![path, file("-all.csv"), file(".json"), file(".md")];
+    let mut written = vec![path, file("-all.csv"), file(".json")];
     csv_file::write(&written[1], all)?;
-    for (path, text) in [(&written[2], facts.text()?), (&written[3], section::markdown(facts, all))]
-    {
-        std::fs::write(path, text).map_err(|error| at(path, error.to_string()))?;
-    }
+    let text = facts.text()?;
+    std::fs::write(&written[2], text).map_err(|error| at(&written[2], error.to_string()))?;
     for (dtype, ending) in [(Dtype::Bf16, ""), (Dtype::F16, "-f16")] {
         let rows: Vec<_> = all.iter().filter(|row| row.is_main(dtype)).cloned().collect();
         if !rows.is_empty() {
             let title = format!("Attention forward, {}, TFLOP/s (higher is better)", dtype.name());
-            written.extend(plot::draw(&file(ending), &title, &rows)?);
+            written.push(plot::draw(&file(ending), &title, &rows)?);
         }
     }
     Ok(written)

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use check::gpu::{Bits, Gpu};
+use check::progress::Steps;
 use fulgurite::Dtype;
 use half::{bf16, f16};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Options;
 use super::data::{Data, Expected};
@@ -58,7 +58,7 @@ fn measure_typed<T: Bits>(
 ) -> Result<Vec<Measurement>, String> {
     let mut data = Data::<T>::new(gpu)?;
     let mut timer = Timer::new(gpu, options.reps, options.rep_ms)?;
-    let bar = progress(cells.len());
+    let steps = Steps::new(cells.len());
     let mut times = Vec::new();
     for cell in cells {
         let spent = start.elapsed().as_secs_f64();
@@ -67,23 +67,14 @@ fn measure_typed<T: Bits>(
             println!("the budget is spent: {done} of {all} {} cells measured", T::DTYPE.name());
             break;
         }
-        bar.set_message(cell.to_string());
+        steps.at(cell.to_string());
         let prepared = cell.call().prepare(gpu.attention())?;
         Expected::of(cell, &data)
             .check(gpu, cell, &prepared, &mut data)
             .map_err(|reason| format!("{cell}: {reason}"))?;
         let ms = timer.median_ms(|| data.launch(gpu, &prepared))?;
         times.push(Measurement::forward(OURS, cell, ms));
-        bar.inc(1);
+        steps.done();
     }
-    bar.finish_and_clear();
     Ok(times)
-}
-
-/// A bar for a number of steps, with a message.
-pub fn progress(steps: usize) -> ProgressBar {
-    ProgressBar::new(steps as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    )
 }

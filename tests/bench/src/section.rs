@@ -1,9 +1,6 @@
-//! The README's section of what was measured, written from a run's times.
+//! A record as text: its section of the page.
 
 use std::fmt::Write;
-use std::path::PathBuf;
-
-use clap::Args;
 
 use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
@@ -11,46 +8,13 @@ use super::measurement::{Called, Measurement, OURS};
 use super::record::{self, Origin};
 use super::{peers, table};
 
-/// What stands around the section.
-const MARKS: [&str; 2] = ["<!-- measured:begin -->\n", "<!-- measured:end -->\n"];
+/// Where the records are in a checkout.
+pub(super) const RECORDS: &str = "xtask/record";
 
-/// Options of `readme`.
-#[derive(Args, Clone, Debug)]
-pub struct ReadmeOptions {
-    /// The text of a record, <date>-<commit>.md
-    pub section: PathBuf,
-    /// The file whose part between the marks it replaces
-    #[arg(default_value = "README.md")]
-    pub file: PathBuf,
-}
-
-/// Runs `readme`.
-///
-/// # Errors
-/// A message if a file cannot be read or written, or has no marks.
-pub fn run(options: &ReadmeOptions) -> Result<bool, String> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    let path = &options.file;
-    let text = replace(&read(path)?, &read(&options.section)?)
-        .ok_or_else(|| format!("{} lacks the marks {MARKS:?}", path.display()))?;
-    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-    println!("{}", path.display());
-    Ok(true)
-}
-
-/// `text` with another section between the marks; `None` without them.
-pub fn replace(text: &str, section: &str) -> Option<String> {
-    let (before, rest) = text.split_once(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1])?;
-    Some(format!("{before}{}{section}{}{after}", MARKS[0], MARKS[1]))
-}
-
-/// The section of a run. Its links are those of a file in the checkout's top directory.
+/// A record's section of the page.
 pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
     let Origin { date, commit, gpu, driver } = &facts.origin;
-    let stem = format!("xtask/record/{}/{date}-{commit}", record::folder(gpu));
+    let stem = format!("{RECORDS}/{}/{date}-{commit}", record::folder(gpu));
     let processes = match facts.runs.len() {
         0 | 1 => "one process in which".to_owned(),
         count => format!("{count} processes, in each of which"),
@@ -70,17 +34,34 @@ pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "* {line}");
     }
+    let _ = writeln!(text, "* {}", behind(all));
     for dtype in [DtypeName::Bf16, DtypeName::F16] {
         text += &grid(dtype, all);
     }
     text += &others(all);
     let _ = write!(
         text,
-        "\n![TFLOP/s of forward attention]({stem}.png)\n\nRecord: [ours beside the best \
+        "\n![TFLOP/s of forward attention]({stem}.svg)\n\nRecord: [ours beside the best \
          peer]({stem}.csv), [every time]({stem}-all.csv), [versions, clocks, what is \
          missing]({stem}.json).\n"
     );
     text
+}
+
+/// The cells in which a peer is faster.
+fn behind(all: &[Measurement]) -> String {
+    let best = peers::best(all);
+    let lost = all.iter().filter(|time| time.peer == OURS).filter_map(|time| {
+        let cell = time.cell()?;
+        let peer = best.get(&Called::plain(cell))?;
+        let ratio = time.tflops / peer.tflops;
+        (ratio < 1.0).then(|| format!("{cell} ({ratio:.3} of {})", peer.peer))
+    });
+    let lost: Vec<String> = lost.collect();
+    match lost.len() {
+        0 => "ahead of the best peer in every cell".to_owned(),
+        count => format!("behind the best peer in {count} cells: {}", lost.join(", ")),
+    }
 }
 
 fn length_name(length: usize) -> String {

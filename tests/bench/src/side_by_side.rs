@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use output::Pulse;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -115,7 +116,9 @@ pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Me
     let mut child = command.spawn().map_err(start)?;
     let told = send(&mut child, &job);
     let mut run = Run::new(cells);
+    let pulse = Pulse::text("the harness measures");
     let heard = listen(&mut child, &mut run);
+    drop(pulse);
     let status = child.wait().map_err(|error| format!("waiting for the harness: {error}"))?;
     // What the harness said of its own failure is better than a broken pipe.
     heard?;

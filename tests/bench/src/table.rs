@@ -2,34 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use output::{WIDTH, wrapped};
 
 use super::facts::Range;
 use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::{first_use, peers};
 
-/// Prints our times beside the best peers', and what follows from them.
-pub fn print(all: &[Measurement]) {
-    println!("{}", table(all));
+/// Our times beside the best peers', and what follows from them, in lines of [`WIDTH`] characters.
+pub fn text(all: &[Measurement]) -> String {
+    let mut text = format!("{}\n", table(all));
     for line in summary(all) {
-        println!("{line}");
+        let mut lines = wrapped(&line, WIDTH - 2).into_iter();
+        text += &lines.next().unwrap_or_default();
+        text += &lines.map(|more| format!("\n  {more}")).collect::<String>();
+        text += "\n";
     }
+    text
 }
 
 fn table(all: &[Measurement]) -> Table {
-    let (best, cublas, missing) = (peers::best(all), peers::cublas(all), peers::missing(all));
-    let mut table = Table::new();
-    let heads = ["cell", "batch", "heads", "ms", "TFLOP/s", "of cuBLAS"];
-    let peer_heads = ["best peer", "its TFLOP/s", "ratio", "without"];
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(heads.into_iter().chain(peer_heads));
+    let (best, cublas) = (peers::best(all), peers::cublas(all));
+    let mut table =
+        output::table(["cell", "ms", "TFLOP/s", "cuBLAS", "best peer", "TFLOP/s", "ratio"]);
     for time in all.iter().filter(|time| time.peer == OURS) {
         let Some(called) = time.called() else { continue };
         let mut row = vec![
             called.to_string(),
-            called.cell.batch.to_string(),
-            called.cell.heads.to_string(),
             format!("{:.4}", time.ms),
             format!("{:.1}", time.tflops),
             cublas.map_or_else(String::new, |range| format!("{:.3}", time.tflops / range.median)),
@@ -38,11 +38,10 @@ fn table(all: &[Measurement]) -> Table {
             row.push(peer.peer.clone());
             row.push(format!("{:.1}", peer.tflops));
             row.push(format!("{:.3}", time.tflops / peer.tflops));
-            row.push(missing.get(&called).map_or_else(String::new, |peers| peers.join(" ")));
         }
         table.add_row(row);
     }
-    for column in [1, 2, 3, 4, 5, 7, 8] {
+    for column in [1, 2, 3, 5, 6] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

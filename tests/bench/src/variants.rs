@@ -9,8 +9,7 @@ pub mod record;
 use std::path::PathBuf;
 
 use clap::Args;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::CellAlignment;
 
 use super::record::Origin;
 use record::{Row, Times};
@@ -75,12 +74,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
 
 /// Prints the variants of one dtype, mask and head dim, fastest first.
 fn print(times: &Times) {
-    let mut table = Table::new();
     let lengths = times.lengths.iter().map(usize::to_string);
     let header = ["variant".to_owned(), "mean".to_owned()];
-    table
-        .load_preset(UTF8_FULL_CONDENSED)
-        .set_header(header.into_iter().chain(lengths).chain(["".to_owned()]));
+    let mut table = output::table(header.into_iter().chain(lengths).chain(["".to_owned()]));
     let mut order: Vec<usize> = (0..times.rows.len()).collect();
     order.sort_by(|&a, &b| times.mean(b).total_cmp(&times.mean(a)));
     let best = times.best();

@@ -8,7 +8,7 @@ use bench::first_use;
 use bench::grid::{Cell, DtypeName, HIDDEN, TOKENS};
 use bench::measurement::{self, Called, Measurement, OURS};
 use bench::variants::record as variants;
-use bench::{self, peers, plot, record, section};
+use bench::{self, page, peers, plot, record, section, table};
 use check::call::Call;
 use check::forward::call::ForwardCall;
 use clap::Parser;
@@ -122,7 +122,7 @@ fn a_record_is_written_read_and_drawn() {
     let directory = directory("record");
     let all = run_of_times();
     let written = record::write(&directory, &facts(&all), &all).expect("it can be written");
-    let endings = [".csv", "-all.csv", ".json", ".md", ".svg", ".png"];
+    let endings = [".csv", "-all.csv", ".json", ".svg"];
     assert_eq!(written.len(), endings.len());
     for (path, ending) in written.iter().zip(endings) {
         assert!(path.to_string_lossy().ends_with(&format!("0123abc{ending}")), "{path:?}");
@@ -219,7 +219,7 @@ fn records_of_older_columns_can_be_read() {
 }
 
 #[test]
-fn the_section_of_the_readme_is_written() {
+fn a_record_becomes_a_section_of_the_page() {
     let text = section::markdown(&facts(&run_of_times()), &run_of_times());
     for part in [
         "| head dim 128 causal | 600 (1.20) | 600 (1.20) |",
@@ -227,13 +227,76 @@ fn the_section_of_the_readme_is_written() {
         "fulgurite over the best peer, bf16, 36 cells: geometric mean 1.200, least 1.200",
         "cuBLAS on square bf16 matrices, between the cells: 219.9 to 610.8 TFLOP/s, median 549.8",
         "| bf16 d128 causal 1024x8192 | 600 (1.20) |",
+        "* ahead of the best peer in every cell",
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
-    let readme = "a\n<!-- measured:begin -->\nold\n<!-- measured:end -->\nb\n";
-    let new = "a\n<!-- measured:begin -->\nnew\n<!-- measured:end -->\nb\n";
-    assert_eq!(section::replace(readme, "new\n").as_deref(), Some(new));
-    assert_eq!(section::replace("no marks", "new\n"), None);
+    let mut slower = run_of_times();
+    for time in slower.iter_mut().filter(|time| time.peer == OURS).take(2) {
+        time.tflops /= 1.25;
+    }
+    let text = section::markdown(&facts(&slower), &slower);
+    assert!(text.contains("* behind the best peer in 2 cells: bf16 d64 full 512 (0.960 of fa3), "));
+}
+
+#[test]
+fn what_is_printed_fits_100_columns() {
+    let records = page::newest(&checkout()).expect("the records can be read");
+    let mut all: Vec<Vec<Measurement>> = records.into_iter().map(|(_, times)| times).collect();
+    // The longest names, and a peer that lacks most cells.
+    let mut long = run_of_times();
+    long.extend(
+        long.clone().into_iter().filter(|time| time.seqlen == 512).map(|time| Measurement {
+            peer: "sdpa-cudnn".to_owned(),
+            tflops: 1234.5,
+            ..time
+        }),
+    );
+    all.push(long);
+    for times in all {
+        let text = table::text(&times);
+        assert!(text.contains("geometric mean") && text.contains("best peer"), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+    }
+}
+
+fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+#[test]
+fn the_page_of_the_records_is_up_to_date() {
+    let records = page::newest(&checkout()).expect("the records can be read");
+    let there = std::fs::read_to_string(checkout().join("BENCHMARKS.md")).expect("it is there");
+    assert!(there == page::page(&records), "run `cargo xtask bench --page` and commit the file");
+}
+
+#[test]
+fn the_readme_names_figures_of_the_newest_records() {
+    let readme = std::fs::read_to_string(checkout().join("README.md")).expect("it is there");
+    let first_screen: Vec<&str> = readme.lines().take(40).collect();
+    let first_screen = first_screen.join("\n");
+    for (facts, times) in page::newest(&checkout()).expect("the records can be read") {
+        let best = peers::best(&times);
+        let counts = |cell: &Cell| cell.dtype == BF16 && cell.is_main();
+        let sum = peers::sum_up(&peers::ratios(&times, &best, counts)).expect("bf16 was measured");
+        let ours = times.iter().filter(|time| time.peer == OURS);
+        let fastest = ours.filter_map(|time| counts(&time.cell()?).then_some(time.tflops));
+        let fastest = fastest.fold(0.0, f64::max);
+        let gpu = &facts.origin.gpu;
+        for figure in [
+            format!("{:.3}", sum.geometric_mean),
+            format!("{:.3}", sum.least),
+            format!("{fastest:.0} TFLOP/s"),
+        ] {
+            let named = |line: &&str| line.contains(gpu) && line.contains(&figure);
+            assert!(readme.lines().any(|line| named(&line)), "{gpu}: {figure} is not in README.md");
+        }
+        let picture = format!("xtask/record/{}/", record::folder(gpu));
+        assert!(!gpu.contains("H200") || first_screen.contains(&picture), "no picture of {gpu}");
+    }
 }
 
 /// Options as the program reads them.

@@ -9,6 +9,7 @@ use bench::facts::{Earlier, Facts, Run};
 use bench::grid::{Cell, DtypeName};
 use bench::measurement::{self, Measurement, OURS};
 use bench::record::{self, Origin};
+use bench::section;
 use clap::Parser;
 
 /// Options as the program reads them.
@@ -85,7 +86,8 @@ fn a_record_has_its_facts_beside_it() {
     let records = directory.path().join("records");
     let done = first_run(directory.path(), &records.display().to_string());
     assert_eq!(done, Ok(false), "four cells are missing");
-    let facts = Earlier::read(&file(&records, ".json")).expect("it can be read").facts;
+    let Earlier { facts, times, .. } =
+        Earlier::read(&file(&records, ".json")).expect("it can be read");
     assert_eq!(facts.origin.gpu, "NVIDIA H100 80GB HBM3");
     assert_eq!(facts.ptx.is_empty(), facts.kernel_compiler == "unknown");
     let run = &facts.runs[0];
@@ -102,7 +104,7 @@ fn a_record_has_its_facts_beside_it() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[1].ends_with(','), "all peers have the first cell: {}", lines[1]);
     assert!(lines[2].ends_with(",sdpa-cudnn"), "cuDNN lacks the second: {}", lines[2]);
-    let text = fs::read_to_string(file(&records, ".md")).expect("it is there");
+    let text = section::markdown(&facts, &times);
     for part in ["without sdpa-cudnn: 1 cells (bf16 d128 causal 1024)", "xtask/record/h100/"] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
@@ -123,7 +125,7 @@ fn a_record_is_continued_where_it_stopped() {
     assert_eq!(earlier.facts.runs.iter().map(|run| run.cells).collect::<Vec<_>>(), [2, 4]);
     let wanted = Cell::lengths(DtypeName::Bf16, 128, true, false);
     assert!(earlier.missing(&wanted).is_empty());
-    let text = fs::read_to_string(file(&records, ".md")).expect("it is there");
+    let text = section::markdown(&earlier.facts, &earlier.times);
     assert!(text.contains("2 processes, in each of which all took turns"), "{text}");
 
     // Nothing is left to measure, and another device's times are not mixed in.

@@ -3,7 +3,8 @@
 //! What every operation shares knows none of them: [`case`], what is checked; [`call`] and
 //! [`memory`], the call that it makes and what that reads and writes; [`device`], who computes, as
 //! [`gpu`] and [`emulator`] do; [`rules`] and [`report`], what is found and how it is told, with
-//! [`csv_file`]; [`verify`], the command; [`probes`], single primitives on a GPU and the emulator.
+//! [`csv_file`] and [`progress`]; [`verify`], the command; [`probes`], single primitives on a GPU
+//! and the emulator.
 //!
 //! [`forward`] has the cases of attention.
 
@@ -18,6 +19,8 @@ pub mod gpu;
 pub mod memory;
 #[cfg(feature = "commands")]
 pub mod probes;
+#[cfg(feature = "commands")]
+pub mod progress;
 #[cfg(feature = "commands")]
 pub mod report;
 pub mod rules;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
@@ -202,9 +201,8 @@ impl Tally {
 }
 
 fn table_of(records: &[Record]) -> Table {
-    let mut table = Table::new();
     let columns = ["variant", "cases", "failed", "rms (of limit)", "element", "bound", "lse"];
-    table.load_preset(UTF8_FULL_CONDENSED).set_header(columns);
+    let mut table = output::table(columns);
     for records in records.chunk_by(|a, b| a.entry == b.entry) {
         let share = |rule| worst(records, Some(rule)).map(|(_, finding)| finding.severity());
         let share = |rule| share(rule).map_or(String::new(), share_text);

@@ -12,6 +12,9 @@ const FUNCTION_LINES: usize = 70;
 /// Characters of a line.
 const LINE_CHARS: usize = 100;
 
+/// Lines of the documents that are read first.
+const DOCUMENT_LINES: [(&str, usize); 2] = [("README.md", 200), ("ARCHITECTURE.md", 300)];
+
 /// The only directory where instructions are written.
 const ASM_DIRECTORY: &str = "kernels/gpu/src/ptx/";
 
@@ -39,6 +42,15 @@ pub fn any_text(path: &str, text: &str) -> Vec<String> {
         }
     }
     problems
+}
+
+/// What is read first is short.
+pub fn document(path: &str, text: &str) -> Option<String> {
+    let (_, limit) = DOCUMENT_LINES.iter().find(|(name, _)| *name == path)?;
+    let count = text.lines().count();
+    let problem =
+        format!("{path}: {count} lines, at most {limit}: move detail to where it belongs");
+    (count > *limit).then_some(problem)
 }
 
 /// Rules for Rust.
@@ -194,6 +206,16 @@ mod tests {
     fn notes_for_later_are_refused() {
         let comment = format!("// {}: later\n", ["TO", "DO"].concat());
         assert_eq!(found("host/src/a.rs", &comment).len(), 1);
+    }
+
+    #[test]
+    fn long_documents_are_refused() {
+        for (name, limit) in DOCUMENT_LINES {
+            assert_eq!(document(name, &"a line\n".repeat(limit)), None);
+            let problem = document(name, &"a line\n".repeat(limit + 1)).expect("it is too long");
+            assert!(problem.starts_with(&format!("{name}: {} lines", limit + 1)), "{problem}");
+        }
+        assert_eq!(document("kernels/README.md", &"a line\n".repeat(999)), None);
     }
 
     #[test]

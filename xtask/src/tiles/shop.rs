@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, Table};
 use fulgurite_spec::{ForwardRow, Kernel};
 
 use super::candidates::{Candidate, table_file};
@@ -214,8 +214,7 @@ fn commit(workspace: &Workspace) -> String {
 
 /// One line for each candidate.
 pub fn table(tried: &[Tried]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+    let mut table = output::table([
         "candidate",
         "estimate",
         "registers",

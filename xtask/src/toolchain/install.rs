@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{Source, TARGET};
 use crate::error::{Error, Result};
-use crate::process::{answer, capture, run};
+use crate::process::{answer, capture, run_slow};
 
 /// Environment variable that says whether this program may install; its values are those of
 /// [`Policy::name`].
@@ -132,12 +132,14 @@ impl Means {
 
     fn go(&self, way: Way) -> Result<()> {
         match way {
-            Way::Target | Way::RustSrc => run(way.text().as_str(), &mut self.command(way.words())),
+            Way::Target | Way::RustSrc => {
+                run_slow(way.text().as_str(), &mut self.command(way.words()))
+            }
             Way::Debian => {
                 let update = with_timeout(&["apt-get", "--quiet", "--yes"], &["update"]);
                 self.update(&update)?;
                 let mut install = self.apt(way.words());
-                run("apt-get install", &mut install)
+                run_slow("apt-get install", &mut install)
             }
         }
     }

@@ -22,7 +22,7 @@ pub struct Grid<'a> {
     pub seed: u64,
     /// An error to plant.
     pub mutation: Option<Mutation>,
-    /// Whether to list the sites where errors could be planted.
+    /// Whether to list the sites where errors could be planted, and what the warps did.
     pub record: bool,
     /// How the tensor core adds.
     pub accumulator: Accumulator,

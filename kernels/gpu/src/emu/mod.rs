@@ -11,7 +11,7 @@
 //! * The primitives: `body.rs`, `wgmma.rs`, and for arithmetic `altered.rs`; `current`: how they
 //!   reach the block that they run in.
 //! * `run`: every thread a fiber, in the order of a `schedule`; `ending`: what is said when nobody
-//!   can go on, and what may not be left open.
+//!   can go on, and what may not be left open; `trace`: what the warps did, step by step.
 //! * `block`: composes the parts. Each of them owns its state, knows no other part's, and returns
 //!   what its operations bring about.
 //! * The parts: `mbarrier`, `named` (barriers); `copy` with `store` (the copy engine);
@@ -78,6 +78,7 @@ pub(crate) mod tensor_core;
 mod tensor_map;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use crate::planted::Rows;
 pub use accumulator::Accumulator;
@@ -89,3 +90,4 @@ pub use run::{Summary, launch};
 pub use schedule::{Actor, Schedule};
 pub use stats::Stats;
 pub use tensor_map::{MapFields, Swizzle};
+pub use trace::{Doing, Event};

@@ -17,6 +17,7 @@ use super::mutation::MutationSite;
 use super::report::{Broken, Fault, FaultKind, Primitive};
 use super::schedule::{Actor, Schedule};
 use super::stats::Stats;
+use super::trace::{self, Event};
 
 /// Bytes of a fiber's stack. Memory is only used where a kernel's frames reach, but frames are
 /// large: an accumulator alone has 512 bytes, and without optimisation every move is a copy.
@@ -29,6 +30,8 @@ pub struct Summary {
     pub stats: Stats,
     /// Sites where errors could be planted, if they were asked for.
     pub sites: BTreeSet<MutationSite>,
+    /// What the warps of each block did, step by step, likewise.
+    pub trace: Vec<Event>,
 }
 
 impl Summary {
@@ -36,6 +39,7 @@ impl Summary {
     pub fn add(&mut self, other: Summary) {
         self.stats.add(&other.stats);
         self.sites.extend(other.sites);
+        self.trace.extend(other.trace);
     }
 }
 
@@ -113,19 +117,30 @@ fn run_block(grid: &Grid, index: u32, kernel: &(dyn Fn() + Sync)) -> Result<Summ
     let mut fibers: Vec<Fiber> =
         (0..grid.threads as usize).map(|thread| fiber(block, thread, body)).collect();
     let before = enter(block);
-    run_fibers(block, &mut fibers, Schedule::new(grid.seed, index));
+    let mut trace = grid.record.then(Vec::new);
+    run_fibers(block, &mut fibers, Schedule::new(grid.seed, index), trace.as_mut());
     enter(before);
     fibers.into_iter().for_each(retire);
     // SAFETY: the block came from a box above, and no fiber is left that knows it.
     let mut block = unsafe { Box::from_raw(block) };
     match block.fault.take() {
         Some(fault) => Err(Box::new(fault)),
-        None => Ok(Summary { stats: block.stats.clone(), sites: std::mem::take(&mut block.sites) }),
+        None => Ok(Summary {
+            stats: block.stats.clone(),
+            sites: std::mem::take(&mut block.sites),
+            trace: trace.unwrap_or_default(),
+        }),
     }
 }
 
-/// Takes steps until all threads have ended or a rule is broken.
-fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
+/// Takes steps until all threads have ended or a rule is broken; notes what warps came to in
+/// `trace`.
+fn run_fibers(
+    block: *mut Block,
+    fibers: &mut [Fiber],
+    mut schedule: Schedule,
+    mut trace: Option<&mut Vec<Event>>,
+) {
     let mut actors = Vec::new();
     loop {
         // SAFETY: no fiber runs; the reference ends before one does.
@@ -141,13 +156,18 @@ fn run_fibers(block: *mut Block, fibers: &mut [Fiber], mut schedule: Schedule) {
             return ending::deadlock(state);
         }
         state.stats.steps += 1;
-        match schedule.next(&actors) {
+        let actor = schedule.next(&actors);
+        match actor {
             Actor::Warp(warp) => run_warp(block, fibers, warp),
             Actor::Tensor(warpgroup) => state.compute(warpgroup),
             Actor::Copy => {
                 let index = schedule.copy(state.copies.pending());
                 state.step_copy(index);
             }
+        }
+        if let Some(trace) = &mut trace {
+            // SAFETY: as above.
+            trace.extend(trace::event(unsafe { &*block }, actor));
         }
     }
 }

@@ -5,13 +5,12 @@ use std::time::Instant;
 use check::device::Device;
 use check::forward::call::ForwardCall;
 use check::gpu::{Bits, Gpu};
+use check::progress::Steps;
 use fulgurite::{Forward, Prepared, VARIANTS};
 use half::{bf16, f16};
-use indicatif::ProgressBar;
 
 use super::super::data::{Data, Expected};
 use super::super::grid::{Cell, DtypeName};
-use super::super::run::progress;
 use super::super::timing::Timer;
 use super::Options;
 use super::record::{Row, Times};
@@ -42,7 +41,7 @@ pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
         options,
         timer: Timer::new(&gpu, options.reps, options.rep_ms)?,
         start: Instant::now(),
-        bar: progress(steps),
+        steps: Steps::new(steps),
         complete: true,
     };
     let (mut of_bf16, mut of_f16) = (None, None);
@@ -56,7 +55,7 @@ pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
         }
         measured.push(group);
     }
-    run.bar.finish_and_clear();
+    run.steps.end();
     let complete = run.complete;
     if let Some(reason) = gpu.lost() {
         println!("stopped, the GPU's context is lost: {reason}");
@@ -93,7 +92,7 @@ struct Run<'a> {
     options: &'a Options,
     timer: Timer<'a>,
     start: Instant,
-    bar: ProgressBar,
+    steps: Steps,
     complete: bool,
 }
 
@@ -114,7 +113,7 @@ impl Run<'_> {
                 self.complete = false;
                 return Ok(());
             }
-            self.bar.set_message(cell.to_string());
+            self.steps.at(cell.to_string());
             let ready = self.ready(group, cell, data);
             if self.gpu.lost().is_some() {
                 return Ok(());
@@ -133,7 +132,7 @@ impl Run<'_> {
                 times.sort_by(f64::total_cmp);
                 group.tflops[*row][index] = Some(cell.flops() / times[times.len() / 2] / 1e9);
             }
-            self.bar.inc(1);
+            self.steps.done();
         }
         Ok(())
     }
@@ -158,7 +157,7 @@ impl Run<'_> {
             match prepared {
                 Ok(prepared) => ready.push((index, prepared)),
                 Err(reason) => {
-                    self.bar.suspend(|| println!("{}, {cell}: {reason}", row.entry));
+                    self.steps.print(|| println!("{}, {cell}: {reason}", row.entry));
                     row.left_out = format!("at {}: {reason}", cell.q_len);
                     self.complete = false;
                 }

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use fulgurite::{Dtype, Mask};
+use output::Pulse;
 use reference::forward::oracle;
 use reference::forward::values::Values;
 use reference::tensor::decode;
@@ -44,6 +45,7 @@ pub fn verify(gpu: &Gpu, tally: &mut Tally) {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             for (values, mean) in [(Values::Normal, 0), (Values::MeanOne, 1)] {
                 let start = Instant::now();
+                let _pulse = Pulse::text("a long call and its reference");
                 let error =
                     |kv_len| error(&case(dtype, head_dim, mask, (q_len, kv_len), values), gpu);
                 let errors = error(SHORT).and_then(|short| Ok((short, error(kv_len)?)));

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment};
 
 use fulgurite::Dtype;
 use reference::tensor::{Tensor, decode};
@@ -108,8 +107,7 @@ fn relative_difference(a: &Tensor, b: &Tensor) -> f64 {
 /// What the kernels do for one query tile against one KV tile, from the longest case.
 pub fn print_stats(mut counts: Vec<Counted>) {
     counts.sort_by_key(|counted| (counted.entry, std::cmp::Reverse(counted.tiles)));
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+    let mut table = output::table([
         "per tile, of variant",
         "tiles",
         "wgmma",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use output::{Pulse, WIDTH, wrapped};
 use rayon::prelude::*;
 
 use crate::case::{Job, check};
@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::forward::cases::{cases, emulated_cases, every};
 use crate::forward::{company, input, long};
 use crate::gpu::{self, Gpu};
+use crate::progress::Steps;
 use crate::report::{Record, Tally, Who};
 pub use offline::{ptx_faults, static_checks};
 
@@ -137,7 +138,10 @@ pub fn run(options: &Options) -> Result<bool, String> {
         input::verify(path, options, gpu.as_ref(), &mut tally)?;
     } else {
         println!("Without a GPU:");
-        for (name, result) in static_checks(&jobs) {
+        let pulse = Pulse::text("plans, PTX and the reference");
+        let checks = static_checks(&jobs);
+        drop(pulse);
+        for (name, result) in checks {
             tally.add_check(name, &result);
         }
         match &gpu {
@@ -149,6 +153,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 emulate::verify(&emulated, jobs, options, &mut tally);
             }
         }
+        let _pulse = Pulse::text("single primitives");
         probes::verify(&probes, gpu.as_ref(), options, &mut tally);
     }
     let tables = tally.tables();
@@ -172,6 +177,7 @@ fn verify_on(gpu: &Gpu, jobs: &[Job], emulated: &[Job], tally: &mut Tally) {
         run_jobs(jobs, gpu)
     });
     tally.add_records(Who::Gpu(gpu.name()), records);
+    let _pulse = Pulse::text("batch entries alone and in company, and the emulator beside the GPU");
     let alone = company::every(&entries, gpu);
     tally.add_check("a batch entry has the same bits alone and in company", &alone);
     let same = emulate::compare_with(gpu, emulated);
@@ -197,7 +203,9 @@ fn open(options: &Options) -> Result<Option<Gpu>, String> {
         }
         Err(error) => {
             println!("GPU: none can be used; the kernels run on the emulator, on small cases.");
-            println!("     ({error})");
+            for line in wrapped(&format!("({error})"), WIDTH - 5) {
+                println!("     {line}");
+            }
             Ok(None)
         }
     }
@@ -214,17 +222,12 @@ fn compile(gpu: &Gpu, entries: &[&str]) {
 
 /// Runs cases on a device; references are computed in parallel, a GPU is asked in turn.
 pub fn run_jobs(jobs: &[Job], device: &dyn Device) -> Vec<Record> {
-    let bar = ProgressBar::new(jobs.len() as u64).with_style(
-        ProgressStyle::with_template("  {bar:40} {pos}/{len} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let steps = Steps::new(jobs.len());
     let one = |job: &Job| {
-        bar.set_message(format!("{} {}", job.entry(), job.name()));
+        steps.at(format!("{} {}", job.entry(), job.name()));
         let outcome = check(&**job, device);
-        bar.inc(1);
+        steps.done();
         Record::of(&**job, outcome)
     };
-    let records = jobs.par_iter().map(one).collect();
-    bar.finish_and_clear();
-    records
+    jobs.par_iter().map(one).collect()
 }

@@ -1,6 +1,7 @@
 //! What can be checked without a GPU.
 
 use fulgurite::{DeviceFacts, FwdParams, VARIANTS, Variant};
+use output::Pulse;
 use reference::forward::closed_forms;
 
 use super::run_jobs;
@@ -84,10 +85,12 @@ pub fn ptx_faults(variant: &Variant, text: &str) -> Vec<String> {
 /// Runs the case list on the model of a right kernel, and planted errors, which must be seen.
 pub fn verify_model(jobs: &[Job], tally: &mut Tally) {
     println!("Rules and cases, on a model of a right kernel (no kernel of the table runs):");
+    let pulse = Pulse::text("planted errors");
     for variant in [&VARIANTS[1], &VARIANTS[10]] {
         tally
             .add_check(&format!("planted errors are seen ({})", variant.entry), &are_seen(variant));
     }
+    drop(pulse);
     let light: Vec<Job> = jobs.iter().filter(|job| job.needs() < Needs::Gpu).cloned().collect();
     tally.add_records(Who::Model, run_jobs(&light, &Model));
 }
