@@ -10,31 +10,17 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use crate::maps::MapCache;
 use crate::{Error, Plan, Request};
 
 /// Plans kept at most: more than the shapes that a server's batches take.
 pub(crate) const CAPACITY: usize = 1024;
 
-/// A plan, and what its launches keep.
-#[derive(Debug)]
-pub(crate) struct Ready<R> {
-    pub(crate) plan: Plan<R>,
-    pub(crate) maps: MapCache,
-}
-
-impl<R> Ready<R> {
-    pub(crate) fn new(plan: Plan<R>) -> Arc<Self> {
-        Arc::new(Ready { plan, maps: MapCache::default() })
-    }
-}
-
 /// A kept plan.
 struct Entry {
     /// [`PlanCache::clock`] when it was last asked for.
     used: AtomicU64,
-    /// A [`Ready`] of some request.
-    ready: Arc<dyn Any + Send + Sync>,
+    /// A [`Plan`] of some request.
+    plan: Arc<dyn Any + Send + Sync>,
 }
 
 /// Plans for one device, found by the whole request; the least recently used one makes room.
@@ -61,28 +47,27 @@ impl PlanCache {
         &self,
         request: &R,
         make: impl FnOnce() -> Result<Plan<R>, Error>,
-    ) -> Result<Arc<Ready<R>>, Error> {
+    ) -> Result<Arc<Plan<R>>, Error> {
         let hash = hash(request);
-        if let Some(ready) = self.find(hash, request) {
-            return Ok(ready);
+        if let Some(plan) = self.find(hash, request) {
+            return Ok(plan);
         }
-        let ready = Ready::new(make()?);
-        self.keep(hash, &ready);
-        Ok(ready)
+        let plan = Arc::new(make()?);
+        self.keep(hash, &plan);
+        Ok(plan)
     }
 
-    fn find<R: Request>(&self, hash: u64, request: &R) -> Option<Arc<Ready<R>>> {
+    fn find<R: Request>(&self, hash: u64, request: &R) -> Option<Arc<Plan<R>>> {
         let entries = self.entries.try_read().ok()?;
         let entry = entries.get(&hash)?;
-        let ready = entry.ready.downcast_ref::<Ready<R>>()?;
-        if ready.plan.request() != request {
+        if entry.plan.downcast_ref::<Plan<R>>()?.request() != request {
             return None;
         }
         entry.used.store(self.now(), Ordering::Relaxed);
-        entry.ready.clone().downcast().ok()
+        entry.plan.clone().downcast().ok()
     }
 
-    fn keep<R: Request>(&self, hash: u64, ready: &Arc<Ready<R>>) {
+    fn keep<R: Request>(&self, hash: u64, plan: &Arc<Plan<R>>) {
         let Ok(mut entries) = self.entries.try_write() else {
             return;
         };
@@ -98,7 +83,7 @@ impl PlanCache {
             }
         }
         let used = AtomicU64::new(self.now());
-        entries.insert(hash, Entry { used, ready: ready.clone() });
+        entries.insert(hash, Entry { used, plan: plan.clone() });
     }
 
     fn now(&self) -> u64 {
@@ -168,7 +153,7 @@ mod tests {
         Forward::new(layout, layout, layout, layout, Mask::Causal).scale(0.5)
     }
 
-    fn get(cache: &PlanCache, request: &Forward) -> Arc<Ready<Forward>> {
+    fn get(cache: &PlanCache, request: &Forward) -> Arc<Plan<Forward>> {
         cache.get(request, || Plan::new(request, &DeviceFacts::h200())).expect("a valid request")
     }
 
@@ -180,11 +165,11 @@ mod tests {
     fn a_plan_is_made_once() {
         let cache = PlanCache::default();
         let first = get(&cache, &request(7));
-        assert_eq!(first.plan, Plan::new(&request(7), &DeviceFacts::h200()).expect("valid"));
+        assert_eq!(*first, Plan::new(&request(7), &DeviceFacts::h200()).expect("valid"));
         let again = cache.get(&request(7), || panic!("it is kept")).expect("it is kept");
         assert!(Arc::ptr_eq(&first, &again));
         // Two threads that made it at the same time keep one.
-        cache.keep(hash(&request(7)), &Ready::new(first.plan.clone()));
+        cache.keep(hash(&request(7)), &Arc::new(Plan::clone(&first)));
         assert_eq!(len(&cache), 1);
     }
 
@@ -213,7 +198,7 @@ mod tests {
         }
         let cache = PlanCache::default();
         for request in all.iter().chain(&all) {
-            assert_eq!(get(&cache, request).plan.request(), request);
+            assert_eq!(get(&cache, request).request(), request);
         }
         assert_eq!(len(&cache), all.len());
         assert_eq!(all.iter().map(hash).collect::<HashSet<_>>().len(), all.len());
@@ -252,7 +237,7 @@ mod tests {
         let cache = PlanCache::default();
         get(&cache, &request(5));
         let held = cache.entries.write().expect("nothing panics under the lock");
-        assert_eq!(get(&cache, &request(5)).plan.request(), &request(5));
+        assert_eq!(get(&cache, &request(5)).request(), &request(5));
         drop(held);
         assert_eq!(len(&cache), 1);
     }
@@ -267,7 +252,7 @@ mod tests {
                     for step in 0..2000 {
                         // A hundred requests, some of them often.
                         let rows = 1 + step * (2 * thread + 1) % 100 % (step % 100 + 1);
-                        assert_eq!(get(cache, &request(rows)).plan.request(), &request(rows));
+                        assert_eq!(get(cache, &request(rows)).request(), &request(rows));
                     }
                 });
             }
@@ -283,7 +268,7 @@ mod tests {
             get(&cache, &request(rows));
         }
         let last = request(CAPACITY);
-        let best = |rows: usize, call: &dyn Fn(&Forward) -> Arc<Ready<Forward>>| {
+        let best = |rows: usize, call: &dyn Fn(&Forward) -> Arc<Plan<Forward>>| {
             let trial = |_| {
                 let start = Instant::now();
                 for _ in 0..rows {
@@ -295,7 +280,7 @@ mod tests {
         };
         let kept_ns = best(200, &|request| get(&cache, request));
         let facts = DeviceFacts::h200();
-        let made_ns = best(20, &|request| Ready::new(Plan::new(request, &facts).expect("valid")));
+        let made_ns = best(20, &|request| Arc::new(Plan::new(request, &facts).expect("valid")));
         println!("a plan that is kept {kept_ns:.0} ns, one that is made {made_ns:.0} ns");
         assert!(kept_ns < 1000.0, "{kept_ns:.0} ns");
     }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream, SyncOnDrop, sys};
 
 use crate::args::{Args, BUFFER_LIMIT, Buffers, Field};
-use crate::cache::Ready;
 use crate::driver::{self, CurrentContext};
-use crate::maps::MapCache;
 use crate::module::Kernel;
 use crate::place::{Device, Raw};
 use crate::request::Request;
@@ -18,11 +16,10 @@ use crate::{Error, Plan, fork};
 /// A plan with its kernels loaded: ready to launch, any number of times, from any thread.
 ///
 /// A launch allocates nothing, waits for nothing and copies nothing between host and device; it
-/// encodes the tensor maps that it has not encoded before, and enqueues the plan's kernels. Cheap
-/// to clone.
+/// encodes tensor maps and enqueues the plan's kernels. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Prepared<R> {
-    ready: Arc<Ready<R>>,
+    plan: Arc<Plan<R>>,
     context: Arc<CudaContext>,
     /// One for each launch of the plan.
     kernels: [Option<Kernel>; LAUNCH_LIMIT],
@@ -30,16 +27,16 @@ pub struct Prepared<R> {
 
 impl<R: Request> Prepared<R> {
     pub(crate) fn new(
-        ready: Arc<Ready<R>>,
+        plan: Arc<Plan<R>>,
         context: Arc<CudaContext>,
         kernels: [Option<Kernel>; LAUNCH_LIMIT],
     ) -> Self {
-        Prepared { ready, context, kernels }
+        Prepared { plan, context, kernels }
     }
 
     /// The plan.
     pub fn plan(&self) -> &Plan<R> {
-        &self.ready.plan
+        &self.plan
     }
 
     /// The context that buffers and streams must belong to.
@@ -109,8 +106,7 @@ impl<R: Request> Prepared<R> {
 
     fn core(&self) -> Core<'_> {
         Core {
-            work: &self.ready.plan.work,
-            maps: &self.ready.maps,
+            work: &self.plan.work,
             fields: Plan::<R>::fields(),
             context: &self.context,
             kernels: &self.kernels,
@@ -121,7 +117,6 @@ impl<R: Request> Prepared<R> {
 /// A prepared plan of whatever request.
 struct Core<'a> {
     work: &'a Work,
-    maps: &'a MapCache,
     fields: &'static [Field],
     context: &'a Arc<CudaContext>,
     kernels: &'a [Option<Kernel>; LAUNCH_LIMIT],
@@ -254,14 +249,10 @@ impl Core<'_> {
     unsafe fn enqueue_all(&self, stream: sys::CUstream, at: &Addresses) -> Result<(), Error> {
         // The driver encodes a tensor map only where a context is current.
         let _current = CurrentContext::enter(self.context)?;
-        let mut number = 0;
         for (launch, kernel) in self.work.launches.iter().zip(self.kernels) {
             let kernel =
                 kernel.ok_or_else(|| Error::NotBuilt { entry: launch.entry().to_owned() })?;
-            let params = launch.fill(at, |spec, address| {
-                number += 1;
-                self.maps.get(number, address, || spec.encode_loaded(address))
-            })?;
+            let params = launch.fill(at, |spec, address| spec.encode_loaded(address))?;
             // SAFETY: the kernel was loaded in the context that is current, and the parameters are
             // the plan's; the rest is this function's own contract.
             unsafe { enqueue(launch, kernel, stream, &params) }?;

@@ -84,7 +84,6 @@ mod forward;
 mod launch;
 mod layout;
 mod library;
-mod maps;
 mod module;
 mod place;
 mod plan;
@@ -129,7 +128,7 @@ pub use crate::tensor_map::TensorMapSpec;
 pub use crate::work::{BufferNeed, Launch};
 pub use crate::workspace::Workspace;
 
-use crate::cache::{PlanCache, Ready};
+use crate::cache::PlanCache;
 use crate::module::Kernels;
 
 /// Attention on one device. Cheap to clone; may be shared and used by any thread.
@@ -203,7 +202,7 @@ impl FlashAttention {
         request: &R,
         options: &PlanOptions,
     ) -> Result<Prepared<R>, Error> {
-        self.prepare(Ready::new(Plan::with(request, &self.facts, options)?))
+        self.prepare(Arc::new(Plan::with(request, &self.facts, options)?))
     }
 
     /// Plans a call and launches it: [`plan`](Self::plan), [`Prepared::launch`].
@@ -227,11 +226,11 @@ impl FlashAttention {
         requests.iter().try_for_each(|request| self.plan(request).map(|_| ()))
     }
 
-    fn prepare<R: Request>(&self, ready: Arc<Ready<R>>) -> Result<Prepared<R>, Error> {
+    fn prepare<R: Request>(&self, plan: Arc<Plan<R>>) -> Result<Prepared<R>, Error> {
         let mut kernels = [None; work::LAUNCH_LIMIT];
-        for (kernel, launch) in kernels.iter_mut().zip(ready.plan.launches()) {
+        for (kernel, launch) in kernels.iter_mut().zip(plan.launches()) {
             *kernel = Some(self.kernels.get(launch.kernel)?);
         }
-        Ok(Prepared::new(ready, self.context.clone(), kernels))
+        Ok(Prepared::new(plan, self.context.clone(), kernels))
     }
 }
