@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::forward::check_device;
-use crate::{Error, Variant, driver};
+use fulgurite_spec::{KERNELS, Kernel};
+
+use crate::{Error, driver};
 
 /// The driver that this process uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +44,26 @@ impl DeviceFacts {
     ///
     /// # Errors
     /// [`Error::Architecture`], [`Error::SharedMemory`].
-    pub fn check(&self, variant: &Variant) -> Result<(), Error> {
-        check_device(variant, self)
+    pub fn check(&self, kernel: &Kernel) -> Result<(), Error> {
+        let (got, want) = (self.compute_capability, kernel.arch.compute_capability());
+        if got != want {
+            return Err(Error::Architecture { device: self.name.clone(), got, want });
+        }
+        let want_bytes = kernel.launch.smem_bytes;
+        if self.smem_optin_bytes < want_bytes {
+            return Err(Error::SharedMemory {
+                device: self.name.clone(),
+                entry: kernel.entry,
+                got_bytes: self.smem_optin_bytes,
+                want_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the device can run at least one kernel; if none, says why not the last one.
+    pub(crate) fn check_any(&self) -> Result<(), Error> {
+        KERNELS.iter().map(|kernel| self.check(kernel)).reduce(Result::or).unwrap_or(Ok(()))
     }
 
     /// A device of these properties: to plan and test without a GPU.

@@ -195,7 +195,7 @@ impl Emulator {
             // SAFETY: grid, block, shared memory and parameters are the plan's, the parameters of
             // the type that the plan made the bytes of; addresses are checked against `global` by
             // the emulator.
-            let ran = emu::launch(&setup, &|| unsafe { entry(&*params.address().cast()) });
+            let ran = emu::launch(&setup, &|| unsafe { entry(params.address()) });
             match ran {
                 Ok(outcome) => whole.add(outcome),
                 Err(fault) => return Ok(Err(fault)),

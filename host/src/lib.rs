@@ -102,7 +102,7 @@ use cudarc::driver::{CudaContext, CudaStream};
 pub use cudarc;
 pub use fulgurite_spec::{
     Arch, Dtype, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder,
-    LaunchSpec, MaskClass as Mask, SoftmaxKind, TensorMap, Tile,
+    KERNELS, Kernel, LaunchSpec, MaskClass as Mask, SoftmaxKind, TensorMap, Tile,
 };
 
 pub use crate::args::Access;
@@ -155,7 +155,7 @@ impl FlashAttention {
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, Error> {
         driver::init()?;
         let facts = driver::facts(context.ordinal())?;
-        forward::check_any_variant(&facts)?;
+        facts.check_any()?;
         module::check_built()?;
         let kernels = Kernels::of(context);
         let (context, facts) = (context.clone(), Arc::new(facts));

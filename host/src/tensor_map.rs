@@ -2,9 +2,8 @@
 //! driver's work (or an emulator's).
 
 use cudarc::driver::sys;
-use fulgurite_spec::launch::WARPGROUP_ROWS;
 use fulgurite_spec::smem::PANEL_COLUMNS;
-use fulgurite_spec::{Dtype, TensorMap, Tile};
+use fulgurite_spec::{Dtype, TensorMap};
 
 use crate::driver;
 use crate::{Error, Layout};
@@ -26,17 +25,9 @@ pub struct TensorMapSpec {
 }
 
 impl TensorMapSpec {
-    /// The map of the queries: a box is one panel of one warpgroup's rows.
-    pub fn q(layout: &Layout) -> Self {
-        Self::with_rows(layout, WARPGROUP_ROWS)
-    }
-
-    /// The map of the keys or the values: a box is one panel of one step's rows.
-    pub fn kv(layout: &Layout, tile: &Tile) -> Self {
-        Self::with_rows(layout, tile.kv_rows)
-    }
-
-    fn with_rows(layout: &Layout, box_rows: u32) -> Self {
+    /// The map of a tensor whose boxes are so many rows of one panel
+    /// ([`PANEL_COLUMNS`] columns).
+    pub fn boxed(layout: &Layout, box_rows: u32) -> Self {
         // The driver takes no size of 0. Nobody loads from the map of an empty tensor.
         let [batch, heads, rows, head_dim] = layout.shape.map(|size| size.max(1) as u64);
         let element_bytes = u64::from(layout.dtype.bytes());

@@ -46,9 +46,9 @@ macro_rules! entry {
 /// The entries of a table by their names, for the emulator.
 macro_rules! host_entries {
     ($type:ty, $table:literal: $($entry:ident)*) => {
-        /// An entry on the host.
+        /// An entry on the host, given the address of its parameters.
         #[cfg(not(target_arch = "nvptx64"))]
-        pub type Entry = unsafe fn(&$type);
+        pub type Entry = unsafe fn(*const u8);
 
         #[doc = concat!("The entry of a name, of those in ", $table, ".")]
         #[cfg(not(target_arch = "nvptx64"))]
@@ -56,7 +56,10 @@ macro_rules! host_entries {
             match name {
                 $(
                     #[cfg(any($entry, not(selected)))]
-                    stringify!($entry) => Some($entry),
+                    stringify!($entry) => {
+                        // SAFETY: the caller gives the address of this entry's parameters.
+                        Some(|params| unsafe { $entry(&*params.cast::<$type>()) })
+                    }
                 )*
                 _ => None,
             }

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use clap::Args;
 use fulgurite::cudarc::driver::{result, sys};
-use fulgurite::{DeviceFacts, VARIANTS, Variant};
+use fulgurite::{DeviceFacts, KERNELS, Kernel};
 use serde::Serialize;
 
 use cache::Cache;
@@ -153,8 +153,8 @@ pub fn run(options: &Options, commit: Option<&str>) -> Result<bool, String> {
 
 /// Asks the machine.
 fn gather(commit: Option<&str>) -> Info {
-    let (built, missing): (Vec<&Variant>, Vec<&Variant>) =
-        VARIANTS.iter().partition(|row| fulgurite::ptx(row.entry).is_some());
+    let (built, missing): (Vec<&Kernel>, Vec<&Kernel>) =
+        KERNELS.iter().partition(|row| fulgurite::ptx(row.entry).is_some());
     Info {
         version: env!("CARGO_PKG_VERSION"),
         commit: commit.unwrap_or("not known: built without cargo xtask").to_owned(),
@@ -185,7 +185,7 @@ fn gather(commit: Option<&str>) -> Info {
 }
 
 fn gpu(ordinal: usize, facts: &DeviceFacts) -> Gpu {
-    let built = VARIANTS.iter().filter(|row| fulgurite::ptx(row.entry).is_some());
+    let built = KERNELS.iter().filter(|row| fulgurite::ptx(row.entry).is_some());
     let (run, refused): (Vec<_>, Vec<_>) =
         built.map(|row| facts.check(row)).partition(Result::is_ok);
     Gpu {

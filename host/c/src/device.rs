@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use fulgurite::{
-    DeviceFacts, Error, FlashAttention, Plan, PlanOptions, Prepared, Request, VARIANTS,
+    DeviceFacts, Error, FlashAttention, KERNELS, Plan, PlanOptions, Prepared, Request,
 };
 
 use crate::outcome::Failure;
@@ -79,6 +79,6 @@ pub(crate) fn check(ordinal: u32) -> Result<(), Failure> {
     let devices = fulgurite::devices()?;
     let (ordinal, count) = (ordinal as usize, devices.len());
     let facts = devices.get(ordinal).ok_or(Error::NoDevice { ordinal, count })?;
-    let checks = VARIANTS.iter().map(|variant| facts.check(variant));
+    let checks = KERNELS.iter().map(|kernel| facts.check(kernel));
     Ok(checks.reduce(Result::or).unwrap_or(Ok(()))?)
 }

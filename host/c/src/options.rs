@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use fulgurite::{PlanOptions as Meaning, VARIANTS};
+use fulgurite::{KERNELS, PlanOptions as Meaning};
 
 use crate::grown::{self, Grown};
 use crate::layout::{ARCHS, choose};
@@ -56,13 +56,13 @@ pub(crate) unsafe fn meaning(options: *const PlanOptions) -> Result<Meaning, Fai
 
 /// The kernel of a name.
 fn entry(name: &CStr) -> Result<&'static str, Failure> {
-    let row = VARIANTS.iter().find(|row| row.entry.as_bytes() == name.to_bytes());
+    let row = KERNELS.iter().find(|row| row.entry.as_bytes() == name.to_bytes());
     row.map(|row| row.entry).ok_or_else(|| {
         let name = name.to_string_lossy();
         Failure::argument(format!(
             "options.entry is \"{name}\": it must be the name of a kernel, such as {}, or null; \
              fulgurite_plan_entry tells the one that a plan has",
-            VARIANTS[0].entry
+            KERNELS[0].entry
         ))
     })
 }
@@ -86,7 +86,7 @@ mod tests {
             sm_limit: 0,
             arch: 0,
         };
-        let name = CString::new(VARIANTS[1].entry).expect("names have no zero byte");
+        let name = CString::new(KERNELS[1].entry).expect("names have no zero byte");
         let all = PlanOptions {
             size_bytes,
             entry: name.as_ptr(),
@@ -97,7 +97,7 @@ mod tests {
         // SAFETY: null or references; the name is a string.
         let of = |options: *const PlanOptions| unsafe { meaning(options) };
         assert_eq!((of(null()), of(&none)), (Ok(Meaning::default()), Ok(Meaning::default())));
-        let mut wanted = Meaning::entry(VARIANTS[1].entry);
+        let mut wanted = Meaning::entry(KERNELS[1].entry);
         wanted.workspace_limit_bytes = Some(1);
         wanted.sm_limit = Some(2);
         wanted.arch = Some(Arch::Sm90);

@@ -2,13 +2,13 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, Tile};
+use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, KERNELS, Tile};
 
 use super::Forward;
 use super::jobs::keyless_q_tiles;
 use crate::layout::AXES;
 use crate::request::PlanOptions;
-use crate::{DeviceFacts, Error, Form, Layout};
+use crate::{DeviceFacts, Error, Form, Layout, module};
 
 /// Rows that the kernels count with 32-bit integers, a tile beyond the last one included.
 const ROW_LIMIT: usize = (1 << 31) - 512;
@@ -137,7 +137,7 @@ pub(super) fn select(
     options: &PlanOptions,
 ) -> Result<usize, Error> {
     let Forward { q, k, mask, .. } = request;
-    check_any_variant(device)?;
+    device.check_any()?;
     if let Some(entry) = options.entry {
         let row = VARIANTS.iter().position(|row| row.entry == entry && accepts(row, request));
         let (dtype, mask, head_dim) = (q.dtype, *mask, q.head_dim());
@@ -176,32 +176,9 @@ fn accepts(variant: &Variant, request: &Forward) -> bool {
         && (k.rows() > 0 || variant.stores_keyless())
 }
 
-/// Checks that a device can run at least one variant; if none, says why not the last one.
-pub(crate) fn check_any_variant(device: &DeviceFacts) -> Result<(), Error> {
-    VARIANTS
-        .iter()
-        .map(|variant| check_device(variant, device))
-        .reduce(Result::or)
-        .unwrap_or(Ok(()))
-}
-
-/// Checks that a device can run a variant.
-pub(crate) fn check_device(variant: &Variant, device: &DeviceFacts) -> Result<(), Error> {
-    let want = variant.arch.compute_capability();
-    let got = device.compute_capability;
-    if got != want {
-        return Err(Error::Architecture { device: device.name.clone(), got, want });
-    }
-    let want_bytes = variant.launch().smem_bytes;
-    if device.smem_optin_bytes < want_bytes {
-        return Err(Error::SharedMemory {
-            device: device.name.clone(),
-            entry: variant.entry,
-            got_bytes: device.smem_optin_bytes,
-            want_bytes,
-        });
-    }
-    Ok(())
+/// Checks that a device can run a row's kernel.
+pub(super) fn check_device(row: &Variant, device: &DeviceFacts) -> Result<(), Error> {
+    device.check(&KERNELS[module::index(row.entry)?])
 }
 
 /// The scale of the scores as exponents of two.

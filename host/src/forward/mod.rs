@@ -17,8 +17,6 @@ use crate::request::{Decide, PlanOptions, Request};
 use crate::work::Work;
 use crate::{DeviceFacts, Error, Plan};
 
-pub(crate) use check::{check_any_variant, check_device};
-
 /// A forward attention call: `out = softmax(scale · q kᵀ + mask) v` for every head.
 ///
 /// Query head `h` uses KV head `h / (q heads / kv heads)`, so that grouped (GQA) and multi-query

@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 
+use fulgurite_spec::launch::WARPGROUP_ROWS;
 use fulgurite_spec::{
     Divisor, FORWARD as VARIANTS, FwdParams, FwdScalars, JobOrder, MaskClass as Mask, Tile,
 };
@@ -105,9 +106,9 @@ fn slots(request: &Forward, tile: &Tile) -> Vec<Slot> {
     let Forward { q, k, v, lse, .. } = request;
     let map = |at, name, spec| Slot::Map(at, Memory::Buffer(name), spec);
     let mut slots = vec![
-        map(offset_of!(FwdParams, q), "q", TensorMapSpec::q(q)),
-        map(offset_of!(FwdParams, k), "k", TensorMapSpec::kv(k, tile)),
-        map(offset_of!(FwdParams, v), "v", TensorMapSpec::kv(v, tile)),
+        map(offset_of!(FwdParams, q), "q", TensorMapSpec::boxed(q, WARPGROUP_ROWS)),
+        map(offset_of!(FwdParams, k), "k", TensorMapSpec::boxed(k, tile.kv_rows)),
+        map(offset_of!(FwdParams, v), "v", TensorMapSpec::boxed(v, tile.kv_rows)),
         Slot::Address(SCALARS + offset_of!(FwdScalars, out), Memory::Buffer("out")),
     ];
     if *lse {

@@ -43,7 +43,8 @@ fn span(layout: &Layout) -> Option<u128> {
 pub fn check_layout(layout: &Layout, variant: &Variant) {
     let elements = layout.span_elements();
     assert!(elements.is_none_or(|elements| span(layout) == Some(elements as u128)));
-    let (of_q, of_kv) = (TensorMapSpec::q(layout), TensorMapSpec::kv(layout, &Tile::of(variant)));
+    let boxed = |rows| TensorMapSpec::boxed(layout, rows);
+    let (of_q, of_kv) = (boxed(64), boxed(Tile::of(variant).kv_rows));
     assert_eq!((of_q.dims, of_q.stride_bytes), (of_kv.dims, of_kv.stride_bytes));
 }
 

@@ -8,7 +8,7 @@ use check::forward::cases::cases;
 use check::forward::judge::results;
 use check::memory::{Arrangement, UNWRITTEN};
 use check::verify::{every_case, ptx_faults, static_checks};
-use fulgurite::{Tile, VARIANTS};
+use fulgurite::{KERNELS, Tile, VARIANTS};
 
 #[test]
 fn names_are_unique_and_every_variant_has_every_kind() {
@@ -94,13 +94,15 @@ fn offsets_beyond_32_bits_are_there() {
 #[test]
 fn faults_in_ptx_are_seen() {
     let variant = &VARIANTS[0];
+    let kernel = KERNELS.iter().find(|kernel| kernel.entry == variant.entry);
+    let kernel = kernel.expect("a row has a kernel");
     let (entry, size) = (variant.entry, size_of::<fulgurite::FwdParams>());
     let good = format!(
         ".target sm_90a\n.visible .entry {entry}(\n\
          .param .align 64 .b8 {entry}_param_0[{size}]\n)\n\
          .maxntid 384, 1, 1\n{{ wgmma.mma_async }}"
     );
-    assert_eq!(ptx_faults(variant, &good), Vec::<String>::new());
+    assert_eq!(ptx_faults(kernel, &good), Vec::<String>::new());
     for (from, to) in [
         ("sm_90a", "sm_90"),
         (".align 64", ".align 16"),
@@ -112,6 +114,6 @@ fn faults_in_ptx_are_seen() {
         ("{ ", "{ .local .b8 depot[4]; "),
     ] {
         let bad = good.replace(from, to);
-        assert!(!ptx_faults(variant, &bad).is_empty(), "{from} -> {to}");
+        assert!(!ptx_faults(kernel, &bad).is_empty(), "{from} -> {to}");
     }
 }

@@ -168,7 +168,7 @@ impl Case {
         };
         // SAFETY: the block and its parameters are as the probe wants them; addresses are checked
         // against `global`.
-        let outcome = emu::launch(&grid, &|| unsafe { entry(&params.0) })?;
+        let outcome = emu::launch(&grid, &|| unsafe { entry((&raw const params.0).cast()) })?;
         drop(global);
         Ok((seen, outcome))
     }

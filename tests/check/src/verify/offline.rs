@@ -1,6 +1,6 @@
 //! What can be checked without a GPU.
 
-use fulgurite::{DeviceFacts, FwdParams, VARIANTS, Variant};
+use fulgurite::{DeviceFacts, KERNELS, Kernel, VARIANTS};
 use output::Pulse;
 use reference::forward::closed_forms;
 
@@ -18,7 +18,7 @@ pub fn static_checks(jobs: &[Job]) -> Vec<Check> {
     let mut checks: Vec<Check> =
         closed_forms::ALL.iter().map(|(name, form)| (*name, form())).collect();
     checks.push(("every case is planned for its variant", every(jobs, plan)));
-    checks.push(("every variant's PTX is embedded and sound", every(VARIANTS, ptx)));
+    checks.push(("every variant's PTX is embedded and sound", every(KERNELS, ptx)));
     checks
 }
 
@@ -45,30 +45,33 @@ fn plan(job: &Job) -> Result<(), String> {
     }
 }
 
-fn ptx(variant: &Variant) -> Result<(), String> {
-    let Some(text) = fulgurite::ptx(variant.entry) else {
-        return Err(format!("{} is not in this build: run `cargo xtask build`", variant.entry));
+fn ptx(kernel: &Kernel) -> Result<(), String> {
+    let Some(text) = fulgurite::ptx(kernel.entry) else {
+        return Err(format!("{} is not in this build: run `cargo xtask build`", kernel.entry));
     };
-    match ptx_faults(variant, text).first() {
+    match ptx_faults(kernel, text).first() {
         None => Ok(()),
-        Some(fault) => Err(format!("{}: {fault}", variant.entry)),
+        Some(fault) => Err(format!("{}: {fault}", kernel.entry)),
     }
 }
 
-/// What is wrong with a variant's PTX, judged by its text.
-pub fn ptx_faults(variant: &Variant, text: &str) -> Vec<String> {
+/// What is wrong with a kernel's PTX, judged by its text.
+pub fn ptx_faults(kernel: &Kernel, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let entries = text.matches(".entry ").count();
-    if entries != 1 || !text.contains(&format!(".entry {}", variant.entry)) {
+    if entries != 1 || !text.contains(&format!(".entry {}", kernel.entry)) {
         faults.push(format!("{entries} entries, want the one of its name"));
     }
-    let parameter = format!(".b8 {}_param_0[{}]", variant.entry, size_of::<FwdParams>());
-    let wanted = [
-        format!(".target {}\n", variant.arch.target()),
-        format!(".maxntid {}, 1, 1\n", variant.launch().threads),
+    let parameter = format!(".b8 {}_param_0[{}]", kernel.entry, kernel.param_bytes);
+    let mut wanted = vec![
+        format!(".target {}\n", kernel.arch.target()),
+        format!(".maxntid {}, 1, 1\n", kernel.launch.threads),
         format!(".param .align 64 {parameter}"),
-        "wgmma.mma_async".to_owned(),
     ];
+    // Kernels with consumers multiply.
+    if kernel.launch.consumer_registers > 0 {
+        wanted.push("wgmma.mma_async".to_owned());
+    }
     for want in wanted {
         if !text.contains(&want) {
             faults.push(format!("`{}` is missing", want.trim_end()));
