@@ -62,7 +62,10 @@ impl DeviceFacts {
     }
 
     /// Checks that the device can run at least one kernel; if none, says why not the last one.
-    pub(crate) fn check_any(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Architecture`], [`Error::SharedMemory`].
+    pub fn check_any(&self) -> Result<(), Error> {
         KERNELS.iter().map(|kernel| self.check(kernel)).reduce(Result::or).unwrap_or(Ok(()))
     }
 

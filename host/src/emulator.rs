@@ -155,15 +155,7 @@ impl Emulator {
         if plan.is_noop() {
             return Ok(Ok(Summary::default()));
         }
-        let buffers = args.into_buffers();
-        let given = buffers.given.map(|given| given.map(|given| given.address()));
-        plan.work.check_addresses(Plan::<R>::fields(), &given)?;
-        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
-        plan.work.check_workspace(workspace)?;
-        let at = Addresses {
-            buffers: given.map(|address| address.unwrap_or(0)),
-            workspace: workspace.map_or(0, |(address, _)| address),
-        };
+        let at = plan.work.locate_raw(Plan::<R>::fields(), args.into_buffers())?;
         self.run(&plan.work, &at, global)
     }
 

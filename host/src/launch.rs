@@ -139,14 +139,12 @@ impl Core<'_> {
 
         let context = stream.context();
         context.check_err().map_err(driver::failed("an earlier cudarc call"))?;
-        let mut at = Addresses { buffers: [0; BUFFER_LIMIT], workspace: 0 };
         let mut given = [None; BUFFER_LIMIT];
         // Dropped after the launch, which is when they record it.
         let mut uses: [Option<SyncOnDrop<'_>>; BUFFER_LIMIT] = [const { None }; BUFFER_LIMIT];
         for (place, buffer) in buffers.given.iter_mut().enumerate() {
             if let Some(buffer) = buffer {
                 let (address, used) = buffer.address(stream);
-                at.buffers[place] = address;
                 given[place] = Some(address);
                 uses[place] = Some(used);
             }
@@ -155,13 +153,13 @@ impl Core<'_> {
         let mut room = None;
         if let Some(workspace) = buffers.workspace.as_mut().filter(|_| self.needs_workspace()) {
             let bytes = workspace.bytes();
-            (at.workspace, _workspace_used) = workspace.address(stream, captured);
-            room = Some((at.workspace, bytes));
+            let address;
+            (address, _workspace_used) = workspace.address(stream, captured);
+            room = Some((address, bytes));
         }
         // cudarc keeps errors of the waits that it just enqueued until someone asks.
         context.check_err().map_err(driver::failed("cuStreamWaitEvent"))?;
-        self.work.check_addresses(self.fields, &given)?;
-        self.work.check_workspace(room)?;
+        let at = self.work.locate(self.fields, &given, room)?;
         // SAFETY: all buffers belong to this context, hold elements of the planned types and are
         // long enough; those that are written are borrowed mutably; the guards above order the
         // streams and are dropped, recording the uses, after the launch.
@@ -175,14 +173,7 @@ impl Core<'_> {
             return Ok(());
         }
         self.check_alive()?;
-        let given = buffers.given.map(|given| given.map(|given| given.address()));
-        self.work.check_addresses(self.fields, &given)?;
-        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
-        self.work.check_workspace(workspace)?;
-        let at = Addresses {
-            buffers: given.map(|address| address.unwrap_or(0)),
-            workspace: workspace.map_or(0, |(address, _)| address),
-        };
+        let at = self.work.locate_raw(self.fields, buffers)?;
         // SAFETY: this function's own contract.
         unsafe { self.enqueue_all(stream, &at) }
     }

@@ -92,11 +92,7 @@ impl<R: Request> Plan<R> {
     /// [`Error::Missing`], [`Error::Unexpected`], [`Error::NullPointer`], [`Error::Misaligned`],
     /// [`Error::WorkspaceShort`].
     pub fn check_addresses(&self, args: R::Args<Raw>) -> Result<(), Error> {
-        let buffers = args.into_buffers();
-        let given = buffers.given.map(|given| given.map(|given| given.address()));
-        self.work.check_addresses(Self::fields(), &given)?;
-        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
-        self.work.check_workspace(workspace)
+        self.work.locate_raw(Self::fields(), args.into_buffers()).map(|_| ())
     }
 
     /// Checks buffers of these names, element types and lengths in elements, as a launch does: for

@@ -4,9 +4,9 @@ use std::mem::MaybeUninit;
 
 use fulgurite_spec::{LaunchSpec, TensorMap};
 
-use crate::args::{Access, BUFFER_LIMIT, Field};
+use crate::args::{Access, BUFFER_LIMIT, Buffers, Field};
 use crate::module::{self, KERNEL_COUNT};
-use crate::place::Offer;
+use crate::place::{Offer, Raw};
 use crate::{Dtype, Error, TensorMapSpec};
 
 /// Launches of a plan at most.
@@ -299,16 +299,18 @@ impl Work {
         }
     }
 
-    /// Checks bare addresses: which are given, none null, all aligned. Those of empty buffers are
-    /// not looked at.
+    /// Checks bare addresses, which are given, none null, all aligned, and the workspace (address,
+    /// bytes), where one is needed. Addresses of empty buffers are not looked at.
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::NullPointer`], [`Error::Misaligned`].
-    pub(crate) fn check_addresses(
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::NullPointer`], [`Error::Misaligned`],
+    /// [`Error::WorkspaceShort`].
+    pub(crate) fn locate(
         &self,
         fields: &[Field],
         given: &[Option<u64>; BUFFER_LIMIT],
-    ) -> Result<(), Error> {
+        workspace: Option<(u64, u64)>,
+    ) -> Result<Addresses, Error> {
         for (place, field) in fields.iter().enumerate() {
             let need = self.check_given(place, field.name, given[place].is_some())?;
             if let (Some(need), Some(address)) = (need, given[place])
@@ -317,23 +319,27 @@ impl Work {
                 check_address(field.name, address, need.align_bytes)?;
             }
         }
-        Ok(())
+        let (address, got) = workspace.unwrap_or((0, 0));
+        let want = self.workspace_bytes;
+        if got < want {
+            return Err(Error::WorkspaceShort { got, want });
+        }
+        if want > 0 {
+            check_address("workspace", address, crate::Workspace::ALIGN_BYTES)?;
+        }
+        let buffers = given.map(|address| address.unwrap_or(0));
+        Ok(Addresses { buffers, workspace: address })
     }
 
-    /// Checks that a workspace (address, bytes) suffices, where one is needed.
-    ///
-    /// # Errors
-    /// [`Error::WorkspaceShort`], [`Error::Misaligned`].
-    pub(crate) fn check_workspace(&self, got: Option<(u64, u64)>) -> Result<(), Error> {
-        let want = self.workspace_bytes;
-        if want == 0 {
-            return Ok(());
-        }
-        let (address, bytes) = got.unwrap_or((0, 0));
-        if bytes < want {
-            return Err(Error::WorkspaceShort { got: bytes, want });
-        }
-        check_address("workspace", address, crate::Workspace::ALIGN_BYTES)
+    /// As [`locate`](Self::locate), of a launch's own addresses.
+    pub(crate) fn locate_raw(
+        &self,
+        fields: &[Field],
+        buffers: Buffers<Raw>,
+    ) -> Result<Addresses, Error> {
+        let given = buffers.given.map(|given| given.map(|given| given.address()));
+        let workspace = buffers.workspace.map(|given| (given.address, given.bytes));
+        self.locate(fields, &given, workspace)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, KERNELS, Tile};
+use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, Tile};
 
 use super::Forward;
 use super::jobs::keyless_q_tiles;
 use crate::layout::AXES;
 use crate::request::PlanOptions;
-use crate::{DeviceFacts, Error, Form, Layout, module};
+use crate::{DeviceFacts, Error, Form, Layout};
 
 /// Rows that the kernels count with 32-bit integers, a tile beyond the last one included.
 const ROW_LIMIT: usize = (1 << 31) - 512;
@@ -124,8 +124,7 @@ fn unsupported(request: &Forward, head_dim: usize, differs: String, remedy: &'st
         (row.dtype != q.dtype, row.mask != *mask, wide < least, wide.abs_diff(least))
     };
     let nearest = VARIANTS.iter().min_by_key(distance).map_or("none", |row| row.entry);
-    let mask = format!("{mask:?}").to_lowercase();
-    let what = format!("{}, head dim {}, {mask}", q.dtype.name(), q.head_dim());
+    let what = format!("{}, head dim {}, {}", q.dtype.name(), q.head_dim(), mask.name());
     Error::Unsupported { what, nearest, differs, remedy }
 }
 
@@ -141,7 +140,8 @@ pub(super) fn select(
     if let Some(entry) = options.entry {
         let row = VARIANTS.iter().position(|row| row.entry == entry && accepts(row, request));
         let (dtype, mask, head_dim) = (q.dtype, *mask, q.head_dim());
-        return row.ok_or(Error::WrongEntry { entry, dtype, mask, head_dim });
+        let row = row.ok_or(Error::WrongEntry { entry, dtype, mask, head_dim })?;
+        return device.check(&VARIANTS[row].kernel()).map(|()| row);
     }
     let keyless = |row: &Variant| keyless_q_tiles(request, &Tile::of(row)) > 0;
     let suits = |row: &Variant| {
@@ -150,13 +150,13 @@ pub(super) fn select(
     let able = |row: &Variant| {
         accepts(row, request)
             && options.arch.is_none_or(|arch| arch == row.arch)
-            && check_device(row, device).is_ok()
+            && device.check(&row.kernel()).is_ok()
     };
     let mut rows = VARIANTS.iter().enumerate().filter(|(_, row)| able(row));
     let Some((first, narrowest)) = rows.next() else {
         // Every head dim that passed has a row; so the device lacks what those ask for.
         let why = VARIANTS.iter().filter(|row| accepts(row, request));
-        let why = why.map(|row| check_device(row, device)).find_map(Result::err);
+        let why = why.map(|row| device.check(&row.kernel())).find_map(Result::err);
         return Err(why.unwrap_or_else(|| {
             let differs = format!("architecture ({:?} asked)", options.arch);
             unsupported(request, q.head_dim(), differs, "let the plan choose the architecture")
@@ -174,11 +174,6 @@ fn accepts(variant: &Variant, request: &Forward) -> bool {
     let Forward { q, k, mask, .. } = request;
     u32::try_from(q.head_dim()).is_ok_and(|head_dim| variant.accepts(q.dtype, *mask, head_dim))
         && (k.rows() > 0 || variant.stores_keyless())
-}
-
-/// Checks that a device can run a row's kernel.
-pub(super) fn check_device(row: &Variant, device: &DeviceFacts) -> Result<(), Error> {
-    device.check(&KERNELS[module::index(row.entry)?])
 }
 
 /// The scale of the scores as exponents of two.

@@ -8,8 +8,7 @@ use fulgurite_spec::{
 };
 
 use super::check::{
-    check_device, check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2, select,
-    tensors,
+    check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
 };
 use super::jobs::job_order;
 use super::{Forward, ForwardArgs};
@@ -38,7 +37,6 @@ pub(super) fn decide(
     request.out.check_no_overlap()?;
     let scale_log2 = scale_log2(request)?;
     let variant = &VARIANTS[select(request, device, options)?];
-    check_device(variant, device)?;
 
     let (grid, order) = job_order(request, variant, device, options.sm_limit)?;
     // Both were found to fit when their tensors were checked.
