@@ -1,7 +1,7 @@
 //! Kernels of all operations, as far as those need to know them who build, embed, load and report.
 
 use crate::arch::Arch;
-use crate::forward::FORWARD;
+use crate::forward::{FORWARD, FORWARD8};
 use crate::launch::LaunchSpec;
 use crate::smem::SMEM_LIMIT_BYTES;
 
@@ -30,11 +30,18 @@ impl Kernel {
 /// Every kernel of the library, put together from the operations' tables. Each lists its families
 /// by the time that they take to compile, the longest last.
 pub const KERNELS: &[Kernel] = &{
-    let mut kernels = [FORWARD[0].kernel(); FORWARD.len()];
-    let mut i = 0;
-    while i < FORWARD.len() {
-        kernels[i] = FORWARD[i].kernel();
-        i += 1;
+    let mut kernels = [FORWARD[0].kernel(); FORWARD.len() + FORWARD8.len()];
+    let mut count = 0;
+    let tables = [FORWARD, FORWARD8];
+    let mut table = 0;
+    while table < tables.len() {
+        let mut i = 0;
+        while i < tables[table].len() {
+            kernels[count] = tables[table][i].kernel();
+            count += 1;
+            i += 1;
+        }
+        table += 1;
     }
     kernels
 };

@@ -9,6 +9,7 @@
 //!
 //! Operations, each with its table of kernels, its tiles and its parameters:
 //! * [`forward`] is attention;
+//! * [`quantise`]: what kernels of 8-bit elements need before them;
 //! * [`probes`] are the kernels that test single primitives.
 //!
 //! The crate has no dependencies and no `std`, so that `xtask` and `host` can use it even while
@@ -25,12 +26,16 @@ pub mod mask;
 pub mod order;
 pub mod params;
 pub mod probes;
+pub mod quantise;
 pub mod smem;
 
 pub use arch::Arch;
 pub use divisor::Divisor;
 pub use dtype::Dtype;
-pub use forward::{FORWARD, ForwardRow, FwdParams, FwdScalars, SmemPlan, SoftmaxKind, Tile};
+pub use forward::{
+    FORWARD, FORWARD8, ForwardRow, Fwd8Params, FwdParams, FwdScalars, QuantScalars, ScaleAddress,
+    SmemPlan, SoftmaxKind, Tile,
+};
 pub use kernel::{KERNELS, Kernel};
 pub use launch::LaunchSpec;
 pub use mask::{Geometry, MaskClass, geometry};

@@ -2,10 +2,12 @@
 //!
 //! A row is a decision someone made. Whoever needs all forward kernels walks [`FORWARD`] or expands
 //! [`for_each_forward!`](crate::for_each_forward): the device crate makes an entry of each row, the
-//! host finds the row that accepts a request.
+//! host finds the row that accepts a request. Kernels of 8-bit elements have a table of their own,
+//! [`FORWARD8`], since they receive more.
 
 mod params;
 mod table;
+mod table8;
 mod tile;
 
 use core::mem::size_of;
@@ -16,8 +18,8 @@ use crate::kernel::{self, Kernel};
 use crate::launch::LaunchSpec;
 use crate::mask::MaskClass;
 
-pub use params::{FwdParams, FwdScalars};
-pub use tile::{KV_ROWS_LEAST, KV_ROWS_MOST, SmemPlan, Tile};
+pub use params::{Fwd8Params, FwdParams, FwdScalars, QuantScalars, ScaleAddress};
+pub use tile::{KV_ROWS_LEAST, KV_ROWS_MOST, STEP_BYTES, SmemPlan, Tile};
 
 /// How a row's softmax finds the numbers that its exponents are relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,8 +87,10 @@ pub struct ForwardRow {
     pub entry: &'static str,
     /// Architecture it is compiled for.
     pub arch: Arch,
-    /// Element type of q, k, v and the output.
+    /// Element type of v as the product takes it; of the output too, if it has 16 bits.
     pub dtype: Dtype,
+    /// Element type of q and k as their product takes them.
+    pub scores: Dtype,
     /// Largest head dim it accepts; smaller ones are padded with zeros by TMA.
     pub head_dim: u32,
     /// The mask compiled in.
@@ -127,6 +131,7 @@ const fn sm90(dtype: Dtype, head_dim: u32, mask: MaskClass, softmax: SoftmaxKind
         entry: "",
         arch: Arch::Sm90,
         dtype,
+        scores: dtype,
         head_dim,
         mask,
         softmax,
@@ -139,6 +144,11 @@ const fn sm90(dtype: Dtype, head_dim: u32, mask: MaskClass, softmax: SoftmaxKind
 }
 
 impl ForwardRow {
+    /// The same row with q and k of this type.
+    const fn scores(self, scores: Dtype) -> ForwardRow {
+        ForwardRow { scores, ..self }
+    }
+
     const fn tile(self, q_rows: u32, kv_rows: u32, q_parts: u32, kv_stages: u32) -> ForwardRow {
         ForwardRow { q_rows, kv_rows, q_parts, kv_stages, ..self }
     }
@@ -156,12 +166,17 @@ impl ForwardRow {
     /// # Panics
     /// If the table has no such entry.
     pub const fn of_entry(entry: &str) -> ForwardRow {
-        let mut i = 0;
-        while i < FORWARD.len() {
-            if kernel::same(FORWARD[i].entry, entry) {
-                return FORWARD[i];
+        let tables = [FORWARD, FORWARD8];
+        let mut table = 0;
+        while table < tables.len() {
+            let mut i = 0;
+            while i < tables[table].len() {
+                if kernel::same(tables[table][i].entry, entry) {
+                    return tables[table][i];
+                }
+                i += 1;
             }
-            i += 1;
+            table += 1;
         }
         panic!("the table has no such entry")
     }
@@ -180,6 +195,20 @@ impl ForwardRow {
         self.mask.rows_differ() && self.softmax.keeps_anchors()
     }
 
+    /// Whether q and k, and maybe v, are multiplied as elements of 8 bits.
+    pub const fn is_quantised(&self) -> bool {
+        self.scores.bytes() == 1
+    }
+
+    /// The format's name in tables and records: of q and k, then of v if that is another.
+    pub const fn format(&self) -> &'static str {
+        match (self.scores, self.dtype) {
+            (Dtype::I8, Dtype::E4m3) => "s8e4m3",
+            (Dtype::I8, _) => "s8x16",
+            (_, dtype) => dtype.name(),
+        }
+    }
+
     /// Its launch.
     pub const fn launch(&self) -> LaunchSpec {
         Tile::of(self).launch()
@@ -190,8 +219,16 @@ impl ForwardRow {
         Kernel {
             entry: self.entry,
             arch: self.arch,
-            family: family(self.head_dim),
-            param_bytes: size_of::<FwdParams>() as u32,
+            family: if self.is_quantised() {
+                family8(self.head_dim)
+            } else {
+                family(self.head_dim)
+            },
+            param_bytes: if self.is_quantised() {
+                size_of::<Fwd8Params>() as u32
+            } else {
+                size_of::<FwdParams>() as u32
+            },
             launch: self.launch(),
         }
     }
@@ -211,21 +248,51 @@ const fn family(head_dim: u32) -> &'static str {
     }
 }
 
+/// The same for kernels of 8 bits.
+const fn family8(head_dim: u32) -> &'static str {
+    match head_dim {
+        64 => "d64-8bit",
+        96 => "d96-8bit",
+        128 => "d128-8bit",
+        192 => "d192-8bit",
+        256 => "d256-8bit",
+        _ => panic!("head dims of 8 bits are 64, 96, 128, 192 and 256"),
+    }
+}
+
 macro_rules! table {
-    ($($entry:ident: $row:expr;)*) => {
-        /// Every forward kernel, in order of preference.
-        pub const FORWARD: &[ForwardRow] = {
+    ($(#[$doc:meta])* $table:ident: $($entry:ident: $row:expr;)*) => {
+        $(#[$doc])*
+        pub const $table: &[ForwardRow] = {
             use {Dtype::*, MaskClass::*, SoftmaxKind::*};
             &[$($row.named(stringify!($entry))),*]
         };
+        const _: () = {
+            let mut i = 0;
+            while i < $table.len() {
+                tile::assert_possible(&Tile::of(&$table[i]));
+                i += 1;
+            }
+        };
     };
 }
-crate::for_each_forward!(table);
 
-const _: () = {
-    let mut i = 0;
-    while i < FORWARD.len() {
-        tile::assert_possible(&Tile::of(&FORWARD[i]));
-        i += 1;
-    }
-};
+macro_rules! table16 {
+    ($($row:tt)*) => {
+        table! {
+            /// Every forward kernel of 16-bit elements, in order of preference.
+            FORWARD: $($row)*
+        }
+    };
+}
+crate::for_each_forward!(table16);
+
+macro_rules! table8 {
+    ($($row:tt)*) => {
+        table! {
+            /// Every forward kernel of 8-bit elements, in order of preference.
+            FORWARD8: $($row)*
+        }
+    };
+}
+crate::for_each_forward8!(table8);

@@ -51,6 +51,57 @@ pub struct FwdScalars {
     pub kv_batch_masks: [u32; 2],
 }
 
+/// Parameters of the forward kernels of 8-bit elements.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fwd8Params {
+    /// Q as a 4-D tensor (head dim, row, head, batch); box: one panel of one warpgroup's rows.
+    pub q: TensorMap,
+    /// K as a 4-D tensor (head dim, row, KV head, batch); box: one panel of `kv_rows` rows.
+    pub k: TensorMap,
+    /// V like K or, where it has 8 bits, transposed: (key, head dim, KV head, batch), keys permuted
+    /// in groups of 16; box: one panel of all columns.
+    pub v: TensorMap,
+    /// Everything that is not read by TMA; `out` has elements of 16 bits.
+    pub scalars: FwdScalars,
+    /// What stored numbers are multiplied with, and what is added.
+    pub quant: QuantScalars,
+}
+
+/// Scales and shifts of 8-bit elements. An address of 0: 1 in place of a scale, 0 of a shift.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantScalars {
+    /// What q is multiplied with.
+    pub q_scale: ScaleAddress,
+    /// What k is multiplied with: `i8` has a scale for each KV tile, one behind another.
+    pub k_scale: ScaleAddress,
+    /// What v is multiplied with.
+    pub v_scale: ScaleAddress,
+    /// Device address of what each column of the output gets added, `f32[batch, KV head, tile's
+    /// head dim]`, contiguous, batch entries as v has them.
+    pub v_shift: u64,
+    /// Device address of what each row's log-sum-exp gets added, `f32[batch, head, q_len]`,
+    /// contiguous.
+    pub q_shift: u64,
+    /// Whether `q_scale` has one number for each row, of its query head; else for its KV head.
+    pub q_scale_by_row: u32,
+    /// Whether the output is f16; else it is bf16. Kernels with values of 16 bits have their type.
+    pub out_is_f16: u32,
+}
+
+/// Where the scales of a tensor lie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaleAddress {
+    /// Device address of `f32`.
+    pub address: u64,
+    /// Floats from one batch entry to the next.
+    pub batch_stride: u64,
+    /// Floats from one head to the next.
+    pub head_stride: u64,
+}
+
 const _: () = {
     crate::params::assert_maps(&[
         offset_of!(FwdParams, q),
@@ -64,4 +115,14 @@ const _: () = {
     assert!(offset_of!(FwdScalars, kv_batch_masks) == 128);
     assert!(size_of::<FwdScalars>() == 136);
     assert!(size_of::<FwdParams>() == 528);
+    crate::params::assert_maps(&[
+        offset_of!(Fwd8Params, q),
+        offset_of!(Fwd8Params, k),
+        offset_of!(Fwd8Params, v),
+    ]);
+    assert!(offset_of!(Fwd8Params, scalars) == offset_of!(FwdParams, scalars));
+    assert!(offset_of!(Fwd8Params, quant) == 384 + size_of::<FwdScalars>());
+    // Without padding.
+    assert!(size_of::<QuantScalars>() == 3 * 24 + 16 + 8);
+    assert!(size_of::<Fwd8Params>() == 624);
 };

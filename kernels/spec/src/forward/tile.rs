@@ -1,11 +1,15 @@
 //! Tile shapes of the forward, and the shared-memory plan and launch that follow from them.
 
 use super::{ForwardRow, SoftmaxKind};
+use crate::dtype::Dtype;
 use crate::launch::{LaunchSpec, WARPGROUP_ROWS, WARPGROUP_THREADS};
-use crate::smem::{PANEL_COLUMNS, PANEL_ROW_BYTES, SMEM_LIMIT_BYTES};
+use crate::smem::SMEM_LIMIT_BYTES;
 
 /// Fewest rows of K and V in one step: the narrowest `wgmma` that the device crate lists.
 pub const KV_ROWS_LEAST: u32 = 48;
+
+/// Bytes of both operands that one `wgmma` multiplies along K.
+pub const STEP_BYTES: u32 = 32;
 
 /// Most rows of K and V in one step: the widest `wgmma`, and the longest TMA box.
 pub const KV_ROWS_MOST: u32 = 256;
@@ -19,6 +23,10 @@ const CONSUMER_STATE_REGISTERS: u32 = 28;
 /// takes at a time, how many of each it keeps in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
+    /// Element type of Q and K.
+    pub scores: Dtype,
+    /// Element type of V.
+    pub values: Dtype,
     /// Consumer warpgroups; each owns 64 query rows.
     pub consumers: u32,
     /// Rows of K and V in one step.
@@ -38,10 +46,12 @@ impl Tile {
     /// The tile of a row.
     pub const fn of(row: &ForwardRow) -> Tile {
         let &ForwardRow { softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = row;
-        Tile::forward(softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages)
+        let tile = Tile::forward(softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages);
+        Tile { scores: row.scores, values: row.dtype, ..tile }
     }
 
-    /// The forward tile of these numbers, in the order of the table's columns.
+    /// The forward tile of these numbers, in the order of the table's columns, for elements of 16
+    /// bits.
     pub const fn forward(
         softmax: SoftmaxKind,
         head_dim: u32,
@@ -51,19 +61,21 @@ impl Tile {
         kv_stages: u32,
     ) -> Tile {
         let (consumers, parks) = (q_rows / WARPGROUP_ROWS, softmax.parks());
-        Tile { consumers, kv_rows, head_dim, q_parts, kv_stages, parks }
+        let (scores, values) = (Dtype::Bf16, Dtype::Bf16);
+        Tile { scores, values, consumers, kv_rows, head_dim, q_parts, kv_stages, parks }
     }
 
     /// Registers that a consumer's thread needs at least: the fragments, and what it keeps besides.
     pub const fn consumer_registers(&self) -> u32 {
-        let (scores, probabilities, out) = (self.kv_rows / 2, self.kv_rows / 4, self.head_dim / 2);
+        let (scores, probabilities, out) =
+            (self.kv_rows / 2, self.kv_rows * self.values.bytes() / 8, self.head_dim / 2);
         scores + probabilities + out + CONSUMER_STATE_REGISTERS
     }
 
     /// Whether a kernel of this shape may be worth compiling: the tensor core has products of these
     /// sizes, and neither shared memory nor, by this estimate, registers are short.
     pub const fn is_feasible(&self) -> bool {
-        let sizes = self.kv_rows.is_multiple_of(16)
+        let sizes = self.kv_rows.is_multiple_of(STEP_BYTES / self.values.bytes())
             && KV_ROWS_LEAST <= self.kv_rows
             && self.kv_rows <= KV_ROWS_MOST
             && self.head_dim.is_multiple_of(32)
@@ -104,24 +116,79 @@ impl Tile {
         self.consumers * WARPGROUP_ROWS
     }
 
-    /// Panels of [`PANEL_COLUMNS`] columns that hold a row of the head dim.
-    pub const fn panels(&self) -> u32 {
-        self.head_dim.div_ceil(PANEL_COLUMNS)
+    /// Bytes of a row of a panel of Q or K: the widest swizzle of which few are wide enough.
+    pub const fn score_panel_bytes(&self) -> u32 {
+        let row = self.head_dim * self.scores.bytes();
+        // 96 bytes are padded to one panel of 128; 64 and 192 are one and three of 64.
+        if self.scores.bytes() == 2 || row == 96 || row.is_multiple_of(128) { 128 } else { 64 }
+    }
+
+    /// Columns of a panel of Q or K.
+    pub const fn score_panel_columns(&self) -> u32 {
+        self.score_panel_bytes() / self.scores.bytes()
+    }
+
+    /// Panels that hold a row of Q or K.
+    pub const fn score_panels(&self) -> u32 {
+        (self.head_dim * self.scores.bytes()).div_ceil(self.score_panel_bytes())
+    }
+
+    /// Whether V is kept transposed, with its keys permuted: products of 8-bit elements take both
+    /// operands along their rows only.
+    pub const fn transposes_v(&self) -> bool {
+        self.values.bytes() == 1
+    }
+
+    /// Bytes of a row of a panel of V; transposed, the widest swizzle that divides the keys.
+    pub const fn value_panel_bytes(&self) -> u32 {
+        if !self.transposes_v() || self.kv_rows.is_multiple_of(128) {
+            128
+        } else if self.kv_rows.is_multiple_of(64) {
+            64
+        } else {
+            32
+        }
+    }
+
+    /// Columns of a panel of V; transposed, keys.
+    pub const fn value_panel_columns(&self) -> u32 {
+        self.value_panel_bytes() / self.values.bytes()
+    }
+
+    /// Panels of a tile of V: side by side along its columns, or transposed along its keys.
+    pub const fn value_panels(&self) -> u32 {
+        let row = if self.transposes_v() { self.kv_rows } else { self.head_dim };
+        (row * self.values.bytes()).div_ceil(self.value_panel_bytes())
+    }
+
+    /// Rows of a panel of V: keys, or transposed its columns.
+    pub const fn value_panel_rows(&self) -> u32 {
+        if self.transposes_v() { self.head_dim } else { self.kv_rows }
     }
 
     /// Bytes of one warpgroup's share of Q.
     pub const fn q_part_bytes(&self) -> u32 {
-        WARPGROUP_ROWS * PANEL_ROW_BYTES * self.panels()
+        WARPGROUP_ROWS * self.score_panel_bytes() * self.score_panels()
     }
 
-    /// Bytes of one panel of K or V.
-    pub const fn kv_panel_bytes(&self) -> u32 {
-        self.kv_rows * PANEL_ROW_BYTES
+    /// Bytes of one panel of K.
+    pub const fn k_panel_bytes(&self) -> u32 {
+        self.kv_rows * self.score_panel_bytes()
     }
 
-    /// Bytes of one stage of K, or of V.
-    pub const fn kv_stage_bytes(&self) -> u32 {
-        self.kv_panel_bytes() * self.panels()
+    /// Bytes of one panel of V.
+    pub const fn v_panel_bytes(&self) -> u32 {
+        self.value_panel_rows() * self.value_panel_bytes()
+    }
+
+    /// Bytes of one stage of K.
+    pub const fn k_stage_bytes(&self) -> u32 {
+        self.k_panel_bytes() * self.score_panels()
+    }
+
+    /// Bytes of one stage of V.
+    pub const fn v_stage_bytes(&self) -> u32 {
+        self.v_panel_bytes() * self.value_panels()
     }
 
     /// Bytes of the parked output: 16 bits an element, if there is room for any.
@@ -133,7 +200,7 @@ impl Tile {
 /// Byte offsets of every region in a CTA's dynamic shared memory.
 ///
 /// Q is kept as `[part][panel]`, K and V as `[stage][panel]`; every panel starts on a
-/// multiple of 1024 bytes, as the 128-byte swizzle asks. The parked output follows, 16 bytes of
+/// multiple of 1024 bytes, as the 128-byte swizzle asks, or of the 8 rows that a narrower one asks. The parked output follows, 16 bytes of
 /// each consumer thread after those of the one before, then barriers of 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmemPlan {
@@ -166,8 +233,8 @@ impl SmemPlan {
     pub const fn of(tile: &Tile) -> SmemPlan {
         let q = 0;
         let k = q + tile.q_parts * tile.q_part_bytes();
-        let v = k + tile.kv_stages * tile.kv_stage_bytes();
-        let parked = v + tile.kv_stages * tile.kv_stage_bytes();
+        let v = k + tile.kv_stages * tile.k_stage_bytes();
+        let parked = v + tile.kv_stages * tile.v_stage_bytes();
         let q_full = parked + tile.parked_bytes();
         let q_empty = q_full + 8 * tile.q_parts;
         let k_full = q_empty + 8 * tile.q_parts;
@@ -184,7 +251,7 @@ pub(super) const fn assert_possible(tile: &Tile) {
     let plan = SmemPlan::of(tile);
     assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
     assert!(
-        tile.kv_rows.is_multiple_of(16)
+        tile.kv_rows.is_multiple_of(STEP_BYTES / tile.values.bytes())
             && KV_ROWS_LEAST <= tile.kv_rows
             && tile.kv_rows <= KV_ROWS_MOST,
         "no product has this number of KV rows"

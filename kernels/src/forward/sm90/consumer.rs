@@ -422,7 +422,7 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     unsafe fn issue_scores(&mut self) {
         let q = Self::PLAN.q + self.q.stage * Self::TILE.q_part_bytes();
         let q = Operand::k_major(self.call.smem.plus(q));
-        let k = Self::PLAN.k + self.k.stage * Self::TILE.kv_stage_bytes();
+        let k = Self::PLAN.k + self.k.stage * Self::TILE.k_stage_bytes();
         let k = Operand::k_major(self.call.smem.plus(k));
         // SAFETY: earlier products on these registers have been waited for.
         unsafe { wgmma::begin(&mut self.scores) }
@@ -431,7 +431,7 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
             let panel = column / PANEL_COLUMNS;
             let inside = column % PANEL_COLUMNS * 2;
             let q = q.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES + inside);
-            let k = k.plus(panel * Self::TILE.kv_panel_bytes() + inside);
+            let k = k.plus(panel * Self::TILE.k_panel_bytes() + inside);
             // SAFETY: the caller waited for Q and K and releases them after the product.
             unsafe {
                 if column == 0 {
@@ -450,8 +450,8 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     #[inline(always)]
     #[track_caller]
     unsafe fn issue_out(&mut self) {
-        let v = Self::PLAN.v + self.v.stage * Self::TILE.kv_stage_bytes();
-        let v = Operand::n_major(self.call.smem.plus(v), Self::TILE.kv_panel_bytes());
+        let v = Self::PLAN.v + self.v.stage * Self::TILE.v_stage_bytes();
+        let v = Operand::n_major(self.call.smem.plus(v), Self::TILE.v_panel_bytes());
         // SAFETY: earlier products on these registers have been waited for.
         unsafe { wgmma::begin_rs(&mut self.probs, &mut self.out) }
         let mut step = 0;

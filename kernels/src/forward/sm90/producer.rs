@@ -10,11 +10,7 @@ use fulgurite_gpu::{
     mbarrier, registers, thread,
     tma::{self, Keep},
 };
-use fulgurite_spec::{
-    Geometry, Tile,
-    launch::WARPGROUP_ROWS,
-    smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
-};
+use fulgurite_spec::{Geometry, Tile, launch::WARPGROUP_ROWS};
 
 /// Feeds the consumers for the first pass over the jobs. The warps that have no part in that store
 /// the query tiles without keys, if those are no jobs.
@@ -38,7 +34,7 @@ pub unsafe fn produce<M: Geometry, S: Shape>(call: &Call) {
 /// a single thread runs, ptxas moves the 7 operands of each copy to uniform registers first: 0.5
 /// to 2 % at head dims up to 128. At head dim 256, full, one thread alone is 1 % faster.
 const fn warp_loads(tile: &Tile, rows_differ: bool) -> bool {
-    tile.panels() < 4 || rows_differ
+    tile.score_panels() < 4 || rows_differ
 }
 
 /// Loads Q of every job, and K and V of every step, in the order in which consumers want them.
@@ -89,9 +85,9 @@ pub unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, lead
             if leads {
                 mbarrier::arrive_expect(full, tile.q_part_bytes());
                 let mut panel = 0;
-                while panel < tile.panels() {
-                    let at = [panel * PANEL_COLUMNS, row, head, batch];
-                    let to = to.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES);
+                while panel < tile.score_panels() {
+                    let at = [panel * tile.score_panel_columns(), row, head, batch];
+                    let to = to.plus(panel * WARPGROUP_ROWS * tile.score_panel_bytes());
                     tma::load(to, call.maps, full, at, Keep::Short);
                     panel += 1;
                 }
@@ -114,9 +110,18 @@ pub unsafe fn load_k<S: Shape>(
     step: u32,
     leads: bool,
 ) {
-    let region = const { [S::PLAN.k, S::PLAN.k_full, S::PLAN.k_empty] };
+    let tensor = const {
+        Tensor {
+            map: 1,
+            region: [S::PLAN.k, S::PLAN.k_full, S::PLAN.k_empty],
+            panels: S::TILE.score_panels(),
+            panel_columns: S::TILE.score_panel_columns(),
+            panel_bytes: S::TILE.k_panel_bytes(),
+            transposed: false,
+        }
+    };
     // SAFETY: the caller's contract.
-    unsafe { load_kv(call, &const { S::TILE }, region, 1, cursor, (job, step), leads) }
+    unsafe { load_kv(call, &const { S::TILE }, &tensor, cursor, (job, step), leads) }
 }
 
 /// Loads a tile of V.
@@ -131,13 +136,34 @@ pub unsafe fn load_v<S: Shape>(
     step: u32,
     leads: bool,
 ) {
-    let region = const { [S::PLAN.v, S::PLAN.v_full, S::PLAN.v_empty] };
+    let tensor = const {
+        Tensor {
+            map: 2,
+            region: [S::PLAN.v, S::PLAN.v_full, S::PLAN.v_empty],
+            panels: S::TILE.value_panels(),
+            panel_columns: S::TILE.value_panel_columns(),
+            panel_bytes: S::TILE.v_panel_bytes(),
+            transposed: S::TILE.transposes_v(),
+        }
+    };
     // SAFETY: the caller's contract.
-    unsafe { load_kv(call, &const { S::TILE }, region, 2, cursor, (job, step), leads) }
+    unsafe { load_kv(call, &const { S::TILE }, &tensor, cursor, (job, step), leads) }
 }
 
-/// Loads one tile of K or V. `region`: offsets of the buffers, the full and the empty barriers;
-/// `map`: which tensor map.
+/// K or V, as a tile of it lies in shared memory.
+struct Tensor {
+    /// Which tensor map.
+    map: u32,
+    /// Offsets of the buffers, the full and the empty barriers.
+    region: [u32; 3],
+    panels: u32,
+    panel_columns: u32,
+    panel_bytes: u32,
+    /// Whether keys are columns of the tensor, else they are rows.
+    transposed: bool,
+}
+
+/// Loads one tile of K or V.
 ///
 /// # Safety
 /// As [`load_q`].
@@ -145,29 +171,34 @@ pub unsafe fn load_v<S: Shape>(
 unsafe fn load_kv(
     call: &Call,
     tile: &Tile,
-    region: [u32; 3],
-    map: u32,
+    tensor: &Tensor,
     cursor: &mut Cursor,
     (job, step): (&Job, u32),
     leads: bool,
 ) {
-    let [buffers, full, empty] = region;
+    let [buffers, full, empty] = tensor.region;
     let (batch, head) = job.batch_and_head(call.scalars);
     let kv_head = call.scalars.group_size.divide(head);
     // 0 where the tensor has one batch entry for all.
-    let kv_batch = batch & call.scalars.kv_batch_masks[map as usize - 1];
+    let kv_batch = batch & call.scalars.kv_batch_masks[tensor.map as usize - 1];
     let full = call.bar(full, cursor.stage);
-    let to = call.smem.plus(buffers + cursor.stage * tile.kv_stage_bytes());
+    let stage_bytes = tensor.panels * tensor.panel_bytes;
+    let to = call.smem.plus(buffers + cursor.stage * stage_bytes);
     // SAFETY: after the wait nobody uses the buffer; the boxes fill it exactly.
     unsafe {
         mbarrier::wait(call.bar(empty, cursor.stage), cursor.parity);
         if leads {
-            mbarrier::arrive_expect(full, tile.kv_stage_bytes());
+            mbarrier::arrive_expect(full, stage_bytes);
             let mut panel = 0;
-            while panel < tile.panels() {
-                let at = [panel * PANEL_COLUMNS, step * tile.kv_rows, kv_head, kv_batch];
-                let to = to.plus(panel * tile.kv_panel_bytes());
-                tma::load(to, call.maps.plus(map), full, at, Keep::Long);
+            while panel < tensor.panels {
+                let (column, first_key) = (panel * tensor.panel_columns, step * tile.kv_rows);
+                let at = if tensor.transposed {
+                    [first_key + column, 0, kv_head, kv_batch]
+                } else {
+                    [column, first_key, kv_head, kv_batch]
+                };
+                let to = to.plus(panel * tensor.panel_bytes);
+                tma::load(to, call.maps.plus(tensor.map), full, at, Keep::Long);
                 panel += 1;
             }
         }

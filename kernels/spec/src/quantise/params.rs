@@ -1,0 +1,88 @@
+//! What the kernels of the quantiser receive.
+
+use core::mem::size_of;
+
+use crate::divisor::Divisor;
+
+/// A tensor of the caller's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Source {
+    /// Device address, 16-byte aligned.
+    pub address: u64,
+    /// Elements from one batch entry to the next; 0 if all are the same.
+    pub batch_stride: u64,
+    /// Elements from one head to the next.
+    pub head_stride: u64,
+    /// Elements from one row to the next.
+    pub row_stride: u64,
+}
+
+/// Parameters of all kernels of the quantiser; each reads what it needs. Addresses are device
+/// addresses; of results that are not wanted they are 0. `D` is the kernel's head dim.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantiseParams {
+    /// Queries.
+    pub q: Source,
+    /// Keys.
+    pub k: Source,
+    /// Values.
+    pub v: Source,
+    /// `i8[batch, query head, q_len, D]`, rotated.
+    pub q8: u64,
+    /// `f32[batch, query head, q_len]`.
+    pub q_scale: u64,
+    /// `f32[batch, query head, q_len]`: `scale · q·k_shift`.
+    pub q_shift: u64,
+    /// `i8[batch of k, KV head, kv_len, D]`, less `k_shift`, rotated.
+    pub k8: u64,
+    /// `f32[batch of k, KV head, KV tiles]`.
+    pub k_scale: u64,
+    /// `f32[batch of k, KV head, D]`, not rotated; 0: nothing is subtracted.
+    pub k_shift: u64,
+    /// e4m3 `[batch of v, KV head, D, kv_pad]`, less `v_shift`; keys permuted, zeros from `kv_len`
+    /// on. 0: V stays as it is.
+    pub v8: u64,
+    /// `f32[batch of v, KV head]`.
+    pub v_scale: u64,
+    /// `f32[batch of v, KV head, D]`.
+    pub v_shift: u64,
+    /// `f32[batch, KV head, chunk, 3, D]`: sums of K, sums of V, largest sizes in V.
+    pub partials: u64,
+    /// Query heads of a batch entry.
+    pub q_heads: Divisor,
+    /// KV heads of a batch entry.
+    pub kv_heads: Divisor,
+    /// Query heads that share a KV head.
+    pub group_size: Divisor,
+    /// Blocks of [`Step::Quantise`](super::Step::Quantise) for one head of Q, of K and of V.
+    pub q_blocks: Divisor,
+    /// See `q_blocks`.
+    pub k_blocks: Divisor,
+    /// See `q_blocks`.
+    pub v_blocks: Divisor,
+    /// Chunks of [`Step::Statistics`](super::Step::Statistics) in a head.
+    pub chunks: Divisor,
+    /// Columns of the tensors, at most `D`.
+    pub head_dim: u32,
+    /// Query rows.
+    pub q_len: u32,
+    /// Key rows.
+    pub kv_len: u32,
+    /// Keys of a row of `v8`: `kv_len` rounded up to 128.
+    pub kv_pad: u32,
+    /// Keys that share a scale: the forward kernel's KV tile.
+    pub kv_rows: u32,
+    /// Batch entries of q; those of k and v are as many or 1.
+    pub batch: u32,
+    /// Batch entries of k.
+    pub k_batch: u32,
+    /// Batch entries of v.
+    pub v_batch: u32,
+    /// The softmax scale.
+    pub scale: f32,
+}
+
+// Without padding.
+const _: () = assert!(size_of::<QuantiseParams>() == 3 * 32 + 10 * 8 + 7 * 12 + 9 * 4);
