@@ -9,7 +9,7 @@
 
 use crate::{forward, quantise};
 use fulgurite_gpu::{element, tma::MapAddress};
-use fulgurite_spec::{ForwardRow, FwdParams, mask, quantise::QuantiseParams};
+use fulgurite_spec::{ForwardRow, FwdParams, mask};
 
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
@@ -51,12 +51,18 @@ macro_rules! entry {
 #[cfg(not(target_arch = "nvptx64"))]
 pub type Entry = unsafe fn(*const u8);
 
+/// The entry of a name, in the tables of all operations.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn find(name: &str) -> Option<Entry> {
+    forward16::find(name).or_else(|| quantise::entry::find(name))
+}
+
 /// The entries of a table by their names, for the emulator.
 macro_rules! host_entries {
-    ($visibility:vis $find:ident, $type:ty, $table:literal: $($entry:ident)*) => {
+    ($type:ty, $table:literal: $($entry:ident)*) => {
         #[doc = concat!("The entry of a name, of those in ", $table, ".")]
         #[cfg(not(target_arch = "nvptx64"))]
-        $visibility fn $find(name: &str) -> Option<crate::entry::Entry> {
+        pub fn find(name: &str) -> Option<$crate::entry::Entry> {
             match name {
                 $(
                     #[cfg(any($entry, not(selected)))]
@@ -99,47 +105,10 @@ macro_rules! entries {
             }
         })*
 
-        host_entries!(find_forward, FwdParams, "the table of forward kernels": $($entry)*);
+        host_entries!(FwdParams, "the table of forward kernels": $($entry)*);
     };
 }
-fulgurite_spec::for_each_forward!(entries);
-
-/// What a kernel of the quantiser does for its step, element type and head dim.
-macro_rules! quantise_step {
-    (Statistics, $dtype:ident, $head_dim:literal, $params:ident) => {
-        quantise::statistics::statistics::<element::$dtype, $head_dim>(&$params)
-    };
-    (Means, $dtype:ident, $head_dim:literal, $params:ident) => {
-        quantise::means::means::<$head_dim>(&$params)
-    };
-    (Quantise, $dtype:ident, $head_dim:literal, $params:ident) => {
-        quantise::quantise::<element::$dtype, $head_dim, { $head_dim / 32 }>(&$params)
-    };
-    (Transpose, $dtype:ident, $head_dim:literal, $params:ident) => {
-        quantise::transpose::transpose::<$head_dim>(&$params)
-    };
-}
-
-macro_rules! quantise_entries {
-    ($($entry:ident: $step:ident, $dtype:ident, $head_dim:literal, $smem_bytes:expr;)*) => {
-        $(entry! {
-            /// The kernel of this name.
-            ///
-            /// # Safety
-            /// Launched by the host crate's plan: grid, block, shared memory and parameters.
-            $entry |params: QuantiseParams| {
-                // SAFETY: the entry's contract is the kernel's.
-                unsafe { quantise_step!($step, $dtype, $head_dim, params) }
-            }
-        })*
-
-        host_entries!(find_quantise, QuantiseParams, "the table of the quantiser": $($entry)*);
-    };
-}
-fulgurite_spec::for_each_quantise!(quantise_entries);
-
-/// The entry of a name, of those in all tables.
-#[cfg(not(target_arch = "nvptx64"))]
-pub fn find(name: &str) -> Option<Entry> {
-    [find_forward, find_quantise].iter().find_map(|find| find(name))
+mod forward16 {
+    use super::*;
+    fulgurite_spec::for_each_forward!(entries);
 }

@@ -27,7 +27,7 @@ macro_rules! entries {
             }
         })*
 
-        host_entries!(pub find, ProbeParams, "the table of probes": $($entry)*);
+        host_entries!(ProbeParams, "the table of probes": $($entry)*);
     };
 }
 fulgurite_spec::for_each_probe!(entries);

@@ -5,6 +5,7 @@
 //! taken once for every entry that the other one has. All sums are taken in an order of their own,
 //! which no launch changes.
 
+pub mod entry;
 pub mod means;
 pub mod rows;
 pub mod statistics;

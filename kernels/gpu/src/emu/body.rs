@@ -90,16 +90,26 @@ pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
     }))
 }
 
+/// Reads `N` floats, aligned to all of them.
+#[track_caller]
+fn load_floats<const N: usize>(address: u64) -> [f32; N] {
+    act(Primitive::GlobalLoad, Location::caller(), |block| {
+        if !address.is_multiple_of(4 * N as u64) {
+            return broken!(Malformed, "{N} floats at {address:#x}, which is not their alignment");
+        }
+        let mut floats = [0.0; N];
+        for (at, float) in (address..).step_by(4).zip(&mut floats) {
+            let mut bytes = [0; 4];
+            block.global().read(at, &mut bytes, block.number())?;
+            *float = f32::from_le_bytes(bytes);
+        }
+        Ok(floats)
+    })
+}
+
 #[track_caller]
 pub unsafe fn load_global_f32(address: u64) -> f32 {
-    act(Primitive::GlobalLoadFloat, Location::caller(), |block| {
-        if !address.is_multiple_of(4) {
-            return broken!(Malformed, "a float at {address:#x}, which is no multiple of 4");
-        }
-        let mut bytes = [0; 4];
-        block.global().read(address, &mut bytes, block.number())?;
-        Ok(f32::from_le_bytes(bytes))
-    })
+    load_floats::<1>(address)[0]
 }
 
 /// Writes bytes to global memory, unless another place or none is planted.

@@ -236,19 +236,19 @@ access_16!(load_global_16, store_global_16, "global", u64, reg64);
 access_16!(load_shared_16, store_shared_16, "shared", u32, reg32);
 
 #[inline(always)]
+pub unsafe fn load_global_f32(address: u64) -> f32 {
+    let value: f32;
+    unsafe {
+        asm!("ld.global.nc.f32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack));
+    }
+    value
+}
+
+#[inline(always)]
 pub unsafe fn store_global_f32(address: u64, value: f32) {
     unsafe {
         asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack));
     }
-}
-
-#[inline(always)]
-pub unsafe fn load_global_f32(address: u64) -> f32 {
-    let value;
-    unsafe {
-        asm!("ld.global.f32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack));
-    }
-    value
 }
 
 #[inline(always)]
