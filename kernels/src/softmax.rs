@@ -133,10 +133,7 @@ impl OnlineSoftmax {
 
     /// Takes the scores relative to the maxima, which leaves the headroom to shift by.
     #[inline(always)]
-    pub fn take_apart<Q: Scores, T: Values, const N: u32>(
-        &mut self,
-        scores: &mut Accum<N>,
-    ) {
+    pub fn take_apart<Q: Scores, T: Values, const N: u32>(&mut self, scores: &mut Accum<N>) {
         if Q::OWN_FACTORS {
             // Rounded as the maxima are, so that their differences from themselves are 0.
             scores.scale_rows(self.factor);

@@ -34,6 +34,7 @@ pub mod math;
 pub mod mbarrier;
 pub mod planted;
 pub mod product;
+pub mod quad;
 pub mod registers;
 pub mod smem;
 pub mod thread;

@@ -34,7 +34,11 @@ pub unsafe trait Scores: Copy {
     ///
     /// # Safety
     /// As [`wgmma::issue_ss`].
-    unsafe fn issue<const N: u32, const ADD: bool>(sums: &mut Self::Sums<N>, a: Operand, b: Operand);
+    unsafe fn issue<const N: u32, const ADD: bool>(
+        sums: &mut Self::Sums<N>,
+        a: Operand,
+        b: Operand,
+    );
 
     /// Waits until at most `PENDING` groups are in flight.
     ///

@@ -117,21 +117,29 @@ pub unsafe fn load_global_f32x2(address: u64) -> [f32; 2] {
     load_floats(address)
 }
 
-#[track_caller]
-pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
-    let site = Location::caller();
+/// Writes bytes to global memory, unless another place or none is planted.
+fn store_global(site: &'static Location<'static>, address: u64, bytes: &[u8]) {
     let address = match current::planted(Primitive::GlobalStore, site) {
         Some(Change::Drop) => return,
-        Some(_) => address + 16,
+        Some(_) => address + bytes.len() as u64,
         None => address,
     };
+    act(Primitive::GlobalStore, site, |block| block.global().write(address, bytes, block.number()));
+}
+
+#[track_caller]
+pub unsafe fn store_global_8(address: u64, words: [u32; 2]) {
+    let bytes = u64::from(words[1]) << 32 | u64::from(words[0]);
+    store_global(Location::caller(), address, &bytes.to_le_bytes());
+}
+
+#[track_caller]
+pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
     let mut bytes = [0; 16];
     for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());
     }
-    act(Primitive::GlobalStore, site, |block| {
-        block.global().write(address, &bytes, block.number())
-    });
+    store_global(Location::caller(), address, &bytes);
 }
 
 #[track_caller]

@@ -25,8 +25,7 @@ use super::{
 use crate::softmax::OnlineSoftmax;
 use consumer::{Consumer, consume};
 use fulgurite_gpu::{
-    barrier,
-    mbarrier,
+    barrier, mbarrier,
     smem::Smem,
     thread,
     tma::{self, MapAddress},

@@ -58,7 +58,12 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 // Asked again, because kept from above the answer would take registers.
                 let lost = epilogue::lost_rows::<S::Values>(self.call, &job, rows);
                 epilogue::store::<S::Values, D>(
-                    self.call, &job, rows, &mut self.out, &finished, lost,
+                    self.call,
+                    &job,
+                    rows,
+                    &mut self.out,
+                    &finished,
+                    lost,
                 );
             }
             job = jobs.next();
