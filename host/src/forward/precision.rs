@@ -32,12 +32,12 @@ pub enum Precision {
     /// ten times their size in a thousand (2048 keys, head dim 128) the root mean square is
     /// 0.0053, where one e4m3 scale for each head of q, k and v gives 0.015 and bf16 0.001.
     ///
-    /// *What later keys change*: scales and means depend on all keys of a KV head. So under a causal
-    /// mask a key changes rows in front of it too, by rounding; a row's bits depend on all keys and
-    /// values of its KV head, and on the number of keys.
+    /// *What later keys change*: scales and means depend on all keys of a KV head. So under a
+    /// causal mask a key changes rows in front of it too, by rounding; a row's bits depend on all
+    /// keys and values of its KV head, and on the number of keys.
     ///
-    /// *Inputs that are not finite*: a NaN or infinity in a row of q makes no other row NaN. In k or
-    /// v it can make every row NaN that reads its KV head, since it is part of the means.
+    /// *Inputs that are not finite*: a NaN or infinity in a row of q makes no other row NaN. In k
+    /// or v it can make every row NaN that reads its KV head, since it is part of the means.
     S8E4m3,
 }
 

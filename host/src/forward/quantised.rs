@@ -63,8 +63,8 @@ impl<'a> Quantised<'a> {
         Ok(Quantised { request, variant, tile, partials, q, kv })
     }
 
-    /// Where the regions of the partial sums, of Q and of K and V begin, behind the workspace's head
-    /// and each other, and where the last one ends.
+    /// Where the regions of the partial sums, of Q and of K and V begin, behind the workspace's
+    /// head and each other, and where the last one ends.
     fn places(&self) -> [u64; 4] {
         let partials = Workspace::HEAD_BYTES as u64;
         let q = partials + self.partials.bytes;
