@@ -143,7 +143,7 @@ fn climb_models(case: &ForwardCase, inputs: &Inputs, reference: &Reference) -> V
         Values::Climb(climb) if !climb.aligned => {
             let problem = problem(case, inputs);
             let model = |arithmetic| lowprec::attention(&problem, &reference.rows, arithmetic);
-            Arithmetic::phases().map(model).to_vec()
+            Arithmetic::PEER.phases().map(model).to_vec()
         }
         _ => Vec::new(),
     }

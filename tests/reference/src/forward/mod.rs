@@ -1,7 +1,10 @@
 //! Attention: [`oracle`] in float64, [`closed_forms`] that it must give, [`lowprec`], a model of
-//! good 16-bit kernels, and the [`values`] of q, k and v.
+//! good kernels, and the [`values`] of q, k and v. [`quantise`] makes 8-bit elements of 16-bit ones,
+//! [`eight_bits`] computes with these.
 
 pub mod closed_forms;
+pub mod eight_bits;
 pub mod lowprec;
 pub mod oracle;
+pub mod quantise;
 pub mod values;
