@@ -51,7 +51,7 @@ impl Bug {
         (Bug::NoVShift, "bf16: constant columns of v", Rule::Constant),
         (Bug::NoQShift, "bf16: means of k and v", Rule::Lse),
         (Bug::NotPermuted, "bf16: length b1 h2/1 15x17", Rule::Rms),
-        (Bug::OtherSigns, "bf16: outliers", Rule::Rms),
+        (Bug::OtherSigns, "bf16: outliers", Rule::Lse),
         (Bug::Saturated, "bf16: sinks b1", Rule::Bound),
     ];
 
