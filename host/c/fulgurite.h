@@ -114,6 +114,16 @@ enum {
     FULGURITE_MASK_CAUSAL = 2
 };
 
+/* How exactly attention is computed. */
+enum {
+    /* In the tensors' own types. */
+    FULGURITE_PRECISION_GIVEN = 1,
+    /* q and k as integers of 8 bits, v as e4m3: faster, with more error. Launches quantise bf16 or
+     * f16 tensors, whose head_dim is a multiple of 16, in a workspace. Scales and means depend on
+     * all keys, so that under a causal mask later keys change earlier rows by rounding. */
+    FULGURITE_PRECISION_S8E4M3 = 2
+};
+
 /* GPU architectures. */
 enum {
     /* Hopper. */
@@ -170,6 +180,10 @@ typedef struct fulgurite_forward_request {
     fulgurite_layout k;
     fulgurite_layout v;
     fulgurite_layout out;
+    /* FULGURITE_PRECISION_GIVEN ...; 0: as given. */
+    uint32_t precision;
+    /* 0. */
+    uint32_t reserved;
 } fulgurite_forward_request;
 
 /*
@@ -281,7 +295,7 @@ fulgurite_status fulgurite_plan_buffers(const fulgurite_plan *plan,
 fulgurite_status fulgurite_plan_describe(const fulgurite_plan *plan, const char **text);
 
 /*
- * Writes the name of the plan's kernel, of the first one if it has several, "" if there is nothing
+ * Writes the name of the plan's kernel, of the last one if it has several, "" if there is nothing
  * to compute; it lives as long as the plan.
  */
 fulgurite_status fulgurite_plan_entry(const fulgurite_plan *plan, const char **entry);

@@ -15,6 +15,7 @@ ERROR_ARGUMENT = 1
 DTYPES = {"bf16": 1, "f16": 2, "f32": 3, "e4m3": 4, "e5m2": 5, "u8": 6, "i8": 7, "i32": 8, "i64": 9}
 FORMS = {"batched": 1, "packed": 2, "paged": 3}
 MASKS = {"full": 1, "causal": 2}
+PRECISIONS = {"given": 1, "s8e4m3": 2}
 ARCHS = {"sm90": 1}
 CLASSES = {1: "Argument", 2: "Request", 3: "Buffer", 4: "Device", 5: "Driver", 6: "Internal",
            7: "Unsupported"}
@@ -47,7 +48,7 @@ class ForwardRequest(Struct):
     _fields_ = [("size_bytes", ctypes.c_uint64), ("device", ctypes.c_uint32),
                 ("mask", ctypes.c_uint32), ("with_lse", ctypes.c_uint32),
                 ("scale", ctypes.c_float), ("q", Layout), ("k", Layout), ("v", Layout),
-                ("out", Layout)]
+                ("out", Layout), ("precision", ctypes.c_uint32), ("reserved", ctypes.c_uint32)]
 
 
 class ForwardArgs(Struct):

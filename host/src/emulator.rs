@@ -201,13 +201,18 @@ impl Emulator {
 impl TensorMapSpec {
     /// The map as the emulator reads it, for a tensor at `address`.
     pub fn emulated(&self, address: u64) -> fulgurite_spec::TensorMap {
+        let swizzle = match self.swizzle_bytes() {
+            32 => emu::Swizzle::Bytes32,
+            64 => emu::Swizzle::Bytes64,
+            _ => emu::Swizzle::Bytes128,
+        };
         let fields = emu::MapFields {
             address,
             element_bytes: self.dtype.bytes(),
             dims: self.dims,
             stride_bytes: self.stride_bytes,
             box_dims: self.box_dims,
-            swizzle: emu::Swizzle::Bytes128,
+            swizzle,
         };
         fields.encode()
     }

@@ -88,14 +88,14 @@ pub enum Error {
     /// A kernel was chosen by hand that cannot compute the request.
     #[error(
         "the kernel {entry} does not compute {} with a {mask:?} mask at head_dim {head_dim}: \
-         choose a row of VARIANTS with the same element type and mask and at least this head_dim \
+         choose a row of VARIANTS with the same element types and mask and at least this head_dim \
          (without keys: a causal one that stores keyless query tiles), or let the plan choose",
         dtype.name()
     )]
     WrongEntry {
         /// The kernel.
         entry: &'static str,
-        /// Element type asked for.
+        /// Element type in which v would be multiplied.
         dtype: Dtype,
         /// Mask asked for.
         mask: Mask,
@@ -194,11 +194,11 @@ pub enum Error {
     },
     /// The call has more tiles of work than a kernel can count.
     #[error(
-        "the call has {got} query tiles over all heads and batch entries: at most {limit} are \
+        "the call has {got} tiles of rows over all heads and batch entries: at most {limit} are \
              supported; split the batch"
     )]
     TooManyJobs {
-        /// Query tiles of the whole call.
+        /// Tiles of the whole call: of query rows or, where they are quantised, of all rows.
         got: u128,
         /// The largest supported count.
         limit: u32,
@@ -335,6 +335,15 @@ pub enum Error {
         /// Bytes that the plan needs.
         got: u64,
         /// Bytes allowed.
+        limit: u64,
+    },
+    /// A plan would need more workspace than any device has.
+    #[error(
+        "the call needs a workspace of more than {limit} bytes: split the batch, or ask for a \
+             precision that needs none"
+    )]
+    WorkspaceTooLarge {
+        /// Bytes of a workspace at most.
         limit: u64,
     },
     /// A buffer or the stream lives in another CUDA context than the plan.

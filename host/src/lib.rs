@@ -35,6 +35,8 @@
 //! `out = softmax(scale · q kᵀ + mask) v` and, if asked for,
 //! `lse[row] = ln Σ_col exp(scale · q·k + mask)`.
 //!
+//! * **Precision**: what follows is said of [`Precision::Given`]; in 8 bits, which the request has
+//!   to ask for, error, bits and what a NaN reaches are others ([`Precision::S8E4m3`]).
 //! * **Types**: q, k, v and out are bf16 or f16; products accumulate in f32, softmax is f32,
 //!   probabilities are rounded to the type of v for the second product; lse is f32.
 //! * **Sizes**: any number of queries, keys, batch entries and heads; head_dim any multiple of 8 up
@@ -101,8 +103,9 @@ use cudarc::driver::{CudaContext, CudaStream};
 
 pub use cudarc;
 pub use fulgurite_spec::{
-    Arch, Dtype, FORWARD as VARIANTS, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder,
-    KERNELS, Kernel, LaunchSpec, MaskClass as Mask, SoftmaxKind, TensorMap, Tile,
+    Arch, Dtype, FORWARD as VARIANTS, FORWARD8 as VARIANTS_8BIT, ForwardRow as Variant, Fwd8Params,
+    FwdParams, FwdScalars, JobOrder, KERNELS, Kernel, LaunchSpec, MaskClass as Mask, SoftmaxKind,
+    TensorMap, Tile,
 };
 
 pub use crate::args::Access;
@@ -114,7 +117,7 @@ pub use crate::device::{DeviceFacts, DriverInfo, devices};
 pub use crate::emulator::Emulator;
 pub use crate::error::{Error, ErrorClass};
 pub use crate::fork::check_fork;
-pub use crate::forward::{Forward, ForwardArgs};
+pub use crate::forward::{Forward, ForwardArgs, Precision};
 pub use crate::launch::Prepared;
 pub use crate::layout::{Form, Layout};
 pub use crate::library::driver_info;

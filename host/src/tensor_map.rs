@@ -2,7 +2,6 @@
 //! driver's work (or an emulator's).
 
 use cudarc::driver::sys;
-use fulgurite_spec::smem::PANEL_COLUMNS;
 use fulgurite_spec::{Dtype, TensorMap};
 
 use crate::driver;
@@ -10,8 +9,9 @@ use crate::{Error, Layout};
 
 /// One tensor as TMA sees it: four dimensions, innermost (head_dim) first.
 ///
-/// The rest is the same for all maps: 128-byte swizzle, no interleave, L2 promotion of 256 bytes,
-/// elements out of bounds read as zero, every element along each axis (element strides 1).
+/// The rest follows or is the same for all maps: a swizzle over the [row of a
+/// box](Self::swizzle_bytes), no interleave, L2 promotion of 256 bytes, elements out of bounds read
+/// as zero, every element along each axis (element strides 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorMapSpec {
     /// Element type.
@@ -25,9 +25,8 @@ pub struct TensorMapSpec {
 }
 
 impl TensorMapSpec {
-    /// The map of a tensor whose boxes are so many rows of one panel
-    /// ([`PANEL_COLUMNS`] columns).
-    pub fn boxed(layout: &Layout, box_rows: u32) -> Self {
+    /// The map of a tensor whose boxes are panels of so many columns and rows.
+    pub fn boxed(layout: &Layout, [box_columns, box_rows]: [u32; 2]) -> Self {
         // The driver takes no size of 0. Nobody loads from the map of an empty tensor.
         let [batch, heads, rows, head_dim] = layout.shape.map(|size| size.max(1) as u64);
         let element_bytes = u64::from(layout.dtype.bytes());
@@ -38,8 +37,14 @@ impl TensorMapSpec {
             dtype: layout.dtype,
             dims: [head_dim, rows, heads, batch],
             stride_bytes: [row_stride, head_stride, batch_stride],
-            box_dims: [PANEL_COLUMNS, box_rows, 1, 1],
+            box_dims: [box_columns, box_rows, 1, 1],
         }
+    }
+
+    /// Bytes over which units of 16 bytes are permuted in shared memory: 32, 64 or 128, the fewest
+    /// that hold a row of a box.
+    pub fn swizzle_bytes(&self) -> u32 {
+        self.box_dims[0].saturating_mul(self.dtype.bytes()).clamp(32, 128).next_power_of_two()
     }
 
     /// Has the driver encode the map for a tensor at device address `address`.
@@ -62,6 +67,11 @@ impl TensorMapSpec {
             // TMA copies types of 8 bits as bytes.
             _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8,
         };
+        let swizzle = match self.swizzle_bytes() {
+            32 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+            64 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+            _ => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+        };
         // The binding's type carries the 64-byte alignment that the driver asks for.
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         // SAFETY: the arrays have rank (4), rank - 1 and rank elements; `map` is writable and
@@ -77,7 +87,7 @@ impl TensorMapSpec {
                 self.box_dims.as_ptr(),
                 [1_u32; 4].as_ptr(),
                 sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                swizzle,
                 sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )

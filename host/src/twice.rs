@@ -1,5 +1,5 @@
-//! A request of two launches with a workspace between them, to test what no real request needs
-//! yet: `out = attention(attention(q, k, v), k, v)`.
+//! A request of two launches of one kernel with a workspace between them, to test the core on the
+//! sample kernel alone: `out = attention(attention(q, k, v), k, v)`.
 
 use std::fmt;
 

@@ -40,7 +40,6 @@ pub enum Memory {
     /// The same, once it is known which of the arguments' fields that is.
     Place(usize),
     /// So many bytes into the workspace.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no request works in one yet"))]
     Workspace(u64),
 }
 

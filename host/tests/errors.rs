@@ -245,7 +245,7 @@ fn too_many_jobs() {
     let layout = Layout::bshd(Dtype::Bf16, 1 << 20, 1, 1 << 12, 8);
     let error = refused(&request(layout, layout));
     assert_eq!(error, Error::TooManyJobs { got: 1 << 32, limit: i32::MAX as u32 });
-    says(&error, &["4294967296 query tiles", "at most 2147483647", "split the batch"]);
+    says(&error, &["4294967296 tiles of rows", "at most 2147483647", "split the batch"]);
 }
 
 #[test]

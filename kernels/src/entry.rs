@@ -7,7 +7,7 @@
 #![allow(unexpected_cfgs, reason = "the names of entries stand in the tables")]
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
-use crate::forward;
+use crate::{forward, quantise};
 use fulgurite_gpu::{element, tma::MapAddress};
 use fulgurite_spec::{ForwardRow, FwdParams, mask};
 
@@ -18,41 +18,51 @@ fulgurite_gpu::declare_dynamic_smem!();
 #[cfg(not(target_arch = "nvptx64"))]
 pub const SAMPLE: &str = env!("FULGURITE_SAMPLE");
 
-/// An entry: on the GPU an exported kernel, which gets its parameters by value and their address by
-/// symbol; on the host a function that borrows them.
+/// An entry: on the GPU an exported kernel, which gets its parameters by value and the address of
+/// the maps that they start with, if they do, by symbol; on the host a function that borrows them.
 macro_rules! entry {
-    ($(#[$doc:meta])* $entry:ident |$params:ident: $type:ty, $maps:ident| $body:expr) => {
+    ($(#[$doc:meta])* $entry:ident |$params:ident: $type:ty $(, $maps:ident)?| $body:expr) => {
         $(#[$doc])*
         #[cfg(all(target_arch = "nvptx64", any($entry, not(selected))))]
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $entry($params: $type) {
-            // SAFETY: the parameter starts with the maps that the host encoded.
-            let $maps = unsafe { MapAddress::new(fulgurite_gpu::parameter_address!($entry)) };
+            $(
+                // SAFETY: the parameter starts with the maps that the host encoded.
+                let $maps = unsafe { MapAddress::new(fulgurite_gpu::parameter_address!($entry)) };
+            )?
             $body
         }
 
         $(#[$doc])*
         #[cfg(all(not(target_arch = "nvptx64"), any($entry, not(selected))))]
         pub unsafe fn $entry($params: &$type) {
-            // SAFETY: the parameters start with the maps that the emulator encoded.
-            let $maps = unsafe {
-                MapAddress::new(core::ptr::from_ref($params).expose_provenance() as u64)
-            };
+            $(
+                // SAFETY: the parameters start with the maps that the emulator encoded.
+                let $maps = unsafe {
+                    MapAddress::new(core::ptr::from_ref($params).expose_provenance() as u64)
+                };
+            )?
             $body
         }
     };
 }
 
+/// An entry on the host, given the address of its parameters.
+#[cfg(not(target_arch = "nvptx64"))]
+pub type Entry = unsafe fn(*const u8);
+
+/// The entry of a name, in the tables of all operations.
+#[cfg(not(target_arch = "nvptx64"))]
+pub fn find(name: &str) -> Option<Entry> {
+    forward16::find(name).or_else(|| quantise::entry::find(name))
+}
+
 /// The entries of a table by their names, for the emulator.
 macro_rules! host_entries {
     ($type:ty, $table:literal: $($entry:ident)*) => {
-        /// An entry on the host, given the address of its parameters.
-        #[cfg(not(target_arch = "nvptx64"))]
-        pub type Entry = unsafe fn(*const u8);
-
         #[doc = concat!("The entry of a name, of those in ", $table, ".")]
         #[cfg(not(target_arch = "nvptx64"))]
-        pub fn find(name: &str) -> Option<Entry> {
+        pub fn find(name: &str) -> Option<$crate::entry::Entry> {
             match name {
                 $(
                     #[cfg(any($entry, not(selected)))]
@@ -98,4 +108,7 @@ macro_rules! entries {
         host_entries!(FwdParams, "the table of forward kernels": $($entry)*);
     };
 }
-fulgurite_spec::for_each_forward!(entries);
+mod forward16 {
+    use super::*;
+    fulgurite_spec::for_each_forward!(entries);
+}

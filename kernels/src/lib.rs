@@ -6,6 +6,7 @@
 //!
 //! * `entry`: one PTX entry per row of the operations' tables.
 //! * `forward`: the forward kernels; `jobs`, `softmax`, `ring`, `epilogue`: their parts.
+//! * `quantise`: what makes the 8-bit elements that some of these read.
 //! * `probe`: kernels that use one primitive each, to compare GPU and emulator.
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
@@ -15,6 +16,7 @@ pub mod epilogue;
 pub mod forward;
 pub mod jobs;
 pub mod probe;
+pub mod quantise;
 pub mod ring;
 pub mod softmax;
 

@@ -6,7 +6,7 @@ use fulgurite::cudarc::driver::sys::CUstream;
 use fulgurite::{Forward, Raw};
 
 use crate::grown::{self, Grown};
-use crate::layout::{Layout, MASKS, choose, flag};
+use crate::layout::{Layout, MASKS, PRECISIONS, choose, flag};
 use crate::options::{self, PlanOptions};
 use crate::outcome::{Failure, Status, guard};
 use crate::plan::{self, Plan, raw_workspace};
@@ -33,12 +33,16 @@ pub struct ForwardRequest {
     pub v: Layout,
     /// The output.
     pub out: Layout,
+    /// How exactly it is computed: one of `FULGURITE_PRECISION_GIVEN` and so on; 0: as given.
+    pub precision: u32,
+    /// 0: it fills the struct up.
+    pub reserved: u32,
 }
 
 // SAFETY: `#[repr(C)]`; numbers, and structs of numbers, that fill it.
 unsafe impl Grown for ForwardRequest {
     const NAME: &'static str = "fulgurite_forward_request";
-    const RELEASED_BYTES: &'static [usize] = &[344];
+    const RELEASED_BYTES: &'static [usize] = &[344, 352];
 }
 
 /// `fulgurite_forward_args` of the header.
@@ -85,6 +89,14 @@ impl ForwardRequest {
             0 => forward,
             _ => forward.scale(self.scale),
         };
+        let forward = match self.precision {
+            0 => forward,
+            number => forward.precision(choose("request.precision", number, PRECISIONS)?),
+        };
+        if self.reserved != 0 {
+            let got = self.reserved;
+            return Err(Failure::argument(format!("request.reserved is {got}: set it to 0")));
+        }
         Ok(if flag("request.with_lse", self.with_lse)? { forward.with_lse() } else { forward })
     }
 }

@@ -1,6 +1,6 @@
 //! `fulgurite_layout`, and what the header's numbers stand for.
 
-use fulgurite::{Arch, Dtype, Form, Mask};
+use fulgurite::{Arch, Dtype, Form, Mask, Precision};
 
 use crate::outcome::Failure;
 
@@ -30,6 +30,12 @@ pub(crate) const FORMS: &Numbers<Form> = &[
 /// Masks.
 pub(crate) const MASKS: &Numbers<Mask> =
     &[("FULGURITE_MASK_FULL", Mask::Full), ("FULGURITE_MASK_CAUSAL", Mask::Causal)];
+
+/// Precisions.
+pub(crate) const PRECISIONS: &Numbers<Precision> = &[
+    ("FULGURITE_PRECISION_GIVEN", Precision::Given),
+    ("FULGURITE_PRECISION_S8E4M3", Precision::S8E4m3),
+];
 
 /// Architectures.
 pub(crate) const ARCHS: &Numbers<Arch> = &[("FULGURITE_SM90", Arch::Sm90)];

@@ -57,7 +57,7 @@ impl Plan {
         Ok(Plan {
             request: R::NAME,
             text: string(plan.to_string())?,
-            entry: string(plan.launches().first().map_or("", |launch| launch.entry()))?,
+            entry: string(plan.launches().last().map_or("", |launch| launch.entry()))?,
             buffers: buffers.collect::<Result<_, _>>()?,
             _names: names,
             workspace_bytes: plan.workspace_bytes(),

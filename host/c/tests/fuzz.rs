@@ -57,6 +57,7 @@ fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
     let kv_heads = mostly(rng, kv_heads);
     let heads = mostly(rng, kv_heads.saturating_mul(group));
     let (batch, dtype) = (mostly(rng, batch), rng.random_range(1..3));
+    let precision = rng.random_range(0..3);
     let scale = if rng.random() { 0.0 } else { f32::from_bits(rng.random()) };
     let (qo, kv) = ([batch, heads, q_len, head_dim], [batch, kv_heads, kv_len, head_dim]);
     ForwardRequest {
@@ -70,6 +71,8 @@ fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
         k: layout(rng, dtype, kv),
         v: layout(rng, dtype, kv),
         out: layout(rng, dtype, qo),
+        precision: mostly(rng, precision) as u32,
+        reserved: mostly(rng, 0) as u32,
     }
 }
 

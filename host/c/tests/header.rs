@@ -50,7 +50,7 @@ fn structs() -> [Struct; 5] {
     [
         describe!(Layout, "fulgurite_layout": dtype form sequences shape strides),
         describe!(ForwardRequest, "fulgurite_forward_request":
-            size_bytes device mask with_lse scale q k v out),
+            size_bytes device mask with_lse scale q k v out precision reserved),
         describe!(ForwardArgs, "fulgurite_forward_args":
             size_bytes q k v out lse workspace workspace_bytes),
         describe!(PlanOptions, "fulgurite_plan_options":
@@ -151,10 +151,11 @@ fn numbers() -> Vec<(i32, &'static str)> {
         (Status::Unsupported, "ERROR_UNSUPPORTED"),
     ];
     let dtypes = ["BF16", "F16", "F32", "E4M3", "E5M2", "U8", "I8", "I32", "I64"];
-    let kinds: [&[&str]; 5] = [
+    let kinds: [&[&str]; 6] = [
         &dtypes,
         &["BATCHED", "PACKED", "PAGED"],
         &["MASK_FULL", "MASK_CAUSAL"],
+        &["PRECISION_GIVEN", "PRECISION_S8E4M3"],
         &["SM90"],
         &["READ", "WRITE"],
     ];
@@ -226,6 +227,7 @@ forward
   mask       causal, bottom right
   scale      1/sqrt(64), by default
   lse        written
+  precision  given, by default
   buffer     q: 2097152 bf16, read
   buffer     k: 524288 bf16, read
   buffer     v: 524288 bf16, read

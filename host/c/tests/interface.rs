@@ -74,10 +74,10 @@ fn null_pointers() {
 #[test]
 fn sizes_that_no_version_had() {
     let argument = Status::Argument;
-    for bytes in [0, 8, 343, 4097, u64::MAX] {
+    for bytes in [0, 8, 343, 348, 4097, u64::MAX] {
         // Nothing else of the request is looked at.
         let request = ForwardRequest { size_bytes: bytes, mask: 99, ..request() };
-        let text = format!("request.size_bytes is {bytes}, this library expects 344");
+        let text = format!("request.size_bytes is {bytes}, this library expects 344 or 352");
         refuses(&request, argument, &[&text, "set it to sizeof(fulgurite_forward_request)"]);
     }
     let off = PlanOptions { size_bytes: 31, ..options() };
@@ -101,7 +101,7 @@ fn a_later_version_asks_for_nothing_new_or_is_refused() {
     let wrong = ForwardRequest { size_bytes: size_of::<Later>() as u64, mask: 99, ..request() };
     for (surplus, text) in [
         ([0; 3], "request.mask is 99"),
-        ([0, 0, 1], "request.size_bytes is 368, and its bytes from 344 on are not zero"),
+        ([0, 0, 1], "request.size_bytes is 376, and its bytes from 352 on are not zero"),
     ] {
         let later = Later { request: wrong, surplus };
         let mut plan = UNTOUCHED;
@@ -114,6 +114,17 @@ fn a_later_version_asks_for_nothing_new_or_is_refused() {
 }
 
 #[test]
+fn requests_from_before_precision_are_read_without_it() {
+    // What lies behind the size that is said is not looked at.
+    let before = ForwardRequest { size_bytes: 344, precision: 99, mask: 99, ..request() };
+    refuses(&before, Status::Argument, &["request.mask is 99"]);
+    let mut before = ForwardRequest { mask: 2, ..before };
+    before.q.shape[3] = 72;
+    before.k.shape[3] = 64;
+    refuses(&before, Status::Request, &["k has head_dim 64"]);
+}
+
+#[test]
 fn numbers_that_stand_for_nothing() {
     let argument = Status::Argument;
     let masks = "must be one of 1 (FULGURITE_MASK_FULL), 2 (FULGURITE_MASK_CAUSAL)";
@@ -121,6 +132,11 @@ fn numbers_that_stand_for_nothing() {
     let flags = "it must be 0 (no) or 1 (yes)";
     let lse = ForwardRequest { with_lse: 2, ..request() };
     refuses(&lse, argument, &["request.with_lse is 2", flags]);
+    let precision = ForwardRequest { precision: 3, ..request() };
+    let precisions = "1 (FULGURITE_PRECISION_GIVEN), 2 (FULGURITE_PRECISION_S8E4M3)";
+    refuses(&precision, argument, &["request.precision is 3", precisions]);
+    let reserved = ForwardRequest { reserved: 1, ..request() };
+    refuses(&reserved, argument, &["request.reserved is 1: set it to 0"]);
     let q = |q| ForwardRequest { q, ..request() };
     let base = request().q;
     let dtypes = "must be one of 1 (FULGURITE_BF16), 2 (FULGURITE_F16), 3 (FULGURITE_F32), 4";
@@ -197,6 +213,8 @@ fn requests_that_no_kernel_computes() {
     };
     let head_dims = ["head dim (60 asked, multiples of 8 from 8 to 256 there)"];
     refuses(&narrow(60), Status::Unsupported, &head_dims);
+    let eight_bits = ForwardRequest { precision: 2, ..narrow(72) };
+    refuses(&eight_bits, Status::Unsupported, &["72 asked, multiples of 16", "s8e4m3"]);
     let full = PlanOptions { entry: c"fwd_sm90_bf16_d64_full".as_ptr(), ..options() };
     let text = "the kernel fwd_sm90_bf16_d64_full does not compute bf16 with a Causal mask";
     refuses_with(&request(), &full, Status::Unsupported, &[text]);

@@ -43,7 +43,8 @@ macro_rules! classes {
 
 classes! {
     Request: DtypeMix Shape Empty HeadGroups Form LastStride StrideAlignment StrideZero
-        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale Limit;
+        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale Limit
+        WorkspaceTooLarge;
     Unsupported: Unsupported WrongEntry;
     Buffer: BufferDtype BufferTooShort NullPointer Misaligned Missing Unexpected WorkspaceShort
         WorkspaceStream WorkspacePinned;

@@ -2,19 +2,16 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{FORWARD as VARIANTS, ForwardRow as Variant, Tile};
+use fulgurite_spec::{Dtype, ForwardRow as Variant, Tile};
 
-use super::Forward;
 use super::jobs::keyless_q_tiles;
+use super::{Forward, Precision, variants};
 use crate::layout::AXES;
 use crate::request::PlanOptions;
 use crate::{DeviceFacts, Error, Form, Layout};
 
 /// Rows that the kernels count with 32-bit integers, a tile beyond the last one included.
 const ROW_LIMIT: usize = (1 << 31) - 512;
-
-/// Columns of a head come in 16 bytes of 2.
-const HEAD_DIM_UNIT: usize = 8;
 
 /// Tensor maps hold sizes, and kernels head counts, in 32 bits.
 const SIZE_LIMIT: usize = u32::MAX as usize;
@@ -91,11 +88,29 @@ pub(super) fn check_sizes(request: &Forward) -> Result<(), Error> {
     check_head_dim(request)
 }
 
+/// The element types of q and k, and of v, as the request's kernels multiply them.
+fn operands(request: &Forward) -> [Dtype; 2] {
+    match request.precision {
+        Precision::Given => [request.q.dtype; 2],
+        Precision::S8E4m3 => [Dtype::I8, Dtype::E4m3],
+    }
+}
+
+/// Columns that a head dim is a multiple of: 16 bytes of the tensors, and of what is multiplied.
+fn head_dim_unit(request: &Forward) -> usize {
+    match request.precision {
+        Precision::Given => 8,
+        Precision::S8E4m3 => 16,
+    }
+}
+
 /// Some kernel has the element type, and a head dim that the request's fits in.
 fn check_head_dim(request: &Forward) -> Result<(), Error> {
-    let Forward { q, mask, .. } = request;
-    let (dtype, head_dim) = (q.dtype, q.head_dim());
-    let rows = VARIANTS.iter().filter(|row| row.dtype == dtype && row.mask == *mask);
+    let Forward { q, mask, precision, .. } = request;
+    let (dtype, head_dim, unit) = (q.dtype, q.head_dim(), head_dim_unit(request));
+    let is_read = *precision == Precision::Given || matches!(dtype, Dtype::Bf16 | Dtype::F16);
+    let rows = variants()
+        .filter(|row| is_read && [row.scores, row.dtype] == operands(request) && row.mask == *mask);
     let Some(largest) = rows.map(|row| row.head_dim as usize).max() else {
         return Err(unsupported(
             request,
@@ -104,11 +119,13 @@ fn check_head_dim(request: &Forward) -> Result<(), Error> {
             "convert q, k and v",
         ));
     };
-    if head_dim == 0 || head_dim % HEAD_DIM_UNIT != 0 || head_dim > largest {
+    if head_dim == 0 || head_dim % unit != 0 || head_dim > largest {
         return Err(unsupported(
             request,
             head_dim,
-            format!("head dim ({head_dim} asked, multiples of 8 from 8 to {largest} there)"),
+            format!(
+                "head dim ({head_dim} asked, multiples of {unit} from {unit} to {largest} there)"
+            ),
             "pad q, k and v with zero columns, and give the scale of the unpadded head dim",
         ));
     }
@@ -116,32 +133,37 @@ fn check_head_dim(request: &Forward) -> Result<(), Error> {
 }
 
 /// What a request that no kernel computes is told: the row of its mask, and if there is one its
-/// element type, that is next to it in head dim.
+/// element types, that is next to it in head dim.
 fn unsupported(request: &Forward, head_dim: usize, differs: String, remedy: &'static str) -> Error {
-    let Forward { q, mask, .. } = request;
+    let Forward { q, mask, precision, .. } = request;
     let distance = |row: &&Variant| {
         let (wide, least) = (row.head_dim as usize, head_dim);
-        (row.dtype != q.dtype, row.mask != *mask, wide < least, wide.abs_diff(least))
+        let others = [row.scores, row.dtype] != operands(request);
+        (others, row.mask != *mask, wide < least, wide.abs_diff(least))
     };
-    let nearest = VARIANTS.iter().min_by_key(distance).map_or("none", |row| row.entry);
-    let what = format!("{}, head dim {}, {}", q.dtype.name(), q.head_dim(), mask.name());
+    let nearest = variants().min_by_key(distance).map_or("none", |row| row.entry);
+    let precision = match precision {
+        Precision::Given => String::new(),
+        other => format!(", precision {}", other.name()),
+    };
+    let what = format!("{}{precision}, head dim {}, {}", q.dtype.name(), q.head_dim(), mask.name());
     Error::Unsupported { what, nearest, differs, remedy }
 }
 
-/// The row of the table that suits request and device best: of those that can compute it the first
+/// The row of the tables that suits request and device best: of those that can compute it the first
 /// within its key length limit that stores keyless query tiles if there are any; else the first.
 pub(super) fn select(
     request: &Forward,
     device: &DeviceFacts,
     options: &PlanOptions,
-) -> Result<usize, Error> {
+) -> Result<&'static Variant, Error> {
     let Forward { q, k, mask, .. } = request;
     device.check_any()?;
     if let Some(entry) = options.entry {
-        let row = VARIANTS.iter().position(|row| row.entry == entry && accepts(row, request));
-        let (dtype, mask, head_dim) = (q.dtype, *mask, q.head_dim());
+        let row = variants().find(|row| row.entry == entry && accepts(row, request));
+        let ([_, dtype], mask, head_dim) = (operands(request), *mask, q.head_dim());
         let row = row.ok_or(Error::WrongEntry { entry, dtype, mask, head_dim })?;
-        return device.check(&VARIANTS[row].kernel()).map(|()| row);
+        return device.check(&row.kernel()).map(|()| row);
     }
     let keyless = |row: &Variant| keyless_q_tiles(request, &Tile::of(row)) > 0;
     let suits = |row: &Variant| {
@@ -152,10 +174,10 @@ pub(super) fn select(
             && options.arch.is_none_or(|arch| arch == row.arch)
             && device.check(&row.kernel()).is_ok()
     };
-    let mut rows = VARIANTS.iter().enumerate().filter(|(_, row)| able(row));
-    let Some((first, narrowest)) = rows.next() else {
+    let mut rows = variants().filter(|row| able(row));
+    let Some(narrowest) = rows.next() else {
         // Every head dim that passed has a row; so the device lacks what those ask for.
-        let why = VARIANTS.iter().filter(|row| accepts(row, request));
+        let why = variants().filter(|row| accepts(row, request));
         let why = why.map(|row| device.check(&row.kernel())).find_map(Result::err);
         return Err(why.unwrap_or_else(|| {
             let differs = format!("architecture ({:?} asked)", options.arch);
@@ -163,22 +185,29 @@ pub(super) fn select(
         }));
     };
     // A wider head dim would cost more than an unsuitable row of this one.
-    let best = std::iter::once((first, narrowest))
+    let best = std::iter::once(narrowest)
         .chain(rows)
-        .find(|(_, row)| row.head_dim == narrowest.head_dim && suits(row));
-    Ok(best.map_or(first, |(index, _)| index))
+        .find(|row| row.head_dim == narrowest.head_dim && suits(row));
+    Ok(best.unwrap_or(narrowest))
 }
 
 /// Whether a variant can compute the request. One without keys is all keyless query tiles.
 fn accepts(variant: &Variant, request: &Forward) -> bool {
     let Forward { q, k, mask, .. } = request;
-    u32::try_from(q.head_dim()).is_ok_and(|head_dim| variant.accepts(q.dtype, *mask, head_dim))
+    let [scores, values] = operands(request);
+    variant.scores == scores
+        && u32::try_from(q.head_dim()).is_ok_and(|width| variant.accepts(values, *mask, width))
         && (k.rows() > 0 || variant.stores_keyless())
+}
+
+/// The softmax scale, by default one over the root of the head dim.
+pub(super) fn softmax_scale(request: &Forward) -> f32 {
+    request.scale.unwrap_or_else(|| 1.0 / (request.q.head_dim() as f32).sqrt())
 }
 
 /// The scale of the scores as exponents of two.
 pub(super) fn scale_log2(request: &Forward) -> Result<f32, Error> {
-    let scale = request.scale.unwrap_or_else(|| 1.0 / (request.q.head_dim() as f32).sqrt());
+    let scale = softmax_scale(request);
     let scale_log2 = scale * LOG2_E;
     if scale > 0.0 && scale.is_normal() && scale_log2.is_normal() {
         Ok(scale_log2)

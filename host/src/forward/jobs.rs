@@ -187,7 +187,8 @@ impl Jobs<'_> {
     fn fits_section(&self, heads: u32) -> bool {
         let Forward { q, k, .. } = self.request;
         let group_size = (q.heads() / k.heads()) as u128;
-        let kv_head_bytes = 2 * k.rows() as u128 * k.head_dim() as u128 * k.dtype.bytes() as u128;
+        let element_bytes = self.tile.scores.bytes() + self.tile.values.bytes();
+        let kv_head_bytes = k.rows() as u128 * k.head_dim() as u128 * u128::from(element_bytes);
         u128::from(heads).div_ceil(group_size) * kv_head_bytes <= SECTION_BYTES
             && heads <= SECTION_JOBS / self.q_tile_count
     }

@@ -3,19 +3,30 @@
 mod check;
 mod jobs;
 mod plan;
+mod precision;
+mod quantised;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 
-use fulgurite_spec::{ForwardRow as Variant, FwdParams, FwdScalars, MaskClass as Mask, Tile};
+use fulgurite_spec::{
+    FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, MaskClass as Mask, Tile,
+};
 
 use crate::args::args;
 use crate::layout::Layout;
 use crate::place::Place;
 use crate::request::{Decide, PlanOptions, Request};
 use crate::work::Work;
-use crate::{DeviceFacts, Error, Plan};
+use crate::{DeviceFacts, Error, Launch, Plan};
+
+pub use precision::Precision;
+
+/// Every forward kernel, in order of preference among those of the same element types.
+fn variants() -> impl Iterator<Item = &'static Variant> {
+    FORWARD.iter().chain(FORWARD8)
+}
 
 /// A forward attention call: `out = softmax(scale · q kᵀ + mask) v` for every head.
 ///
@@ -46,12 +57,15 @@ pub struct Forward {
     pub scale: Option<f32>,
     /// Whether launches write the log-sum-exp of every row: `f32[batch, heads, q_len]`, contiguous.
     pub lse: bool,
+    /// How exactly it is computed.
+    pub precision: Precision,
 }
 
 impl Forward {
-    /// A call with the scale `1 / sqrt(head_dim)` and without log-sum-exp.
+    /// A call with the scale `1 / sqrt(head_dim)`, without log-sum-exp, as exactly as the tensors'
+    /// types allow.
     pub fn new(q: Layout, k: Layout, v: Layout, out: Layout, mask: Mask) -> Self {
-        Forward { q, k, v, out, mask, scale: None, lse: false }
+        Forward { q, k, v, out, mask, scale: None, lse: false, precision: Precision::Given }
     }
 
     /// Scores are multiplied by this before softmax.
@@ -64,10 +78,16 @@ impl Forward {
         Forward { lse: true, ..self }
     }
 
+    /// How exactly it is computed: faster in 8 bits, which launches need a workspace for
+    /// ([`ForwardArgs::workspace`]).
+    pub fn precision(self, precision: Precision) -> Self {
+        Forward { precision, ..self }
+    }
+
     /// All that tells two requests apart, the scale by its bits.
-    fn key(&self) -> ([Layout; 4], Mask, Option<u32>, bool) {
-        let Forward { q, k, v, out, mask, scale, lse } = self;
-        ([*q, *k, *v, *out], *mask, scale.map(f32::to_bits), *lse)
+    fn key(&self) -> ([Layout; 4], Mask, Option<u32>, bool, Precision) {
+        let Forward { q, k, v, out, mask, scale, lse, precision } = self;
+        ([*q, *k, *v, *out], *mask, scale.map(f32::to_bits), *lse, *precision)
     }
 }
 
@@ -119,7 +139,7 @@ impl Decide for Forward {
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forward { q, k, v, out, mask, scale, lse } = self;
+        let Forward { q, k, v, out, mask, scale, lse, precision } = self;
         for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
             writeln!(f, "  {name:<10} {layout}")?;
         }
@@ -129,15 +149,25 @@ impl Decide for Forward {
             Some(scale) => writeln!(f, "  scale      {scale}")?,
             None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim())?,
         }
-        writeln!(f, "  lse        {}", if *lse { "written" } else { "not written, by default" })
+        let lse = if *lse { "written" } else { "not written, by default" };
+        writeln!(f, "  lse        {lse}")?;
+        let default = if *precision == Precision::default() { ", by default" } else { "" };
+        writeln!(f, "  precision  {}{default}", precision.name())
     }
 }
 
 impl Plan<Forward> {
-    /// The row of [`VARIANTS`](crate::VARIANTS) that computes it; `None` if there is no work.
+    /// The launch of the kernel that computes attention, behind those of the quantiser; `None` if
+    /// there is no work.
+    pub fn attention(&self) -> Option<&Launch> {
+        self.launches().last()
+    }
+
+    /// The row of [`VARIANTS`](crate::VARIANTS) or [`VARIANTS_8BIT`](crate::VARIANTS_8BIT) that
+    /// computes it; `None` if there is no work.
     pub fn variant(&self) -> Option<&'static Variant> {
-        let entry = self.launches().first()?.entry();
-        crate::VARIANTS.iter().find(|variant| variant.entry == entry)
+        let entry = self.attention()?.entry();
+        variants().find(|variant| variant.entry == entry)
     }
 
     /// The kernel's tile.
@@ -147,8 +177,9 @@ impl Plan<Forward> {
 
     /// What the kernel's threads read of its parameters, yet without addresses.
     pub fn scalars(&self) -> Option<FwdScalars> {
-        let params = &self.launches().first()?.params;
-        // SAFETY: the struct is one of integers and floats.
+        let params = &self.attention()?.params;
+        // SAFETY: the struct is one of integers and floats, at the same place in the parameters of
+        // all forward kernels (asserted where these are defined).
         Some(unsafe { params.get(offset_of!(FwdParams, scalars)) })
     }
 }

@@ -4,14 +4,15 @@ use std::mem::offset_of;
 
 use fulgurite_spec::launch::WARPGROUP_ROWS;
 use fulgurite_spec::{
-    Divisor, FORWARD as VARIANTS, FwdParams, FwdScalars, JobOrder, MaskClass as Mask, Tile,
+    Divisor, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, MaskClass as Mask, Tile,
 };
 
 use super::check::{
     check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
 };
 use super::jobs::job_order;
-use super::{Forward, ForwardArgs};
+use super::quantised::Quantised;
+use super::{Forward, ForwardArgs, Precision};
 use crate::args::{Access, Args};
 use crate::place::Raw;
 use crate::request::PlanOptions;
@@ -36,20 +37,24 @@ pub(super) fn decide(
     }
     request.out.check_no_overlap()?;
     let scale_log2 = scale_log2(request)?;
-    let variant = &VARIANTS[select(request, device, options)?];
+    let variant = select(request, device, options)?;
 
     let (grid, order) = job_order(request, variant, device, options.sm_limit)?;
     // Both were found to fit when their tensors were checked.
     let lse_elements = lse_elements(&request.q)?;
     let scalars = scalars(request, scale_log2, order);
-    let tile = Tile::of(variant);
-    let launch = || {
-        let kernel = module::index(variant.entry)?;
-        Ok(Launch { kernel, grid, params: params(&scalars), slots: slots(request, &tile) })
+    let (launches, workspace_bytes) = match request.precision {
+        _ if grid == 0 => (Vec::new(), 0),
+        Precision::Given => (vec![launch(request, variant, grid, &scalars)?], 0),
+        Precision::S8E4m3 => {
+            let quantised = Quantised::of(request, variant)?;
+            let mut launches = quantised.quantiser(device)?;
+            launches.push(quantised.forward(grid, &scalars)?);
+            (launches, quantised.workspace_bytes())
+        }
     };
-    let launches = if grid == 0 { Vec::new() } else { vec![launch()?] };
     let fields = <ForwardArgs<Raw> as Args<Raw>>::FIELDS;
-    Ok(Work::new(fields, buffers(request, lse_elements), launches, 0))
+    Ok(Work::new(fields, buffers(request, lse_elements), launches, workspace_bytes))
 }
 
 /// The same call in the words of the kernels.
@@ -57,8 +62,8 @@ pub(super) fn decide(
 /// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
 /// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
 /// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
-/// under any mask; kernels whose rows see the same keys have no code for such rows, and the causal
-/// ones store them.
+/// under any mask, and there is nothing to quantise; kernels whose rows see the same keys have no
+/// code for such rows, and the causal ones store them.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = request.clone();
     let Forward { k, v, .. } = &mut reduced;
@@ -71,8 +76,11 @@ fn reduced(request: &Forward) -> Forward {
             layout.shape[0] = layout.shape[0].min(1);
         }
     }
-    if request.k.rows() == 0 && !request.mask.rows_differ() {
-        reduced.mask = Mask::Causal;
+    if request.k.rows() == 0 {
+        reduced.precision = Precision::Given;
+        if !request.mask.rows_differ() {
+            reduced.mask = Mask::Causal;
+        }
     }
     reduced
 }
@@ -99,27 +107,37 @@ fn buffers(request: &Forward, lse_elements: usize) -> Vec<BufferNeed> {
     buffers
 }
 
-fn slots(request: &Forward, tile: &Tile) -> Vec<Slot> {
-    const SCALARS: usize = offset_of!(FwdParams, scalars);
-    let Forward { q, k, v, lse, .. } = request;
+/// The one launch of a call in the tensors' own types.
+fn launch(
+    request: &Forward,
+    variant: &Variant,
+    grid: u32,
+    scalars: &FwdScalars,
+) -> Result<Launch, Error> {
+    let Forward { q, k, v, .. } = request;
+    let tile = Tile::of(variant);
     let map = |at, name, spec| Slot::Map(at, Memory::Buffer(name), spec);
+    let boxed = |layout, columns, rows| TensorMapSpec::boxed(layout, [columns, rows]);
+    let (scores, values) = (tile.score_panel_columns(), tile.value_panel_columns());
     let mut slots = vec![
-        map(offset_of!(FwdParams, q), "q", TensorMapSpec::boxed(q, WARPGROUP_ROWS)),
-        map(offset_of!(FwdParams, k), "k", TensorMapSpec::boxed(k, tile.kv_rows)),
-        map(offset_of!(FwdParams, v), "v", TensorMapSpec::boxed(v, tile.kv_rows)),
-        Slot::Address(SCALARS + offset_of!(FwdScalars, out), Memory::Buffer("out")),
+        map(offset_of!(FwdParams, q), "q", boxed(q, scores, WARPGROUP_ROWS)),
+        map(offset_of!(FwdParams, k), "k", boxed(k, scores, tile.kv_rows)),
+        map(offset_of!(FwdParams, v), "v", boxed(v, values, tile.kv_rows)),
     ];
-    if *lse {
-        let at = SCALARS + offset_of!(FwdScalars, lse);
-        slots.push(Slot::Address(at, Memory::Buffer("lse")));
-    }
-    slots
+    slots.extend(result_slots(request));
+    let params = Block::zeroed(size_of::<FwdParams>());
+    // SAFETY: numbers only, and no padding (asserted where the struct is defined).
+    let params = unsafe { params.put(offset_of!(FwdParams, scalars), scalars) };
+    Ok(Launch { kernel: module::index(variant.entry)?, grid, params, slots })
 }
 
-fn params(scalars: &FwdScalars) -> Block {
-    let block = Block::zeroed(size_of::<FwdParams>());
-    // SAFETY: numbers only, and no padding (asserted where the struct is defined).
-    unsafe { block.put(offset_of!(FwdParams, scalars), scalars) }
+/// Where every forward kernel leaves its results.
+pub(super) fn result_slots(request: &Forward) -> Vec<Slot> {
+    const SCALARS: usize = offset_of!(FwdParams, scalars);
+    let out = (offset_of!(FwdScalars, out), "out");
+    let lse = request.lse.then_some((offset_of!(FwdScalars, lse), "lse"));
+    let results = std::iter::once(out).chain(lse);
+    results.map(|(at, name)| Slot::Address(SCALARS + at, Memory::Buffer(name))).collect()
 }
 
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {

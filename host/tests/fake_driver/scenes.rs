@@ -145,7 +145,7 @@ fn forked() {
                 attention.plan(&request(Mask::Causal)).map(|_| ()),
                 FlashAttention::load(attention.context()).map(|_| ()),
                 FlashAttention::open(0).map(|_| ()),
-                TensorMapSpec::boxed(&layout, 64).encode(0x1000).map(|_| ()),
+                TensorMapSpec::boxed(&layout, [64, 64]).encode(0x1000).map(|_| ()),
             ] {
                 assert!(matches!(result, Err(Error::Forked { .. })));
                 println!("child: {}", result.unwrap_err());

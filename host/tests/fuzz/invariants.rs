@@ -2,7 +2,7 @@
 
 use fulgurite::{
     DeviceFacts, Dtype, Error, Forward, ForwardArgs, FwdScalars, JobOrder, Launch, Layout, Mask,
-    Plan, TensorMapSpec, Tile, Variant,
+    Plan, Precision, RawWorkspace, TensorMapSpec, Tile, Variant, Workspace,
 };
 use fulgurite_spec::JobCursor;
 use rand::RngExt;
@@ -20,7 +20,7 @@ fn variant(plan: &Plan<Forward>) -> &'static Variant {
 }
 
 fn grid(plan: &Plan<Forward>) -> u32 {
-    plan.launches().first().map_or(0, Launch::grid)
+    plan.attention().map_or(0, Launch::grid)
 }
 
 /// Elements of the buffers of q, k, v and out.
@@ -43,7 +43,7 @@ fn span(layout: &Layout) -> Option<u128> {
 pub fn check_layout(layout: &Layout, variant: &Variant) {
     let elements = layout.span_elements();
     assert!(elements.is_none_or(|elements| span(layout) == Some(elements as u128)));
-    let boxed = |rows| TensorMapSpec::boxed(layout, rows);
+    let boxed = |rows| TensorMapSpec::boxed(layout, [64, rows]);
     let (of_q, of_kv) = (boxed(64), boxed(Tile::of(variant).kv_rows));
     assert_eq!((of_q.dims, of_q.stride_bytes), (of_kv.dims, of_kv.stride_bytes));
 }
@@ -64,27 +64,57 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     let variant = variant(plan);
     let no_keys = request.k.rows() == 0;
     let mask = if no_keys { Mask::Causal } else { request.mask };
-    assert_eq!((variant.dtype, variant.mask), (request.q.dtype, mask));
+    let given = request.precision == Precision::Given;
+    let is_quantised = !given && !no_keys;
+    let own = [request.q.dtype; 2];
+    let operands = if is_quantised { [Dtype::I8, Dtype::E4m3] } else { own };
+    assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask));
     assert!(!no_keys || variant.stores_keyless());
-    assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % 8 == 0);
+    let unit = if given { 8 } else { 16 };
+    assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % unit == 0);
 
     let tiles = q_len.div_ceil(u128::from(variant.q_rows)) * batch * heads;
     assert!(tiles <= i32::MAX as u128);
     // A grid of more blocks than any device has multiprocessors would gain nothing.
     let blocks = u128::from(facts.sm_count.clamp(1, 1024));
     assert_eq!(u128::from(grid(plan)), tiles.min(blocks));
-    check_maps(plan, &spans);
+    if is_quantised {
+        check_quantiser(plan);
+    } else {
+        assert_eq!((plan.launches().len(), plan.workspace_bytes()), (1, 0));
+        check_maps(plan, &spans);
+    }
     check_scalars(plan, request);
     check_order(&scalars(plan).order, plan, request);
 }
 
-/// Every map is one that the driver takes, and ends where the tensor does.
+/// A map is one that the driver takes.
+fn check_map(map: &TensorMapSpec) {
+    assert!(map.dims.iter().all(|size| (1..=1 << 32).contains(size)), "{map:?}");
+    let legal = |stride: &u64| stride.is_multiple_of(16) && (1..1 << 40).contains(stride);
+    assert!(map.stride_bytes.iter().all(legal), "{map:?}");
+    assert!(map.box_dims.iter().all(|size| (1..=256).contains(size)), "{map:?}");
+    assert!(map.box_dims[0] * map.dtype.bytes() <= map.swizzle_bytes(), "{map:?}");
+}
+
+/// Grids of the quantiser, and tensors that fit into the workspace.
+fn check_quantiser(plan: &Plan<Forward>) {
+    assert_eq!(plan.launches().len(), 4);
+    let grids = plan.launches().iter().map(Launch::grid);
+    assert!(grids.clone().all(|grid| (1..=i32::MAX as u32).contains(&grid)));
+    let maps = plan.launches().iter().flat_map(Launch::tensor_maps);
+    let bytes = maps.map(|map| {
+        check_map(map);
+        map.dims.iter().map(|&size| u128::from(size)).product::<u128>()
+    });
+    let room = u128::from(plan.workspace_bytes()) - Workspace::HEAD_BYTES as u128;
+    assert!(bytes.sum::<u128>() < room && plan.workspace_bytes() <= 1 << 40);
+}
+
+/// Every map ends where its tensor does.
 fn check_maps(plan: &Plan<Forward>, spans: &[u128; 4]) {
     for (map, &span) in plan.launches()[0].tensor_maps().zip(spans) {
-        assert!(map.dims.iter().all(|size| (1..=1 << 32).contains(size)), "{map:?}");
-        let legal = |stride: &u64| stride.is_multiple_of(16) && (1..1 << 40).contains(stride);
-        assert!(map.stride_bytes.iter().all(legal), "{map:?}");
-        assert!(map.box_dims.iter().all(|size| (1..=256).contains(size)), "{map:?}");
+        check_map(map);
         let strides = map.stride_bytes.iter().map(|&bytes| u128::from(bytes));
         let last =
             map.dims[1..].iter().zip(strides).map(|(&size, stride)| u128::from(size - 1) * stride);
@@ -177,5 +207,6 @@ pub fn check_uses(plan: &Plan<Forward>, rng: &mut ChaCha8Rng) {
     let legal = needed.all(|(address, _)| *address != 0 && address % 16 == 0);
     let args = ForwardArgs::new(q, k, v, out);
     let args = if lse { args.lse(4_u64) } else { args };
+    let args = args.workspace(RawWorkspace { address: 256, bytes: plan.workspace_bytes() });
     assert_eq!(plan.check_addresses(args).is_ok(), legal);
 }

@@ -7,7 +7,7 @@ mod requests;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use fulgurite::{DeviceFacts, Forward, Plan, PlanOptions, VARIANTS};
+use fulgurite::{DeviceFacts, Forward, Plan, PlanOptions, VARIANTS, VARIANTS_8BIT, Variant};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -33,9 +33,17 @@ impl Count {
     }
 }
 
+/// Kernels of both tables.
+const VARIANT_COUNT: usize = VARIANTS.len() + VARIANTS_8BIT.len();
+
+/// One of these.
+fn any_variant(index: usize) -> &'static Variant {
+    VARIANTS.iter().chain(VARIANTS_8BIT).nth(index).expect("the index is below their number")
+}
+
 /// Plans a request in both ways and looks at what came out.
 fn try_request(rng: &mut ChaCha8Rng, request: &Forward, facts: &DeviceFacts) -> Count {
-    let variant = &VARIANTS[rng.random_range(0..VARIANTS.len())];
+    let variant = any_variant(rng.random_range(0..VARIANT_COUNT));
     let mut count = Count::default();
     for layout in [&request.q, &request.k, &request.v, &request.out] {
         check_layout(layout, variant);
@@ -88,11 +96,11 @@ proptest! {
     fn small_requests_keep_the_bounds(
         request in requests::small(),
         sm_count in 0_u32..200,
-        variant in 0..VARIANTS.len(),
+        variant in 0..VARIANT_COUNT,
     ) {
         let mut facts = DeviceFacts::h200();
         facts.sm_count = sm_count;
-        let by = PlanOptions::entry(VARIANTS[variant].entry);
+        let by = PlanOptions::entry(any_variant(variant).entry);
         let plans = [Plan::new(&request, &facts), Plan::with(&request, &facts, &by)];
         for plan in plans.into_iter().flatten() {
             check_plan(&plan, &request, &facts);

@@ -1,6 +1,6 @@
 //! Where the random requests come from.
 
-use fulgurite::{DeviceFacts, Dtype, Forward, Layout, Mask};
+use fulgurite::{DeviceFacts, Dtype, Forward, Layout, Mask, Precision};
 use proptest::prelude::*;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -100,6 +100,9 @@ pub fn request(rng: &mut ChaCha8Rng) -> Forward {
     );
     request.scale = scale(rng);
     request.lse = rng.random();
+    if rng.random_range(0..3) == 0 {
+        request.precision = Precision::S8E4m3;
+    }
     if rng.random_range(0..16) == 0 {
         let axis = rng.random_range(0..3);
         request.k.strides[axis] = 0;
@@ -158,9 +161,14 @@ pub fn small() -> impl Strategy<Value = Forward> {
     let shape = (0_usize..4, 0_usize..4, 1_usize..4, 0_usize..300, 0_usize..300, 1_usize..33);
     let strides = || [0_usize..40, 0..40, 0..40].prop_map(|s| s.map(|stride| 8 * stride));
     let own = || (any::<bool>(), strides());
-    let options = (any::<bool>(), any::<bool>(), any::<bool>(), prop::option::of(any::<f32>()));
+    let scale = prop::option::of(any::<f32>());
+    let options = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), scale);
     (shape, [own(), own(), own(), own()], options).prop_map(
-        |((batch, kv_heads, group, q_len, kv_len, unit), own, (half, causal, lse, scale))| {
+        |(
+            (batch, kv_heads, group, q_len, kv_len, unit),
+            own,
+            (half, causal, lse, quantised, scale),
+        )| {
             let dtype = if half { Dtype::F16 } else { Dtype::Bf16 };
             let head_dim = 8 * unit;
             let layout = |index: usize, rows, heads| match own[index] {
@@ -178,6 +186,9 @@ pub fn small() -> impl Strategy<Value = Forward> {
             );
             forward.scale = scale;
             forward.lse = lse;
+            if quantised {
+                forward.precision = Precision::S8E4m3;
+            }
             forward
         },
     )

@@ -23,6 +23,9 @@ pub unsafe trait Element: Copy {
     #[track_caller]
     fn pack(low: f32, high: f32) -> u32;
 
+    /// The two numbers of a pair, the low half's first.
+    fn unpack(pair: u32) -> [f32; 2];
+
     /// Issues `acc (+)= A × Bᵀ`, both operands in shared memory, K-major; 64×N×16.
     ///
     /// # Safety
@@ -49,8 +52,8 @@ pub trait Coded {
 pub type Of<const DTYPE: u8> = <Code<DTYPE> as Coded>::Element;
 
 macro_rules! element {
-    ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $ss:ident,
-     $rs:ident) => {
+    ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $unpack:ident,
+     $ss:ident, $rs:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -69,6 +72,11 @@ macro_rules! element {
             #[track_caller]
             fn pack(low: f32, high: f32) -> u32 {
                 imp::$pack(low, high)
+            }
+
+            #[inline(always)]
+            fn unpack(pair: u32) -> [f32; 2] {
+                imp::$unpack(pair)
             }
 
             #[inline(always)]
@@ -94,9 +102,9 @@ macro_rules! element {
 
 element!(
     /// bfloat16.
-    Bf16, 16.0, 0x7f80, pack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
+    Bf16, 16.0, 0x7f80, pack_bf16, unpack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
 );
 element!(
     /// IEEE half: no exponents to spare, and values of at most 2^16.
-    F16, 0.0, 0x7c00, pack_f16, wgmma_ss_f16, wgmma_rs_f16
+    F16, 0.0, 0x7c00, pack_f16, unpack_f16, wgmma_ss_f16, wgmma_rs_f16
 );

@@ -3,6 +3,7 @@
 use crate::arch::Arch;
 use crate::forward::{FORWARD, FORWARD8};
 use crate::launch::LaunchSpec;
+use crate::quantise::QUANTISE;
 use crate::smem::SMEM_LIMIT_BYTES;
 
 /// One compiled kernel, whatever it computes.
@@ -30,7 +31,7 @@ impl Kernel {
 /// Every kernel of the library, put together from the operations' tables. Each lists its families
 /// by the time that they take to compile, the longest last.
 pub const KERNELS: &[Kernel] = &{
-    let mut kernels = [FORWARD[0].kernel(); FORWARD.len() + FORWARD8.len()];
+    let mut kernels = [FORWARD[0].kernel(); FORWARD.len() + FORWARD8.len() + QUANTISE.len()];
     let mut count = 0;
     let tables = [FORWARD, FORWARD8];
     let mut table = 0;
@@ -42,6 +43,12 @@ pub const KERNELS: &[Kernel] = &{
             i += 1;
         }
         table += 1;
+    }
+    let mut i = 0;
+    while i < QUANTISE.len() {
+        kernels[count] = QUANTISE[i].kernel();
+        count += 1;
+        i += 1;
     }
     kernels
 };

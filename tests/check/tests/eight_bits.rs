@@ -12,9 +12,8 @@ use check::forward::judge::{eight_bits::Known, problem};
 use check::rules::{Finding, Rule};
 use fulgurite::{VARIANTS_8BIT, Variant};
 use rayon::prelude::*;
-use reference::forward::eight_bits::EightBits;
+use reference::forward::eight_bits::{EightBits, Quantised};
 use reference::forward::lowprec::Arithmetic;
-use reference::forward::quantise::Quantised;
 use reference::forward::values::Inputs;
 
 /// What is wrong.

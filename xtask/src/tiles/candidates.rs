@@ -107,6 +107,7 @@ fn row(dtype: Dtype, mask: MaskClass, softmax: SoftmaxKind, tile: &Tile) -> Forw
         entry,
         arch,
         dtype,
+        scores: dtype,
         head_dim,
         mask,
         softmax,

@@ -38,6 +38,8 @@ pub fn request() -> ForwardRequest {
         k: bshd(2, 200, 2, 64),
         v: bshd(2, 200, 2, 64),
         out: bshd(2, 100, 8, 64),
+        precision: 0,
+        reserved: 0,
     }
 }
 

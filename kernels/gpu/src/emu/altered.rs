@@ -107,6 +107,14 @@ fn pack<const BITS: u32, const NAN: u32>(
     }
 }
 
+pub fn unpack_bf16(pair: u32) -> [f32; 2] {
+    [pair as u16, (pair >> 16) as u16].map(|bits| bf16::from_bits(bits).to_f32())
+}
+
+pub fn unpack_f16(pair: u32) -> [f32; 2] {
+    [pair as u16, (pair >> 16) as u16].map(|bits| f16::from_bits(bits).to_f32())
+}
+
 pub fn unpack_e4m3(pair: u16) -> u32 {
     let [low, high] = pair.to_le_bytes().map(|code| match e4m3::value(code) {
         x if x.is_nan() => 0x7fff,

@@ -90,21 +90,51 @@ pub unsafe fn load_global_16(address: u64) -> [u32; 4] {
     }))
 }
 
+/// Reads `N` floats, aligned to all of them.
 #[track_caller]
-pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
-    let site = Location::caller();
+fn load_floats<const N: usize>(address: u64) -> [f32; N] {
+    act(Primitive::GlobalLoad, Location::caller(), |block| {
+        if !address.is_multiple_of(4 * N as u64) {
+            return broken!(Malformed, "{N} floats at {address:#x}, which is not their alignment");
+        }
+        let mut floats = [0.0; N];
+        for (at, float) in (address..).step_by(4).zip(&mut floats) {
+            let mut bytes = [0; 4];
+            block.global().read(at, &mut bytes, block.number())?;
+            *float = f32::from_le_bytes(bytes);
+        }
+        Ok(floats)
+    })
+}
+
+#[track_caller]
+pub unsafe fn load_global_f32(address: u64) -> f32 {
+    load_floats::<1>(address)[0]
+}
+
+/// Writes bytes to global memory, unless another place or none is planted.
+fn store_global(site: &'static Location<'static>, address: u64, bytes: &[u8]) {
     let address = match current::planted(Primitive::GlobalStore, site) {
         Some(Change::Drop) => return,
-        Some(_) => address + 16,
+        Some(_) => address + bytes.len() as u64,
         None => address,
     };
+    act(Primitive::GlobalStore, site, |block| block.global().write(address, bytes, block.number()));
+}
+
+#[track_caller]
+pub unsafe fn store_global_8(address: u64, words: [u32; 2]) {
+    let bytes = u64::from(words[1]) << 32 | u64::from(words[0]);
+    store_global(Location::caller(), address, &bytes.to_le_bytes());
+}
+
+#[track_caller]
+pub unsafe fn store_global_16(address: u64, words: [u32; 4]) {
     let mut bytes = [0; 16];
     for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
         to.copy_from_slice(&word.to_le_bytes());
     }
-    act(Primitive::GlobalStore, site, |block| {
-        block.global().write(address, &bytes, block.number())
-    });
+    store_global(Location::caller(), address, &bytes);
 }
 
 #[track_caller]

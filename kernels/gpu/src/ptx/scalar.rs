@@ -91,6 +91,27 @@ pack!(pack_bf16, "cvt.rn.bf16x2.f32");
 pack!(pack_f16, "cvt.rn.f16x2.f32");
 
 #[inline(always)]
+pub fn unpack_bf16(pair: u32) -> [f32; 2] {
+    [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
+}
+
+#[inline(always)]
+pub fn unpack_f16(pair: u32) -> [f32; 2] {
+    let (low, high);
+    unsafe {
+        asm!(
+            "{{ .reg .b16 l, h;",
+            "mov.b32 {{l, h}}, {pair};",
+            "cvt.f32.f16 {low}, l;",
+            "cvt.f32.f16 {high}, h; }}",
+            low = out(reg32) low, high = out(reg32) high, pair = in(reg32) pair,
+            options(pure, nomem, nostack),
+        );
+    }
+    [low, high]
+}
+
+#[inline(always)]
 pub fn pack_e4m3(low: f32, high: f32) -> u16 {
     let packed;
     unsafe {
@@ -215,8 +236,25 @@ access_16!(load_global_16, store_global_16, "global", u64, reg64);
 access_16!(load_shared_16, store_shared_16, "shared", u32, reg32);
 
 #[inline(always)]
+pub unsafe fn load_global_f32(address: u64) -> f32 {
+    let value: f32;
+    unsafe {
+        asm!("ld.global.nc.f32 {0}, [{1}];", out(reg32) value, in(reg64) address, options(nostack));
+    }
+    value
+}
+
+#[inline(always)]
 pub unsafe fn store_global_f32(address: u64, value: f32) {
     unsafe {
         asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack));
+    }
+}
+
+#[inline(always)]
+pub unsafe fn store_global_8(address: u64, words: [u32; 2]) {
+    unsafe {
+        asm!("st.global.v2.b32 [{0}], {{{1}, {2}}};", in(reg64) address, in(reg32) words[0],
+             in(reg32) words[1], options(nostack));
     }
 }

@@ -9,10 +9,9 @@ use fulgurite::{
     Precision, Prepared, Read, Tile, Variant, Workspace, Write,
 };
 use half::{bf16, f16};
-use reference::forward::eight_bits::EightBits;
+use reference::forward::eight_bits::{EightBits, Quantised, Shape};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
-use reference::forward::quantise::{Quantised, Shape};
 use reference::tensor::Tensor;
 
 use crate::call::{self, Call, Decided, Launch};

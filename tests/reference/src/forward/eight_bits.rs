@@ -3,13 +3,16 @@
 //! Both compute on the numbers that 8-bit elements stand for, with keys and values less their
 //! means; what that took from the log-sum-exp and the output is added at the end.
 
+mod quantised;
+
 use fulgurite::{Dtype, Layout, Mask};
 
 use super::lowprec::{self, Arithmetic, LowPrecision};
 use super::oracle::{self, Problem, Reference};
-use super::quantise::Quantised;
 use crate::e4m3;
 use crate::tensor::{Elements, RowId, View, encode};
+
+pub use quantised::{Quantised, Shape};
 
 /// A call on quantised tensors.
 #[derive(Clone, Debug)]

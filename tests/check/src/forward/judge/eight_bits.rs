@@ -1,9 +1,8 @@
 //! What must come of a case in 8 bits.
 
-use reference::forward::eight_bits::EightBits;
+use reference::forward::eight_bits::{EightBits, Quantised};
 use reference::forward::lowprec::{Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Reference};
-use reference::forward::quantise::Quantised;
 use reference::forward::values::{Inputs, Values};
 
 use super::super::cases::ForwardCase;

@@ -1,0 +1,289 @@
+//! From a forward request in 8 bits to launches: what the quantiser reads and leaves in the
+//! workspace, and what the forward kernel reads of that.
+
+use std::mem::offset_of;
+
+use fulgurite_spec::launch::WARPGROUP_ROWS;
+use fulgurite_spec::quantise::{
+    BLOCK_ROWS, KvRegion, PartialsRegion, QRegion, QUANTISE, QuantiseParams, QuantiseRow, Source,
+    Step,
+};
+use fulgurite_spec::{
+    Divisor, ForwardRow as Variant, Fwd8Params, FwdScalars, QuantScalars, ScaleAddress, Tile,
+};
+
+use super::Forward;
+use super::check::softmax_scale;
+use super::plan::result_slots;
+use crate::work::{Block, Launch, Memory, Slot};
+use crate::{DeviceFacts, Dtype, Error, Layout, TensorMapSpec, Workspace, module};
+
+/// Blocks of a grid that the quantiser counts with 32-bit integers.
+const BLOCK_LIMIT: u32 = i32::MAX as u32;
+
+/// Bytes of a workspace at most: more than any GPU has, and so little that tensor maps hold all
+/// strides in it.
+const WORKSPACE_LIMIT_BYTES: u64 = 1 << 40;
+
+/// A request whose q, k and v are quantised, the kernel that multiplies them, and where the regions
+/// lie in the workspace.
+pub(super) struct Quantised<'a> {
+    request: &'a Forward,
+    variant: &'a Variant,
+    tile: Tile,
+    partials: PartialsRegion,
+    q: QRegion,
+    kv: KvRegion,
+}
+
+impl<'a> Quantised<'a> {
+    /// Lays out the workspace.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceTooLarge`].
+    pub(super) fn of(request: &'a Forward, variant: &'a Variant) -> Result<Self, Error> {
+        let Forward { q, k, v, .. } = request;
+        let tile = Tile::of(variant);
+        let (kv_len, head_dim) = (k.rows() as u64, u64::from(variant.head_dim));
+        // Batch and heads are below 2^32 each.
+        let entries = |layout: &Layout| layout.batch() as u64 * layout.heads() as u64;
+        let (of_k, of_v) = (entries(k), entries(v));
+        let regions = || {
+            let partials = PartialsRegion::of(of_k.max(of_v), kv_len, head_dim)?;
+            let q = QRegion::of(entries(q), q.rows() as u64, head_dim)?;
+            let kv_rows = u64::from(tile.kv_rows);
+            let kv = KvRegion::of([of_k, of_v], kv_len, head_dim, kv_rows, tile.transposes_v())?;
+            let sizes = [partials.bytes, q.bytes, kv.bytes];
+            let head = Workspace::HEAD_BYTES as u64;
+            let bytes = sizes.iter().try_fold(head, |sum, &bytes| sum.checked_add(bytes))?;
+            (bytes <= WORKSPACE_LIMIT_BYTES).then_some((partials, q, kv))
+        };
+        let too_large = Error::WorkspaceTooLarge { limit: WORKSPACE_LIMIT_BYTES };
+        let (partials, q, kv) = regions().ok_or(too_large)?;
+        Ok(Quantised { request, variant, tile, partials, q, kv })
+    }
+
+    /// Where the regions of the partial sums, of Q and of K and V begin, behind the workspace's
+    /// head and each other, and where the last one ends.
+    fn places(&self) -> [u64; 4] {
+        let partials = Workspace::HEAD_BYTES as u64;
+        let q = partials + self.partials.bytes;
+        let kv = q + self.q.bytes;
+        [partials, q, kv, kv + self.kv.bytes]
+    }
+
+    /// Bytes of the whole workspace.
+    pub(super) fn workspace_bytes(&self) -> u64 {
+        self.places()[3]
+    }
+
+    /// A place in the region of Q.
+    fn in_q(&self, offset: u64) -> Memory {
+        Memory::Workspace(self.places()[1] + offset)
+    }
+
+    /// A place in the region of K and V.
+    fn in_kv(&self, offset: u64) -> Memory {
+        Memory::Workspace(self.places()[2] + offset)
+    }
+
+    /// The launches in front of the forward kernel's, in their order.
+    ///
+    /// # Errors
+    /// [`Error::TooManyJobs`]; those of devices that cannot run the kernels.
+    pub(super) fn quantiser(&self, device: &DeviceFacts) -> Result<Vec<Launch>, Error> {
+        let Forward { q, k, v, .. } = self.request;
+        let kv_entries = k.batch().max(v.batch()) as u128 * k.heads() as u128;
+        let of = |layout: &Layout, blocks: u32| {
+            layout.batch() as u128 * layout.heads() as u128 * u128::from(blocks)
+        };
+        let [q_blocks, k_blocks, v_blocks] = self.blocks();
+        let params = self.quantiser_params();
+        let slots = self.quantiser_slots();
+        let steps = [
+            (Step::Statistics, q.dtype, kv_entries * u128::from(self.partials.chunks)),
+            (Step::Means, Dtype::F32, kv_entries),
+            (Step::Quantise, q.dtype, of(q, q_blocks) + of(k, k_blocks) + of(v, v_blocks)),
+        ];
+        let launch = |(step, dtype, got): (Step, Dtype, u128)| {
+            let row = self.row(step, dtype)?;
+            device.check(&row.kernel())?;
+            if got > u128::from(BLOCK_LIMIT) {
+                return Err(Error::TooManyJobs { got, limit: BLOCK_LIMIT });
+            }
+            let kernel = module::index(row.entry)?;
+            Ok(Launch { kernel, grid: got as u32, params: params.clone(), slots: slots.clone() })
+        };
+        steps.into_iter().map(launch).collect()
+    }
+
+    /// The quantiser's kernel for a step.
+    fn row(&self, step: Step, dtype: Dtype) -> Result<&'static QuantiseRow, Error> {
+        let head_dim = self.variant.head_dim;
+        let row = QUANTISE
+            .iter()
+            .find(|row| (row.step, row.dtype, row.head_dim) == (step, dtype, head_dim));
+        row.ok_or_else(|| Error::NotBuilt {
+            entry: format!("{step:?} of {}, head dim {head_dim}", dtype.name()),
+        })
+    }
+
+    /// Blocks of the last step for one head of Q, of K and of V. Rows are below 2^31.
+    fn blocks(&self) -> [u32; 3] {
+        let q_blocks = self.request.q.rows().div_ceil(BLOCK_ROWS as usize);
+        let v_blocks = self.kv.kv_pad / u64::from(BLOCK_ROWS);
+        [q_blocks as u32, self.kv.kv_tiles as u32, v_blocks as u32]
+    }
+
+    /// Parameters of all steps, yet without addresses.
+    fn quantiser_params(&self) -> Block {
+        let Forward { q, k, v, .. } = self.request;
+        let [q_blocks, k_blocks, v_blocks] = self.blocks().map(Divisor::new);
+        let params = QuantiseParams {
+            q: self.source(q),
+            k: self.source(k),
+            v: self.source(v),
+            q8: 0,
+            q_scale: 0,
+            q_shift: 0,
+            k8: 0,
+            k_scale: 0,
+            k_shift: 0,
+            v8: 0,
+            v_scale: 0,
+            v_shift: 0,
+            partials: 0,
+            q_heads: Divisor::new(q.heads() as u32),
+            kv_heads: Divisor::new(k.heads() as u32),
+            group_size: Divisor::new((q.heads() / k.heads()) as u32),
+            q_blocks,
+            k_blocks,
+            v_blocks,
+            chunks: Divisor::new(self.partials.chunks as u32),
+            head_dim: q.head_dim() as u32,
+            q_len: q.rows() as u32,
+            kv_len: k.rows() as u32,
+            kv_pad: self.kv.kv_pad as u32,
+            kv_rows: self.tile.kv_rows,
+            batch: q.batch() as u32,
+            k_batch: k.batch() as u32,
+            v_batch: v.batch() as u32,
+            scale: softmax_scale(self.request),
+        };
+        // SAFETY: numbers only, and no padding (asserted where the struct is defined).
+        unsafe { Block::zeroed(size_of::<QuantiseParams>()).put(0, &params) }
+    }
+
+    /// How the quantiser walks a tensor.
+    fn source(&self, layout: &Layout) -> Source {
+        let [batch_stride, head_stride, row_stride, _] =
+            layout.effective_strides().map(|stride| stride as u64);
+        let batch_stride = if self.is_shared(layout) { 0 } else { batch_stride };
+        Source { address: 0, batch_stride, head_stride, row_stride }
+    }
+
+    /// Whether all batch entries of q read the one of this tensor.
+    fn is_shared(&self, layout: &Layout) -> bool {
+        layout.batch() < self.request.q.batch()
+    }
+
+    fn quantiser_slots(&self) -> Vec<Slot> {
+        const ADDRESS: usize = offset_of!(Source, address);
+        let Quantised { q, kv, .. } = self;
+        let (given, in_q, in_kv) = (Memory::Buffer, |at| self.in_q(at), |at| self.in_kv(at));
+        let mut slots = vec![
+            Slot::Address(offset_of!(QuantiseParams, q) + ADDRESS, given("q")),
+            Slot::Address(offset_of!(QuantiseParams, k) + ADDRESS, given("k")),
+            Slot::Address(offset_of!(QuantiseParams, v) + ADDRESS, given("v")),
+            Slot::Address(offset_of!(QuantiseParams, q8), in_q(q.q8)),
+            Slot::Address(offset_of!(QuantiseParams, q_scale), in_q(q.q_scale)),
+            Slot::Address(offset_of!(QuantiseParams, k8), in_kv(kv.k8)),
+            Slot::Address(offset_of!(QuantiseParams, k_scale), in_kv(kv.k_scale)),
+            Slot::Address(offset_of!(QuantiseParams, k_shift), in_kv(kv.k_shift)),
+            Slot::Address(offset_of!(QuantiseParams, v8), in_kv(kv.v8)),
+            Slot::Address(offset_of!(QuantiseParams, v_scale), in_kv(kv.v_scale)),
+            Slot::Address(offset_of!(QuantiseParams, v_shift), in_kv(kv.v_shift)),
+            Slot::Address(
+                offset_of!(QuantiseParams, partials),
+                Memory::Workspace(self.places()[0]),
+            ),
+        ];
+        if self.request.lse {
+            slots.push(Slot::Address(offset_of!(QuantiseParams, q_shift), in_q(q.q_shift)));
+        }
+        slots
+    }
+
+    /// The launch of the forward kernel.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`].
+    pub(super) fn forward(&self, grid: u32, scalars: &FwdScalars) -> Result<Launch, Error> {
+        let params = Block::zeroed(size_of::<Fwd8Params>());
+        // SAFETY: numbers only, and no padding (asserted where the structs are defined).
+        let params = unsafe {
+            params
+                .put(offset_of!(Fwd8Params, scalars), scalars)
+                .put(offset_of!(Fwd8Params, quant), &self.quant_scalars())
+        };
+        let kernel = module::index(self.variant.entry)?;
+        Ok(Launch { kernel, grid, params, slots: self.forward_slots() })
+    }
+
+    /// What the forward kernel knows of scales, yet without addresses.
+    fn quant_scalars(&self) -> QuantScalars {
+        let Forward { q, k, v, out, .. } = self.request;
+        let scale = |layout: &Layout, of_head: u64| ScaleAddress {
+            address: 0,
+            batch_stride: if self.is_shared(layout) { 0 } else { layout.heads() as u64 * of_head },
+            head_stride: of_head,
+        };
+        QuantScalars {
+            q_scale: scale(q, q.rows() as u64),
+            k_scale: scale(k, self.kv.kv_tiles),
+            v_scale: scale(v, 1),
+            v_shift: 0,
+            q_shift: 0,
+            q_scale_by_row: 1,
+            out_is_f16: u32::from(out.dtype == Dtype::F16),
+        }
+    }
+
+    fn forward_slots(&self) -> Vec<Slot> {
+        const QUANT: usize = offset_of!(Fwd8Params, quant);
+        const ADDRESS: usize = QUANT + offset_of!(ScaleAddress, address);
+        let Quantised { request, tile, q, kv, .. } = self;
+        let [q8, k8, v8] = self.layouts();
+        let (scores, values) = (tile.score_panel_columns(), tile.value_panel_columns());
+        let map =
+            |at, memory, layout, panel| Slot::Map(at, memory, TensorMapSpec::boxed(&layout, panel));
+        let (in_q, in_kv) = (|at| self.in_q(at), |at| self.in_kv(at));
+        let mut slots = vec![
+            map(offset_of!(Fwd8Params, q), in_q(q.q8), q8, [scores, WARPGROUP_ROWS]),
+            map(offset_of!(Fwd8Params, k), in_kv(kv.k8), k8, [scores, tile.kv_rows]),
+            map(offset_of!(Fwd8Params, v), in_kv(kv.v8), v8, [values, tile.value_panel_rows()]),
+            Slot::Address(ADDRESS + offset_of!(QuantScalars, q_scale), in_q(q.q_scale)),
+            Slot::Address(ADDRESS + offset_of!(QuantScalars, k_scale), in_kv(kv.k_scale)),
+            Slot::Address(ADDRESS + offset_of!(QuantScalars, v_scale), in_kv(kv.v_scale)),
+            Slot::Address(QUANT + offset_of!(QuantScalars, v_shift), in_kv(kv.v_shift)),
+        ];
+        if request.lse {
+            let at = QUANT + offset_of!(QuantScalars, q_shift);
+            slots.push(Slot::Address(at, in_q(q.q_shift)));
+        }
+        slots.extend(result_slots(request));
+        slots
+    }
+
+    /// How q, k and v of 8 bits lie in the workspace; v transposed, with its keys as columns.
+    fn layouts(&self) -> [Layout; 3] {
+        let Forward { q, k, v, .. } = self.request;
+        let (head_dim, kv_pad) = (self.tile.head_dim as usize, self.kv.kv_pad as usize);
+        let rows = |layout: &Layout| {
+            let dtype = self.tile.scores;
+            Layout::bhsd(dtype, layout.batch(), layout.heads(), layout.rows(), head_dim)
+        };
+        let columns = Layout::bhsd(self.tile.values, v.batch(), v.heads(), head_dim, kv_pad);
+        [rows(q), rows(k), columns]
+    }
+}

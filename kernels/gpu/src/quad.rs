@@ -1,0 +1,278 @@
+//! Rows in the registers of quads: four neighbouring threads of a warp hold one row, eight quads
+//! of the warp eight rows.
+//!
+//! Of every 32 columns each thread of a quad has a *unit* of 8 that lie side by side: 16 bytes of
+//! 16-bit elements, so that a quad's loads touch whole sectors of memory, and so do its stores of
+//! 8 bits.
+
+use crate::element::Element;
+use crate::element8::S8;
+use crate::{global, imp, math};
+use fulgurite_spec::quantise::rotation;
+
+/// Columns of a unit.
+const UNIT: usize = 8;
+
+/// Threads that hold a row.
+pub const THREADS: u32 = 4;
+
+/// One row of `32 * UNITS` columns as floats.
+#[derive(Clone, Copy)]
+pub struct QuadRow<const UNITS: usize> {
+    units: [[f32; UNIT]; UNITS],
+}
+
+/// Index of this thread's quad in the block.
+#[inline(always)]
+pub fn index() -> u32 {
+    imp::thread_index() / THREADS
+}
+
+/// Whether the thread is the first of its quad.
+#[inline(always)]
+pub fn leads() -> bool {
+    imp::thread_index().is_multiple_of(THREADS)
+}
+
+/// First column of a unit of this thread's.
+#[inline(always)]
+fn column(unit: usize) -> u32 {
+    32 * unit as u32 + imp::thread_index() % THREADS * UNIT as u32
+}
+
+/// The largest value of the quad, or of the whole warp; NaN if there is one.
+///
+/// # Safety
+/// All threads of the warp call it.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn largest<const WHOLE_WARP: bool>(value: f32) -> f32 {
+    let value = math::max_nan(value, imp::shuffle_xor_f32::<1>(value));
+    let value = math::max_nan(value, imp::shuffle_xor_f32::<2>(value));
+    if !WHOLE_WARP {
+        return value;
+    }
+    let value = math::max_nan(value, imp::shuffle_xor_f32::<4>(value));
+    let value = math::max_nan(value, imp::shuffle_xor_f32::<8>(value));
+    math::max_nan(value, imp::shuffle_xor_f32::<16>(value))
+}
+
+impl<const UNITS: usize> QuadRow<UNITS> {
+    /// Columns of the row.
+    pub const COLUMNS: u32 = 32 * UNITS as u32;
+
+    /// All zeros.
+    #[inline(always)]
+    pub fn zero() -> Self {
+        QuadRow { units: [[0.0; UNIT]; UNITS] }
+    }
+
+    /// The first `columns` of a row, a multiple of 8 but not 0; the others are zeros.
+    ///
+    /// # Safety
+    /// `address` is that of so many elements in 16-byte aligned global memory, which nobody writes
+    /// during the launch.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn load<T: Element>(address: u64, columns: u32) -> Self {
+        let mut words = [[0; 4]; UNITS];
+        let mut unit = 0;
+        while unit < UNITS {
+            // Padding reads the row's start and forgets it: a load without a branch.
+            let column = if column(unit) < columns { column(unit) } else { 0 };
+            // SAFETY: inside of the row.
+            words[unit] = unsafe { global::load_16(address + 2 * u64::from(column)) };
+            unit += 1;
+        }
+        let mut row = Self::zero();
+        let mut unit = 0;
+        while unit < UNITS {
+            let mut pair = 0;
+            while pair < UNIT / 2 {
+                let word = if column(unit) < columns { words[unit][pair] } else { 0 };
+                let [low, high] = T::unpack(word);
+                row.units[unit][2 * pair] = low;
+                row.units[unit][2 * pair + 1] = high;
+                pair += 1;
+            }
+            unit += 1;
+        }
+        row
+    }
+
+    /// A row of floats.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load), of all columns.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn load_floats(address: u64) -> Self {
+        let mut row = Self::zero();
+        let mut unit = 0;
+        while unit < UNITS {
+            let mut half = 0;
+            while half < 2 {
+                let at = address + 4 * u64::from(column(unit) + 4 * half as u32);
+                // SAFETY: inside of the row.
+                let words = unsafe { global::load_16(at) };
+                let mut i = 0;
+                while i < 4 {
+                    row.units[unit][4 * half + i] = f32::from_bits(words[i]);
+                    i += 1;
+                }
+                half += 1;
+            }
+            unit += 1;
+        }
+        row
+    }
+
+    /// Changes each number by the one at its place in another row.
+    #[inline(always)]
+    fn change(&mut self, other: &Self, change: impl Fn(f32, f32) -> f32) {
+        let mut unit = 0;
+        while unit < UNITS {
+            let mut i = 0;
+            while i < UNIT {
+                self.units[unit][i] = change(self.units[unit][i], other.units[unit][i]);
+                i += 1;
+            }
+            unit += 1;
+        }
+    }
+
+    /// Takes another row away.
+    #[inline(always)]
+    pub fn subtract(&mut self, other: &Self) {
+        self.change(other, |value, other| value - other);
+    }
+
+    /// The product of two rows.
+    ///
+    /// # Safety
+    /// All threads of the warp call it.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn dot(&self, other: &Self) -> f32 {
+        let mut sum = 0.0;
+        let mut unit = 0;
+        while unit < UNITS {
+            let mut i = 0;
+            while i < UNIT {
+                sum = math::fma(self.units[unit][i], other.units[unit][i], sum);
+                i += 1;
+            }
+            unit += 1;
+        }
+        let sum = sum + imp::shuffle_xor_f32::<1>(sum);
+        sum + imp::shuffle_xor_f32::<2>(sum)
+    }
+
+    /// Multiplies the row with the orthogonal matrix of [`rotation`].
+    ///
+    /// # Safety
+    /// All threads of the warp call it.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn rotate(&mut self) {
+        let norm = rotation::norm(Self::COLUMNS).to_bits();
+        let place = imp::thread_index() % THREADS;
+        let sign = |bit: u32| f32::from_bits(1.0_f32.to_bits() | (place >> bit) << 31);
+        let signs = [sign(0), sign(1)];
+        let mut unit = 0;
+        while unit < UNITS {
+            let columns = &mut self.units[unit];
+            let negated = rotation::SIGNS[unit] >> (place * UNIT as u32);
+            let mut i = 0;
+            while i < UNIT {
+                columns[i] *= f32::from_bits(norm | (negated >> i) << 31);
+                i += 1;
+            }
+            butterflies_of(columns);
+            let mut i = 0;
+            while i < UNIT {
+                // The thread whose bit is 0 has the sum, the other the difference.
+                let other = imp::shuffle_xor_f32::<1>(columns[i]);
+                let value = math::fma(columns[i], signs[0], other);
+                let other = imp::shuffle_xor_f32::<2>(value);
+                columns[i] = math::fma(value, signs[1], other);
+                i += 1;
+            }
+            unit += 1;
+        }
+        let mut distance = 1;
+        while distance < rotation::block(Self::COLUMNS) as usize / 32 {
+            let mut unit = 0;
+            while unit < UNITS {
+                if unit & distance == 0 {
+                    let mut i = 0;
+                    while i < UNIT {
+                        let (low, high) = (self.units[unit][i], self.units[unit + distance][i]);
+                        self.units[unit][i] = low + high;
+                        self.units[unit + distance][i] = low - high;
+                        i += 1;
+                    }
+                }
+                unit += 1;
+            }
+            distance *= 2;
+        }
+    }
+
+    /// The largest size among this thread's numbers; NaN if there is one.
+    #[inline(always)]
+    pub fn own_largest(&self) -> f32 {
+        let mut largest = 0.0;
+        let mut unit = 0;
+        while unit < UNITS {
+            let mut i = 0;
+            while i < UNIT {
+                largest = math::max_nan(largest, self.units[unit][i].abs());
+                i += 1;
+            }
+            unit += 1;
+        }
+        largest
+    }
+
+    /// Stores the row as signed integers: the nearest to the numbers times `factor`.
+    ///
+    /// # Safety
+    /// `address` is that of so many bytes of 8-byte aligned global memory, which the quad alone
+    /// writes.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn store_s8(&self, address: u64, factor: f32) {
+        let mut unit = 0;
+        while unit < UNITS {
+            let mut words = [0; 2];
+            let mut half = 0;
+            while half < 2 {
+                let round = |i: usize| math::nearest(self.units[unit][4 * half + i] * factor);
+                words[half] = S8::pack([round(0), round(1), round(2), round(3)]);
+                half += 1;
+            }
+            // SAFETY: inside of the row; the unit is this thread's.
+            unsafe { global::store_8(address + u64::from(column(unit)), words) }
+            unit += 1;
+        }
+    }
+}
+
+/// The Hadamard transform of a unit.
+#[inline(always)]
+fn butterflies_of(columns: &mut [f32; UNIT]) {
+    let mut distance = 1;
+    while distance < UNIT {
+        let mut i = 0;
+        while i < UNIT {
+            if i & distance == 0 {
+                let (low, high) = (columns[i], columns[i + distance]);
+                columns[i] = low + high;
+                columns[i + distance] = low - high;
+            }
+            i += 1;
+        }
+        distance *= 2;
+    }
+}
