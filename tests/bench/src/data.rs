@@ -9,7 +9,7 @@ use fulgurite::{Forward, Prepared};
 use reference::forward::lowprec::{self, Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Problem, Reference};
 use reference::random::normal_bits;
-use reference::tensor::{RowId, View};
+use reference::tensor::{Elements, RowId, View};
 
 use super::grid::{Cell, HIDDEN, TOKENS};
 
@@ -64,9 +64,9 @@ impl Expected {
     pub fn of<T: Bits>(cell: &Cell, data: &Data<T>) -> Expected {
         let call = cell.call();
         let problem = Problem {
-            q: View { layout: &call.q, bits: &data.host[0] },
-            k: View { layout: &call.k, bits: &data.host[1] },
-            v: View { layout: &call.v, bits: &data.host[2] },
+            q: View { layout: &call.q, elements: Elements::Bits(&data.host[0]) },
+            k: View { layout: &call.k, elements: Elements::Bits(&data.host[1]) },
+            v: View { layout: &call.v, elements: Elements::Bits(&data.host[2]) },
             mask: call.mask,
             scale: call.scale(),
         };

@@ -9,6 +9,7 @@ use fulgurite::emulator::{Emulator, Fault, Global, Summary};
 
 use crate::gpu::{Gpu, OnGpu};
 use crate::memory::Memory;
+use crate::workspace;
 
 /// What was decided for a call, as far as reports tell of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +33,17 @@ pub trait Call: Any + Debug + Send + Sync {
     fn plan(&self, facts: &DeviceFacts) -> Result<Decided, fulgurite::Error>;
 
     /// Runs the call on an emulator with these facts. `address` knows where tensors and numbers of
-    /// a name lie in `global`; none for what was not laid out.
+    /// a name lie in `global`; none for what was not laid out. The workspace is mapped as well.
     ///
     /// # Errors
     /// What the host crate refuses.
-    fn emulate(
+    fn emulate<'a>(
         &self,
         facts: &DeviceFacts,
         emulator: &Emulator,
         address: &dyn Fn(&str) -> Option<u64>,
-        global: &Global<'_>,
+        global: &mut Global<'a>,
+        workspace: &'a mut workspace::Emulated,
     ) -> Emulated;
 
     /// Enqueues the call on a GPU's stream, through the safe door of the host crate.

@@ -8,6 +8,7 @@ use fulgurite::emulator::{Emulator, Global, MutationSite, Options, Summary};
 use crate::call::{self, Launch};
 use crate::device::{Device, Ran};
 use crate::memory::{Allocation, GUARD_ELEMENTS, Memory, Region};
+use crate::workspace;
 
 /// Multiplications of a product beyond which a case is too long to emulate.
 pub const BUDGET: usize = 400_000_000;
@@ -68,8 +69,11 @@ pub fn run_on(launch: &mut Launch, options: Options, sm_count: Option<u32>) -> c
     let mut global = Global::new();
     bytes.map(memory, &mut global);
     let address = |name: &str| address_of(memory, name);
-    let ran = launch.call.emulate(&facts, &emulator, &address, &global)?;
+    let mut workspace = workspace::Emulated::new(behind(memory));
+    let call = &launch.call;
+    let ran = call.emulate(&facts, &emulator, &address, &mut global, &mut workspace)?;
     drop(global);
+    workspace.check_head()?;
     bytes.write_back(memory);
     Ok(ran)
 }
@@ -77,6 +81,11 @@ pub fn run_on(launch: &mut Launch, options: Options, sm_count: Option<u32>) -> c
 /// The address of an allocation; those of numbers follow those of tensors.
 fn address(allocation: usize) -> u64 {
     FIRST_ADDRESS * (1 + allocation as u64)
+}
+
+/// The address behind all of it.
+fn behind(memory: &Memory) -> u64 {
+    address(memory.allocations.len() + memory.numbers.len())
 }
 
 /// The address of a tensor or of numbers.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fulgurite::cudarc::driver::{
     CudaSlice, CudaStream, CudaView, CudaViewMut, DeviceRepr, DriverError,
 };
-use fulgurite::{DeviceFacts, Element, FlashAttention, VARIANTS, Variant};
+use fulgurite::{DeviceFacts, Element, FlashAttention, VARIANTS, VARIANTS_8BIT, Variant};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
@@ -115,7 +115,7 @@ impl Gpu {
     /// its first call.
     pub fn preload(&self, entries: &[&str]) -> Option<usize> {
         let wanted = |variant: &&Variant| entries.contains(&variant.entry);
-        let variants: Vec<&Variant> = VARIANTS.iter().filter(wanted).collect();
+        let variants: Vec<&Variant> = VARIANTS.iter().chain(VARIANTS_8BIT).filter(wanted).collect();
         let loaded = variants.iter().try_for_each(|variant| load(&self.attention, variant));
         loaded.is_ok().then_some(variants.len())
     }

@@ -1,7 +1,8 @@
 //! Cases, who computes them, and the rules that judge the answers.
 //!
 //! What every operation shares knows none of them: [`case`], what is checked; [`call`] and
-//! [`memory`], the call that it makes and what that reads and writes; [`device`], who computes, as
+//! [`memory`], the call that it makes and what that reads and writes, [`workspace`], what it works
+//! in; [`device`], who computes, as
 //! [`gpu`] and [`emulator`] do; [`rules`] and [`report`], what is found and how it is told, with
 //! [`csv_file`] and [`progress`]; [`verify`], the command; [`probes`], single primitives on a GPU
 //! and the emulator.
@@ -26,3 +27,4 @@ pub mod report;
 pub mod rules;
 #[cfg(feature = "commands")]
 pub mod verify;
+pub mod workspace;

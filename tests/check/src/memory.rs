@@ -32,6 +32,9 @@ pub enum Arrangement {
     Padded,
     /// `[batch, row, head, head dim]` with a batch stride of more than 2³¹ elements.
     HugeBatchStride,
+    /// `[batch, row, head, head dim]`; of what is read, all but the first tensor have a batch stride
+    /// of 0.
+    Shared,
 }
 
 /// Elements from one batch entry to the next under [`Arrangement::HugeBatchStride`].
@@ -169,7 +172,7 @@ fn arrange(arrangement: Arrangement, dtype: Dtype, shape: [usize; 4]) -> (Layout
     let [batch, heads, rows, head_dim] = shape;
     let strided = |strides| Layout::strided(dtype, shape, strides);
     match arrangement {
-        Arrangement::Bshd | Arrangement::Packed => {
+        Arrangement::Bshd | Arrangement::Packed | Arrangement::Shared => {
             (Layout::bshd(dtype, batch, rows, heads, head_dim), 0)
         }
         Arrangement::Bhsd => (Layout::bhsd(dtype, batch, heads, rows, head_dim), 0),
@@ -253,6 +256,25 @@ fn place_huge(
     shapes.iter().map(place).collect()
 }
 
+/// The first tensor alone; the others with one batch entry for all.
+fn place_shared(
+    allocations: &mut Vec<Allocation>,
+    dtype: Dtype,
+    shapes: &[[usize; 4]],
+) -> Vec<Place> {
+    let place = |(index, &shape): (usize, &[usize; 4])| {
+        let [batch, heads, rows, head_dim] = shape;
+        let held = [if index == 0 { batch } else { 1 }, heads, rows, head_dim];
+        let mut place = place_alone(allocations, Arrangement::Shared, dtype, held);
+        if index > 0 {
+            place.layout.shape[0] = batch;
+            place.layout.strides[0] = 0;
+        }
+        place
+    };
+    shapes.iter().enumerate().map(place).collect()
+}
+
 impl Memory {
     /// Lays out tensors of one element type that are read.
     pub fn add_read(&mut self, arrangement: Arrangement, tensors: &[(&'static str, &Tensor)]) {
@@ -262,6 +284,7 @@ impl Memory {
         let places = match arrangement {
             Arrangement::Packed => place_packed(allocations, dtype, &shapes),
             Arrangement::HugeBatchStride => place_huge(allocations, dtype, &shapes),
+            Arrangement::Shared => place_shared(allocations, dtype, &shapes),
             alone => {
                 let one = |&shape| place_alone(allocations, alone, dtype, shape);
                 shapes.iter().map(one).collect()

@@ -32,13 +32,22 @@ pub struct RowId {
     pub row: usize,
 }
 
+/// Borrowed elements.
+#[derive(Clone, Copy, Debug)]
+pub enum Elements<'a> {
+    /// The bits of 16-bit elements, of the layout's type.
+    Bits(&'a [u16]),
+    /// The numbers that elements of 8 bits stand for.
+    Numbers(&'a [f32]),
+}
+
 /// A strided tensor (batch, head, row, head dim) over borrowed elements.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Shape and strides; the first element of `bits` has index 0 in every axis.
+    /// Shape and strides; the first element has index 0 in every axis.
     pub layout: &'a Layout,
     /// The elements.
-    pub bits: &'a [u16],
+    pub elements: Elements<'a>,
 }
 
 impl View<'_> {
@@ -47,7 +56,10 @@ impl View<'_> {
         let start: usize =
             index.iter().zip(self.layout.strides).map(|(i, stride)| i * stride).sum();
         let [.., head_dim] = self.layout.shape;
-        self.bits[start..start + head_dim].iter().map(|&bits| decode(self.layout.dtype, bits))
+        (start..start + head_dim).map(|index| match self.elements {
+            Elements::Bits(bits) => decode(self.layout.dtype, bits[index]),
+            Elements::Numbers(numbers) => numbers[index],
+        })
     }
 }
 
@@ -76,7 +88,7 @@ impl Tensor {
 
     /// The tensor as a view.
     pub fn view(&self) -> View<'_> {
-        View { layout: &self.layout, bits: &self.bits }
+        View { layout: &self.layout, elements: Elements::Bits(&self.bits) }
     }
 
     /// The place of a row's first element in `bits`.

@@ -6,9 +6,10 @@ use fulgurite::cudarc::driver::{CudaStream, CudaViewMut};
 use fulgurite::emulator::{Emulator, Global};
 use fulgurite::{
     DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions,
-    Prepared, Read, Tile, Variant, Write,
+    Precision, Prepared, Read, Tile, Variant, Workspace, Write,
 };
 use half::{bf16, f16};
+use reference::forward::eight_bits::{EightBits, Quantised, Shape};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
 use reference::tensor::Tensor;
@@ -16,6 +17,7 @@ use reference::tensor::Tensor;
 use crate::call::{self, Call, Decided, Launch};
 use crate::gpu::{Bits, Gpu, OnGpu};
 use crate::memory::{Arrangement, Memory};
+use crate::workspace;
 
 /// One call of attention.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,8 @@ pub struct ForwardCall {
     pub scale: Option<f32>,
     /// Whether the log-sum-exp is wanted.
     pub lse: bool,
+    /// How exactly it is computed.
+    pub precision: Precision,
     /// The kernel, if it is not the plan's choice.
     pub variant: Option<Variant>,
 }
@@ -42,13 +46,14 @@ impl ForwardCall {
     /// A call with the default scale and without log-sum-exp, by the plan's choice.
     pub fn plain(q: Layout, kv: Layout, mask: Mask) -> ForwardCall {
         let (k, v, out) = (kv, kv, q);
-        ForwardCall { q, k, v, out, mask, scale: None, lse: false, variant: None }
+        let precision = Precision::Given;
+        ForwardCall { q, k, v, out, mask, scale: None, lse: false, precision, variant: None }
     }
 
     /// The request of the host crate.
     pub fn request(&self) -> Forward {
-        let &ForwardCall { q, k, v, out, mask, scale, lse, .. } = self;
-        let mut forward = Forward::new(q, k, v, out, mask);
+        let &ForwardCall { q, k, v, out, mask, scale, lse, precision, .. } = self;
+        let mut forward = Forward::new(q, k, v, out, mask).precision(precision);
         forward.scale = scale;
         forward.lse = lse;
         forward
@@ -122,23 +127,47 @@ impl ForwardCall {
         Problem { q: q.view(), k: k.view(), v: v.view(), mask: self.mask, scale: self.scale() }
     }
 
+    /// What 8-bit kernels have of the tensors; none of a call in the tensors' own types, or whose
+    /// kernel is not known.
+    pub fn quantised(&self, problem: &Problem) -> Option<Quantised> {
+        let variant = self.variant.filter(|_| self.precision == Precision::S8E4m3)?;
+        let [head_dim, kv_rows] = [variant.head_dim, variant.kv_rows].map(|size| size as usize);
+        Some(Quantised::of(problem, Shape { head_dim, kv_rows }))
+    }
+
     /// Computes by the model, and leaves the answer where a kernel would.
     pub fn model_as(&self, memory: &mut Memory, arithmetic: Arithmetic) {
         let [q, k, v] = inputs(memory);
         let problem = self.problem([&q, &k, &v]);
-        let answer = lowprec::attention(&problem, &problem.rows(), arithmetic);
+        let answer = match self.quantised(&problem) {
+            Some(quantised) => {
+                EightBits::of(&problem, quantised).model(&problem.rows(), arithmetic)
+            }
+            None => lowprec::attention(&problem, &problem.rows(), arithmetic),
+        };
         memory.store("out", answer.out);
         memory.store_numbers("lse", &answer.lse);
     }
 
     fn launch_typed<T: Bits>(&self, gpu: &Gpu, memory: &OnGpu<'_>) -> Result<(), String> {
         let prepared = self.prepare(gpu.attention())?;
+        let mut workspace = workspace::on_gpu(gpu, prepared.plan().workspace_bytes())?;
         let [q, k, v] = ["q", "k", "v"].map(|name| memory.read(name));
         let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.view::<T>());
         memory.write("out").with_view::<T, _>(|out| {
-            memory
-                .with_numbers("lse", |lse| launch(&prepared, gpu.stream(), [&q, &k, &v], out, lse))
+            memory.with_numbers("lse", |lse| {
+                let (stream, workspace) = (gpu.stream(), Some(&mut workspace));
+                launch_in(&prepared, stream, [&q, &k, &v], out, lse, workspace)
+            })
         })
+    }
+}
+
+/// What a good kernel of this precision does.
+pub fn arithmetic_of(precision: Precision) -> Arithmetic {
+    match precision {
+        Precision::S8E4m3 => Arithmetic::EIGHT_BITS,
+        _ => Arithmetic::PEER,
     }
 }
 
@@ -147,23 +176,48 @@ pub fn inputs(memory: &Memory) -> [Tensor; 3] {
     ["q", "k", "v"].map(|name| memory.tensor(name))
 }
 
-/// Enqueues a prepared call.
+/// Enqueues a prepared call that needs no workspace.
 ///
 /// # Errors
 /// A message: what the host crate refuses, or the driver.
 pub fn launch<'a>(
     prepared: &Prepared<Forward>,
     stream: &Arc<CudaStream>,
-    [q, k, v]: [impl Into<Read<'a>>; 3],
+    tensors: [impl Into<Read<'a>>; 3],
     out: impl Into<Write<'a>>,
     lse: Option<&'a mut CudaViewMut<'_, f32>>,
 ) -> Result<(), String> {
-    let args = ForwardArgs::new(q, k, v, out);
-    let args = match lse {
-        Some(lse) => args.lse(lse),
-        None => args,
-    };
+    launch_in(prepared, stream, tensors, out, lse, None)
+}
+
+/// Enqueues a prepared call.
+///
+/// # Errors
+/// A message: what the host crate refuses, or the driver.
+pub fn launch_in<'a>(
+    prepared: &Prepared<Forward>,
+    stream: &Arc<CudaStream>,
+    [q, k, v]: [impl Into<Read<'a>>; 3],
+    out: impl Into<Write<'a>>,
+    lse: Option<&'a mut CudaViewMut<'_, f32>>,
+    workspace: Option<&'a mut Workspace>,
+) -> Result<(), String> {
+    let mut args = ForwardArgs::new(q, k, v, out);
+    if let Some(lse) = lse {
+        args = args.lse(lse);
+    }
+    if let Some(workspace) = workspace {
+        args = args.workspace(workspace);
+    }
     prepared.launch(stream, args).map_err(|error| error.to_string())
+}
+
+/// The element type and the precision of a request that a kernel is for.
+pub fn asked_of(variant: &Variant) -> (Dtype, Precision) {
+    match variant.is_quantised() {
+        true => (Dtype::Bf16, Precision::S8E4m3),
+        false => (variant.dtype, Precision::Given),
+    }
 }
 
 /// Has the driver compile and load a kernel.
@@ -171,8 +225,9 @@ pub fn launch<'a>(
 /// # Errors
 /// What the host crate refuses, or the driver.
 pub fn load(attention: &FlashAttention, variant: &Variant) -> Result<(), fulgurite::Error> {
-    let layout = Layout::bshd(variant.dtype, 1, 64, 1, variant.head_dim as usize);
-    let request = Forward::new(layout, layout, layout, layout, variant.mask);
+    let (dtype, precision) = asked_of(variant);
+    let layout = Layout::bshd(dtype, 1, 64, 1, variant.head_dim as usize);
+    let request = Forward::new(layout, layout, layout, layout, variant.mask).precision(precision);
     attention.plan_with(&request, &PlanOptions::entry(variant.entry)).map(|_| ())
 }
 
@@ -181,12 +236,13 @@ impl Call for ForwardCall {
         Ok(self.decided(&Plan::with(&self.request(), facts, &self.options())?))
     }
 
-    fn emulate(
+    fn emulate<'a>(
         &self,
         facts: &DeviceFacts,
         emulator: &Emulator,
         address: &dyn Fn(&str) -> Option<u64>,
-        global: &Global<'_>,
+        global: &mut Global<'a>,
+        workspace: &'a mut workspace::Emulated,
     ) -> call::Emulated {
         let plan = Plan::with(&self.request(), facts, &self.options())?;
         let [q, k, v, out] = ["q", "k", "v", "out"].map(|name| address(name).unwrap_or_default());
@@ -195,6 +251,7 @@ impl Call for ForwardCall {
             Some(lse) => args.lse(lse),
             None => args,
         };
+        let args = args.workspace(workspace.map(plan.workspace_bytes(), global));
         let ran = emulator.launch_raw(&plan, args, global)?;
         Ok((self.decided(&plan), ran))
     }
@@ -208,9 +265,9 @@ impl Call for ForwardCall {
     }
 
     fn model(&self, memory: &mut Memory) {
-        let kv_rows = self.variant.map(|variant| fulgurite::Tile::of(&variant).kv_rows as usize);
-        let kv_rows = kv_rows.unwrap_or(Arithmetic::PEER.kv_rows);
-        self.model_as(memory, Arithmetic { kv_rows, ..Arithmetic::PEER });
+        let arithmetic = arithmetic_of(self.precision);
+        let kv_rows = self.variant.map_or(arithmetic.kv_rows, |row| row.kv_rows as usize);
+        self.model_as(memory, Arithmetic { kv_rows, ..arithmetic });
     }
 
     fn products(&self) -> usize {

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use fulgurite::{Dtype, Layout, Mask, Tile, VARIANTS, Variant};
+use fulgurite::{Dtype, Layout, Mask, Precision, Tile, Variant};
 use reference::forward::values::{Inputs, Poison, Values};
 use reference::tensor::Tensor;
 
-use super::call::ForwardCall;
+use super::call::{ForwardCall, asked_of};
 use super::judge::judge;
 use crate::call::{Call, Launch};
 use crate::case::{Case, Job, Needs};
 use crate::memory::Arrangement;
 use crate::rules::Finding;
 
+pub mod eight_bits;
 mod extremes;
 
 /// One attention to check.
@@ -34,6 +35,8 @@ pub struct ForwardCase {
     pub head_dim: usize,
     /// Element type.
     pub dtype: Dtype,
+    /// How exactly it is computed.
+    pub precision: Precision,
     /// Which keys a row sees.
     pub mask: Mask,
     /// Softmax scale; `None`: the default.
@@ -51,7 +54,8 @@ pub struct ForwardCase {
 }
 
 impl ForwardCase {
-    /// A plain case: `[batch, row, head, head dim]`, N(0, 1), default scale, with LSE.
+    /// A plain case: `[batch, row, head, head dim]`, N(0, 1), default scale, with LSE; bf16, if the
+    /// kernel takes 8 bits.
     pub fn new(
         what: &str,
         variant: &Variant,
@@ -61,9 +65,9 @@ impl ForwardCase {
     ) -> ForwardCase {
         let mask = variant.mask;
         let head_dim = variant.head_dim as usize;
-        let chosen =
-            ForwardCase::chosen(what, (variant.dtype, mask), batch, heads, lengths, head_dim);
-        ForwardCase { variant: Some(*variant), ..chosen }
+        let (dtype, precision) = asked_of(variant);
+        let chosen = ForwardCase::chosen(what, (dtype, mask), batch, heads, lengths, head_dim);
+        ForwardCase { variant: Some(*variant), precision, ..chosen }
     }
 
     /// The same by the plan's choice of a kernel for a type and a mask.
@@ -84,6 +88,7 @@ impl ForwardCase {
             kv_len,
             head_dim,
             dtype,
+            precision: Precision::Given,
             mask,
             scale: None,
             lse: true,
@@ -123,6 +128,7 @@ impl ForwardCase {
         ForwardCall {
             scale: self.scale,
             lse: self.lse,
+            precision: self.precision,
             variant: self.variant,
             ..ForwardCall::plain(layout(q), layout(kv), self.mask)
         }
@@ -145,7 +151,14 @@ impl ForwardCase {
     /// Its q, k and v, without what is planted in them.
     pub fn clean_inputs(&self) -> Inputs {
         let (q_shape, kv_shape) = self.shapes();
-        self.values.inputs(self.dtype, q_shape, kv_shape, self.seed())
+        let mut inputs = self.values.inputs(self.dtype, q_shape, kv_shape, self.seed());
+        if self.arrangement == Arrangement::Shared {
+            for tensor in [&mut inputs.k, &mut inputs.v] {
+                let entry = tensor.bits.len() / self.batch;
+                tensor.bits = tensor.bits[..entry].repeat(self.batch);
+            }
+        }
+        inputs
     }
 
     /// Tensors of its shapes, all zero: for what does not depend on values.
@@ -210,9 +223,9 @@ impl Case for ForwardCase {
     }
 }
 
-/// The cases of every variant, of a list.
-pub fn every(list: fn(&Variant) -> Vec<ForwardCase>) -> Vec<Job> {
-    VARIANTS.iter().flat_map(list).map(|case| Arc::new(case) as Job).collect()
+/// The cases of every row of a table, of a list.
+pub fn every(table: &[Variant], list: fn(&Variant) -> Vec<ForwardCase>) -> Vec<Job> {
+    table.iter().flat_map(list).map(|case| Arc::new(case) as Job).collect()
 }
 
 /// Every case of a variant.

@@ -1,6 +1,6 @@
 //! A batch entry's results have the same bits alone and in any company, wherever its tensors lie.
 
-use fulgurite::{VARIANTS, Variant};
+use fulgurite::{VARIANTS, VARIANTS_8BIT, Variant};
 use reference::forward::values::{Inputs, Poison};
 use reference::tensor::Tensor;
 
@@ -22,7 +22,8 @@ pub fn every(entries: &[&str], device: &dyn Device) -> Result<(), String> {
         same_alone(variant, (4, 2), (130, 1150), device)
             .map_err(|reason| format!("{}: {reason}", variant.entry))
     };
-    VARIANTS.iter().filter(|variant| entries.contains(&variant.entry)).try_for_each(one)
+    let all = VARIANTS.iter().chain(VARIANTS_8BIT);
+    all.filter(|variant| entries.contains(&variant.entry)).try_for_each(one)
 }
 
 /// Computes four batch entries, the first with a NaN in a row of q: in order, in reverse, and the

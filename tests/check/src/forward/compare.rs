@@ -31,6 +31,10 @@
 //! the one above, in which every new maximum is exact because it has probability 1, and one in
 //! which no key is. Nothing better than *bound* holds for both at once: the first model's error can
 //! be 0.
+//!
+//! Kernels of 8 bits have rules of their own: [`eight_bits`].
+
+pub mod eight_bits;
 
 use fulgurite::Dtype;
 

@@ -1,9 +1,10 @@
 //! What must come of a case of attention, and whether it did.
 
+use fulgurite::Precision;
 use reference::forward::lowprec::{self, Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Problem, Reference};
 use reference::forward::values::{Exact, Inputs, LONE_ROW, Poison, Values};
-use reference::tensor::{Tensor, decode, encode};
+use reference::tensor::{RowId, Tensor, decode, encode};
 
 use super::call;
 use super::cases::ForwardCase;
@@ -13,6 +14,8 @@ use crate::case::{self, Case, Summary};
 use crate::device::Device;
 use crate::memory::Memory;
 use crate::rules::Finding;
+
+pub mod eight_bits;
 
 /// Results of a launch: the output and its log-sum-exp.
 pub type Results = (Tensor, Option<Vec<f32>>);
@@ -27,6 +30,9 @@ pub fn judge(case: &ForwardCase, ran: &[Launch]) -> Vec<Finding> {
     let (clean, last) = (&ran[0].memory, &ran[ran.len() - 1].memory);
     let [q, k, v] = call::inputs(last);
     let inputs = Inputs { q, k, v };
+    if case.precision == Precision::S8E4m3 {
+        return eight_bits::judge(case, &inputs, last);
+    }
     let (reference, model) = expected(case, &inputs);
     let sampled = Sampled::of(&results(last), &reference);
     let answer = sampled.answer();
@@ -128,13 +134,18 @@ pub fn problem<'a>(case: &ForwardCase, inputs: &'a Inputs) -> Problem<'a> {
 /// The reference and the model's answer, for all rows or for as many as the budget allows.
 pub fn expected(case: &ForwardCase, inputs: &Inputs) -> (Reference, LowPrecision) {
     let problem = problem(case, inputs);
-    let all = problem.rows();
-    let budget = if case.kv_len < LONG_ROW { REFERENCE_BUDGET } else { LONG_ROW_BUDGET };
-    let step = (all.len() * case.kv_len * case.head_dim * 2).div_ceil(budget).max(1);
-    let rows: Vec<_> = all.into_iter().step_by(step).collect();
+    let rows = compared_rows(case, &problem);
     let reference = oracle::attention(&problem, &rows);
     let model = lowprec::attention(&problem, &rows, Arithmetic::PEER);
     (reference, model)
+}
+
+/// All rows, or as many as the budget allows.
+fn compared_rows(case: &ForwardCase, problem: &Problem) -> Vec<RowId> {
+    let all = problem.rows();
+    let budget = if case.kv_len < LONG_ROW { REFERENCE_BUDGET } else { LONG_ROW_BUDGET };
+    let step = (all.len() * case.kv_len * case.head_dim * 2).div_ceil(budget).max(1);
+    all.into_iter().step_by(step).collect()
 }
 
 /// The models that a climb is measured by; none for other cases.
@@ -143,7 +154,7 @@ fn climb_models(case: &ForwardCase, inputs: &Inputs, reference: &Reference) -> V
         Values::Climb(climb) if !climb.aligned => {
             let problem = problem(case, inputs);
             let model = |arithmetic| lowprec::attention(&problem, &reference.rows, arithmetic);
-            Arithmetic::phases().map(model).to_vec()
+            Arithmetic::PEER.phases().map(model).to_vec()
         }
         _ => Vec::new(),
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use comfy_table::{Cell, CellAlignment};
 
-use fulgurite::Dtype;
+use fulgurite::{Dtype, VARIANTS_8BIT};
 use reference::tensor::{Tensor, decode};
 
 use super::{Options, run_jobs};
@@ -45,12 +45,15 @@ fn run(jobs: &[Job], what: &str, backend: &Emulated, tally: &mut Tally) {
 /// Runs the small cases on the emulator and on a GPU and compares the outputs: apart from the
 /// order of sums inside the tensor core and its approximate functions both compute the same. Such
 /// a last bit of float32 can turn a rounding to 16 bits the other way, and there are two of them,
-/// the probabilities' and the final store's: two units in the last place.
+/// the probabilities' and the final store's: two units in the last place. Kernels of 8 bits are left
+/// out: a probability of e4m3 that is rounded the other way shows by an eighth of its key's part of
+/// the output. Both devices are judged by the same rules, on the same numbers.
 pub fn compare_with(gpu: &dyn Device, jobs: &[Job]) -> Result<(), String> {
     let emulated = Emulated::new(vec![1]);
     // In units in the last place of the type, so that the types can be compared.
     let mut largest = (0.0_f64, String::new());
-    for case in jobs {
+    let is_8bit = |job: &&Job| VARIANTS_8BIT.iter().any(|row| row.entry == job.entry());
+    for case in jobs.iter().filter(|job| !is_8bit(job)) {
         for fresh in case.launches() {
             let (mut here, mut there) = (fresh.clone(), fresh);
             emulated.run(&mut here)?;

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use fulgurite::{VARIANTS, VARIANTS_8BIT};
 use output::{Pulse, WIDTH, wrapped};
 use rayon::prelude::*;
 
 use crate::case::{Job, check};
 use crate::device::Device;
-use crate::forward::cases::{cases, emulated_cases, every};
+use crate::forward::cases::{cases, eight_bits, emulated_cases, every};
 use crate::forward::{company, input, long};
 use crate::gpu::{self, Gpu};
 use crate::progress::Steps;
@@ -100,12 +101,16 @@ impl Options {
 
 /// Every case of every operation.
 pub fn every_case() -> Vec<Job> {
-    every(cases)
+    let mut all = every(VARIANTS, cases);
+    all.extend(every(VARIANTS_8BIT, eight_bits::cases));
+    all
 }
 
 /// The cases of every operation that are made for the emulator: small, but with every branch.
 pub fn every_emulated_case() -> Vec<Job> {
-    every(emulated_cases)
+    let mut all = every(VARIANTS, emulated_cases);
+    all.extend(every(VARIANTS_8BIT, eight_bits::emulated_cases));
+    all
 }
 
 /// Runs `verify`; `Ok(true)` if nothing failed.

@@ -5,8 +5,10 @@
 //! accumulated in float32, one rounding at the end. Its error against float64 on a case's inputs
 //! is the yardstick for a kernel on the same inputs.
 
+use fulgurite::Dtype;
 use rayon::prelude::*;
 
+use crate::e4m3;
 use crate::forward::oracle::Problem;
 use crate::tensor::{RowId, View, decode, encode};
 
@@ -20,16 +22,24 @@ pub struct Arithmetic {
     /// How far (in log₂ units) above the maximum the point lies that probabilities are relative
     /// to: with 0 the largest is 1 and has no rounding error.
     pub phase: f32,
+    /// Whether steps are taken from the last to the first, as kernels of ours do. It matters only
+    /// where probabilities may become too small for their type.
+    pub last_first: bool,
 }
 
 impl Arithmetic {
     /// What FlashAttention-2 and cuDNN do: steps of 128 keys, always relative to the maximum.
-    pub const PEER: Arithmetic = Arithmetic { kv_rows: 128, rescale_threshold: 0.0, phase: 0.0 };
+    pub const PEER: Arithmetic =
+        Arithmetic { kv_rows: 128, rescale_threshold: 0.0, phase: 0.0, last_first: false };
+
+    /// Probabilities in e4m3, 2³ at the anchor: what lies 5.8 octaves above it still fits.
+    pub const EIGHT_BITS: Arithmetic =
+        Arithmetic { phase: -3.0, last_first: true, ..Arithmetic::PEER };
 
     /// The same relative to points that no key need be at, so that every key is rounded: what a
     /// softmax whose anchors are not the maxima comes to in the mean.
-    pub fn phases() -> [Arithmetic; 8] {
-        std::array::from_fn(|i| Arithmetic { phase: i as f32 / 8.0, ..Arithmetic::PEER })
+    pub fn phases(self) -> [Arithmetic; 8] {
+        std::array::from_fn(|i| Arithmetic { phase: self.phase + i as f32 / 8.0, ..self })
     }
 }
 
@@ -47,13 +57,27 @@ const TASK_ROWS: usize = 64;
 
 /// Attention of the given rows, which must be sorted.
 pub fn attention(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
+    let dtype = problem.q.layout.dtype;
+    let finish = |_: &RowId, out: Vec<f32>, lse: f32| {
+        (out.into_iter().map(|x| encode(dtype, f64::from(x))).collect(), lse)
+    };
+    attention_then(problem, rows, arithmetic, finish)
+}
+
+/// As [`attention`]; `finish` makes elements of a row's output, and its last log-sum-exp.
+pub(super) fn attention_then(
+    problem: &Problem,
+    rows: &[RowId],
+    arithmetic: Arithmetic,
+    finish: impl Fn(&RowId, Vec<f32>, f32) -> (Vec<u16>, f32) + Sync,
+) -> LowPrecision {
     let task_rows = rows.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, TASK_ROWS);
     let tasks: Vec<&[RowId]> = rows
         .chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head))
         .flat_map(|head| head.chunks(task_rows))
         .collect();
     let answers: Vec<LowPrecision> =
-        tasks.par_iter().map(|task| head_rows(problem, task, arithmetic)).collect();
+        tasks.par_iter().map(|task| head_rows(problem, task, arithmetic, &finish)).collect();
     let mut all = LowPrecision { out: Vec::new(), lse: Vec::with_capacity(rows.len()) };
     for answer in answers {
         all.out.extend(answer.out);
@@ -62,7 +86,12 @@ pub fn attention(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> L
     all
 }
 
-fn head_rows(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
+fn head_rows(
+    problem: &Problem,
+    rows: &[RowId],
+    arithmetic: Arithmetic,
+    finish: &dyn Fn(&RowId, Vec<f32>, f32) -> (Vec<u16>, f32),
+) -> LowPrecision {
     let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
     let most_keys = rows.iter().map(|id| problem.kept_keys(id.row)).max().unwrap_or(0);
     let load = |tensor: View| -> Vec<f32> {
@@ -77,6 +106,7 @@ fn head_rows(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> LowPr
         let kept = problem.kept_keys(id.row) * q_row.len();
         let row = OnlineRow::new(problem, arithmetic, &q_row);
         let (out, lse) = row.run(&keys[..kept], &values[..kept]);
+        let (out, lse) = finish(id, out, lse);
         answer.out.extend(out);
         answer.lse.push(lse);
     }
@@ -106,16 +136,17 @@ impl<'a> OnlineRow<'a> {
         OnlineRow { q, problem, arithmetic, scale_log2, out: vec![0.0; q.len()], row_max, row_sum }
     }
 
-    fn run(mut self, keys: &[f32], values: &[f32]) -> (Vec<u16>, f32) {
-        let dtype = self.problem.q.layout.dtype;
+    fn run(mut self, keys: &[f32], values: &[f32]) -> (Vec<f32>, f32) {
         if keys.is_empty() {
-            return (vec![encode(dtype, 0.0); self.out.len()], f32::NEG_INFINITY);
+            return (self.out, f32::NEG_INFINITY);
         }
         let step = self.arithmetic.kv_rows * self.q.len();
-        for (keys, values) in keys.chunks(step).zip(values.chunks(step)) {
-            self.step(keys, values);
+        let steps = keys.chunks(step).zip(values.chunks(step));
+        match self.arithmetic.last_first {
+            true => steps.rev().for_each(|(keys, values)| self.step(keys, values)),
+            false => steps.for_each(|(keys, values)| self.step(keys, values)),
         }
-        let out = self.out.iter().map(|x| encode(dtype, f64::from(x / self.row_sum))).collect();
+        let out = self.out.iter().map(|x| x / self.row_sum).collect();
         let sum = (self.row_sum.log2() + self.arithmetic.phase) * std::f32::consts::LN_2;
         (out, self.row_max.mul_add(self.problem.scale as f32, sum))
     }
@@ -123,7 +154,7 @@ impl<'a> OnlineRow<'a> {
     /// One tile of keys and values.
     fn step(&mut self, keys: &[f32], values: &[f32]) {
         let head_dim = self.q.len();
-        let dtype = self.problem.q.layout.dtype;
+        let dtype = self.problem.v.layout.dtype;
         let scale_log2 = self.scale_log2;
         let scores: Vec<f32> = keys.chunks(head_dim).map(|key| dot(self.q, key)).collect();
         let tile_max = scores.iter().copied().fold(self.row_max, f32::max);
@@ -137,7 +168,10 @@ impl<'a> OnlineRow<'a> {
         for (score, value) in scores.iter().zip(values.chunks(head_dim)) {
             let prob = ((score - self.row_max) * scale_log2 - self.arithmetic.phase).exp2();
             tile_sum += prob;
-            let rounded = decode(dtype, encode(dtype, f64::from(prob)));
+            let rounded = match dtype {
+                Dtype::E4m3 => e4m3::round(prob),
+                _ => decode(dtype, encode(dtype, f64::from(prob))),
+            };
             for (sum, x) in self.out.iter_mut().zip(value) {
                 *sum += rounded * x;
             }

@@ -1,7 +1,9 @@
 //! Attention: [`oracle`] in float64, [`closed_forms`] that it must give, [`lowprec`], a model of
-//! good 16-bit kernels, the quantiser ([`quantise`]), and the [`values`] of q, k and v.
+//! good kernels, and the [`values`] of q, k and v. [`quantise`] has the steps from 16-bit elements
+//! to those of 8 bits, [`eight_bits`] computes with these.
 
 pub mod closed_forms;
+pub mod eight_bits;
 pub mod lowprec;
 pub mod oracle;
 pub mod quantise;

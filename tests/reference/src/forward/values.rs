@@ -42,6 +42,14 @@ pub enum Values {
     Climb(Climb),
     /// N(0, 1) + N(0, 100) · Bernoulli(0.001), as in the FlashAttention-3 paper.
     Outliers,
+    /// N(0, 1), and each column of K and V has a mean of its own, up to 6.
+    Biased,
+    /// N(0, 1), but every element of a column of V is the same, another for each column and head.
+    ConstantColumns,
+    /// N(0, 1), every head of Q, K and V times a factor of its own, which is no power of two.
+    HeadSizes,
+    /// Subnormal numbers of f16, and of bf16 numbers as small: scores are next to 0.
+    Tiny,
 }
 
 /// Something that other results must not notice, planted in batch entry 0.
@@ -103,13 +111,15 @@ impl Values {
         };
         let factor = match self {
             Values::LargeLogits => 20f32.sqrt(),
+            Values::Tiny => 2f32.powi(-20),
             _ => 1.0,
         };
+        let v_factor = if self == Values::Tiny { factor } else { 1.0 };
         let q_factor = if self == Values::ZeroQ { 0.0 } else { factor };
         let mut inputs = Inputs {
             q: tensor(0, q_shape, q_factor),
             k: tensor(1, kv_shape, factor),
-            v: tensor(2, kv_shape, 1.0),
+            v: tensor(2, kv_shape, v_factor),
         };
         match self {
             Values::MeanOne => {
@@ -120,6 +130,21 @@ impl Values {
             Values::Equal(value) => {
                 for tensor in [&mut inputs.q, &mut inputs.k, &mut inputs.v] {
                     tensor.bits.fill(encode(dtype, f64::from(value)));
+                }
+            }
+            Values::Biased => {
+                for tensor in [&mut inputs.k, &mut inputs.v] {
+                    by_column(tensor, |x, head, column| x + offset(head, column));
+                }
+            }
+            Values::ConstantColumns => {
+                by_column(&mut inputs.v, |_, head, column| offset(head, column));
+            }
+            Values::HeadSizes => {
+                for (tensor, step) in
+                    [(&mut inputs.q, 1.3), (&mut inputs.k, 0.6), (&mut inputs.v, 3.7)]
+                {
+                    by_column(tensor, |x, head, _| x * f32::powi(step, head as i32));
                 }
             }
             Values::Exact(exact) => exact.fill(&mut inputs, seed),
@@ -136,6 +161,20 @@ impl Values {
         }
         inputs
     }
+}
+
+/// Changes every element, by its head and column.
+fn by_column(tensor: &mut Tensor, change: impl Fn(f32, usize, usize) -> f32) {
+    let (dtype, [_, heads, rows, head_dim]) = (tensor.layout.dtype, tensor.layout.shape);
+    for (index, bits) in tensor.bits.iter_mut().enumerate() {
+        let (head, column) = (index / (rows * head_dim) % heads, index % head_dim);
+        *bits = encode(dtype, f64::from(change(decode(dtype, *bits), head, column)));
+    }
+}
+
+/// The mean of a column: some large, of both signs, most of no short number.
+fn offset(head: usize, column: usize) -> f32 {
+    0.37 * ((column * 7 + head * 5) % 33) as f32 - 6.0
 }
 
 /// Makes the last key that every 16th row may see six times that row.

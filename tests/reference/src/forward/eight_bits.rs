@@ -1,0 +1,141 @@
+//! Attention on quantised tensors: what is exact of it, and what a good kernel makes of it.
+//!
+//! Both compute on the numbers that 8-bit elements stand for, with keys and values less their
+//! means; what that took from the log-sum-exp and the output is added at the end.
+
+mod quantised;
+
+use fulgurite::{Dtype, Layout, Mask};
+
+use super::lowprec::{self, Arithmetic, LowPrecision};
+use super::oracle::{self, Problem, Reference};
+use crate::e4m3;
+use crate::tensor::{Elements, RowId, View, encode};
+
+pub use quantised::{Quantised, Shape};
+
+/// A call on quantised tensors.
+#[derive(Clone, Debug)]
+pub struct EightBits {
+    quantised: Quantised,
+    /// Columns of the call's own tensors, and their type.
+    own: (usize, Dtype),
+    layouts: [Layout; 3],
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    mask: Mask,
+    scale: f64,
+}
+
+/// Numbers of rows that share scales: `scale_of` gives the place of a row's.
+fn numbers<T: Copy>(
+    elements: &[T],
+    head_dim: usize,
+    scales: &[f32],
+    scale_of: impl Fn(usize) -> usize,
+    number: impl Fn(T) -> f32,
+) -> Vec<f32> {
+    let rows = elements.chunks(head_dim).enumerate();
+    rows.flat_map(|(row, elements)| {
+        let scale = scales[scale_of(row)];
+        elements.iter().map(|&x| number(x) * scale).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+impl EightBits {
+    /// A call on its quantised tensors.
+    pub fn of(problem: &Problem, quantised: Quantised) -> EightBits {
+        let head_dim = quantised.shape.head_dim;
+        let layout = |view: View| {
+            let [batch, heads, rows, _] = view.layout.shape;
+            // What probabilities are rounded to is the type of the values.
+            Layout::bhsd(Dtype::E4m3, batch, heads, rows, head_dim)
+        };
+        let kv_len = problem.k.layout.shape[2];
+        let (kv_rows, tiles) = (quantised.shape.kv_rows, kv_len.div_ceil(quantised.shape.kv_rows));
+        let tile_of = |row: usize| row / kv_len * tiles + row % kv_len / kv_rows;
+        let Quantised { q8, q_scale, k8, k_scale, v8, v_scale, .. } = &quantised;
+        EightBits {
+            own: (problem.q.layout.shape[3], problem.q.layout.dtype),
+            layouts: [problem.q, problem.k, problem.v].map(layout),
+            q: numbers(q8, head_dim, q_scale, |row| row, f32::from),
+            k: numbers(k8, head_dim, k_scale, tile_of, f32::from),
+            v: numbers(v8, head_dim, v_scale, |row| row / kv_len, e4m3::decode),
+            mask: problem.mask,
+            scale: problem.scale,
+            quantised,
+        }
+    }
+
+    /// The same with something changed in what is stored: what a quantiser that errs would leave.
+    pub fn altered(
+        problem: &Problem,
+        quantised: &Quantised,
+        by: impl FnOnce(&mut Quantised),
+    ) -> EightBits {
+        let mut quantised = quantised.clone();
+        by(&mut quantised);
+        EightBits::of(problem, quantised)
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        let [q, k, v] = &self.layouts;
+        Problem {
+            q: View { layout: q, elements: Elements::Numbers(&self.q) },
+            k: View { layout: k, elements: Elements::Numbers(&self.k) },
+            v: View { layout: v, elements: Elements::Numbers(&self.v) },
+            mask: self.mask,
+            scale: self.scale,
+        }
+    }
+
+    /// What a row's log-sum-exp gets back.
+    fn q_shift(&self, id: &RowId) -> f32 {
+        let [_, heads, rows, _] = self.layouts[0].shape;
+        self.quantised.q_shift[(id.batch * heads + id.head) * rows + id.row]
+    }
+
+    /// What the columns of a row's output get back.
+    fn v_shift(&self, id: &RowId) -> &[f32] {
+        let [_, heads, ..] = self.layouts[2].shape;
+        let entry = id.batch * heads + self.problem().kv_head(id.head);
+        let head_dim = self.quantised.shape.head_dim;
+        &self.quantised.v_shift[entry * head_dim..][..self.own.0]
+    }
+
+    /// The exact answer on the quantised tensors; `magnitude` is that of values less their means.
+    pub fn reference(&self, rows: &[RowId]) -> Reference {
+        let mut reference = oracle::attention(&self.problem(), rows);
+        let (padded, own) = (reference.head_dim, self.own.0);
+        let crop = |numbers: &[f64]| -> Vec<f64> {
+            numbers.chunks(padded).flat_map(|row| &row[..own]).copied().collect()
+        };
+        reference.out = crop(&reference.out);
+        reference.magnitude = crop(&reference.magnitude);
+        reference.faint = crop(&reference.faint);
+        reference.head_dim = own;
+        for (index, id) in rows.iter().enumerate().filter(|(index, _)| reference.kept[*index] > 0) {
+            let out = &mut reference.out[index * own..(index + 1) * own];
+            out.iter_mut().zip(self.v_shift(id)).for_each(|(x, shift)| *x += f64::from(*shift));
+            let shift = f64::from(self.q_shift(id));
+            reference.lse[index] += shift;
+            // The larger of two that are added decides what the sum's rounding is.
+            reference.peak[index] = reference.peak[index].max(shift.abs());
+        }
+        reference
+    }
+
+    /// A good kernel's answer.
+    pub fn model(&self, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
+        let (own, dtype) = self.own;
+        lowprec::attention_then(&self.problem(), rows, arithmetic, |id, out, lse| {
+            let has_keys = lse != f32::NEG_INFINITY;
+            let shifted = out[..own].iter().zip(self.v_shift(id));
+            let shifted = shifted.map(|(x, shift)| if has_keys { x + shift } else { *x });
+            let out = shifted.map(|x| encode(dtype, f64::from(x))).collect();
+            (out, lse + self.q_shift(id))
+        })
+    }
+}
