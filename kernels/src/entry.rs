@@ -8,8 +8,8 @@
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
 use crate::{forward, quantise};
-use fulgurite_gpu::{element, tma::MapAddress};
-use fulgurite_spec::{ForwardRow, FwdParams, mask};
+use fulgurite_gpu::{product, tma::MapAddress};
+use fulgurite_spec::{ForwardRow, Fwd8Params, FwdParams, QuantScalars, mask};
 
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
@@ -54,7 +54,7 @@ pub type Entry = unsafe fn(*const u8);
 /// The entry of a name, in the tables of all operations.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn find(name: &str) -> Option<Entry> {
-    forward16::find(name).or_else(|| quantise::entry::find(name))
+    forward16::find(name).or_else(|| forward8::find(name)).or_else(|| quantise::entry::find(name))
 }
 
 /// The entries of a table by their names, for the emulator.
@@ -79,36 +79,66 @@ macro_rules! host_entries {
 
 pub(crate) use {entry, host_entries};
 
-macro_rules! entries {
-    ($($entry:ident: $row:expr;)*) => {
+/// The shape of an entry's row.
+macro_rules! shape {
+    ($entry:ident) => {
+        struct Entry;
+        impl forward::shape::Shape for Entry {
+            const ROW: ForwardRow = ForwardRow::of_entry(stringify!($entry));
+            type Scores = product::ScoresOf<{ ROW.scores as u8 }>;
+            type Values = product::ValuesOf<{ ROW.dtype as u8 }>;
+        }
+        const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
+    };
+}
+
+macro_rules! forward_entries {
+    ($params:ty, $quant:expr, $table:literal: $($entry:ident: $row:expr;)*) => {
         $(entry! {
             /// The kernel of this name.
             ///
             /// # Safety
             /// Launched by the host crate's plan: grid, block, shared memory and parameters.
-            $entry |params: FwdParams, maps| {
-                struct Entry;
-                impl forward::shape::Shape for Entry {
-                    const ROW: ForwardRow = ForwardRow::of_entry(stringify!($entry));
-                }
-                const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
+            $entry |params: $params, maps| {
+                shape!($entry);
+                let quant: for<'a> fn(&'a $params) -> Option<&'a QuantScalars> = $quant;
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {
                     forward::sm90::run::<
-                        element::Of<{ ROW.dtype as u8 }>,
                         mask::Of<{ ROW.mask as u8 }>,
                         Entry,
                         { ROW.head_dim },
                         { ROW.kv_rows },
-                    >(maps, &params.scalars);
+                    >(maps, &params.scalars, quant(&params));
                 }
             }
         })*
 
-        host_entries!(FwdParams, "the table of forward kernels": $($entry)*);
+        host_entries!($params, $table: $($entry)*);
     };
 }
+
 mod forward16 {
     use super::*;
+
+    macro_rules! entries {
+        ($($rows:tt)*) => {
+            forward_entries!(FwdParams, |_| None, "the table of forward kernels": $($rows)*);
+        };
+    }
     fulgurite_spec::for_each_forward!(entries);
+}
+
+mod forward8 {
+    use super::*;
+
+    macro_rules! entries {
+        ($($rows:tt)*) => {
+            forward_entries!(
+                Fwd8Params, |params| Some(&params.quant),
+                "the table of forward kernels of 8-bit elements": $($rows)*
+            );
+        };
+    }
+    fulgurite_spec::for_each_forward8!(entries);
 }

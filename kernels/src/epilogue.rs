@@ -6,15 +6,17 @@
 use core::ops::Range;
 
 use crate::{
+    forward::shape::Call,
     jobs::{Job, batch_and_head},
     softmax::Finished,
 };
 use fulgurite_gpu::{
-    element::Element,
     frag::{self, Accum},
+    global,
+    product::Values,
     thread,
 };
-use fulgurite_spec::{FwdScalars, launch::WARPGROUP_ROWS};
+use fulgurite_spec::{FwdScalars, QuantScalars, ScaleAddress, launch::WARPGROUP_ROWS};
 
 /// Stores the rows of a warpgroup; `rows` are the indices in the head of the two that this thread
 /// holds, of which those are stored that `stored` says.
@@ -23,25 +25,89 @@ use fulgurite_spec::{FwdScalars, launch::WARPGROUP_ROWS};
 /// The addresses and strides in `scalars` are those of the caller's output tensors, as the host
 /// has checked them; rows that are stored lie below `q_len`; each row belongs to one warpgroup.
 #[inline(always)]
-pub unsafe fn store<T: Element, const D: u32>(
-    scalars: &FwdScalars,
+pub unsafe fn store<T: Values, const D: u32>(
+    call: &Call,
     job: &Job,
     rows: [u32; 2],
     out: &mut Accum<D>,
     finished: &Finished,
     stored: [bool; 2],
 ) {
-    out.scale_rows(finished.factor);
+    let (scalars, mut lse) = (call.scalars, finished.lse);
+    if let Some(quant) = call.quant {
+        // SAFETY: the caller's contract.
+        unsafe { add_shifts(call, quant, job, rows, (out, &mut lse), finished) }
+    } else {
+        out.scale_rows(finished.factor);
+    }
+    let is_f16 = call.quant.is_some_and(|quant| quant.out_is_f16 != 0);
     let address = out_addresses(scalars, job.batch_head);
     // SAFETY: the caller's contract: the rows lie inside the output tensor.
     unsafe {
-        out.pack::<T>().store_rows(scalars.head_dim, stored, [address(rows[0]), address(rows[1])]);
+        let rows = [address(rows[0]), address(rows[1])];
+        T::store_rows(out, is_f16, scalars.head_dim, stored, rows);
     }
     if scalars.lse != 0 {
         let address = lse_addresses(scalars, job.batch_head);
         // SAFETY: and so inside the log-sum-exp tensor.
-        unsafe { frag::store_per_row(finished.lse, stored, |half| address(rows[half])) }
+        unsafe { frag::store_per_row(lse, stored, |half| address(rows[half])) }
     }
+}
+
+/// Normalises the output of 8-bit elements, gives it back the means of V, and the log-sum-exp what
+/// K's mean took.
+///
+/// # Safety
+/// As [`store`]; scales and shifts are those of the call's tensors.
+#[inline(always)]
+unsafe fn add_shifts<const D: u32>(
+    call: &Call,
+    quant: &QuantScalars,
+    job: &Job,
+    rows: [u32; 2],
+    (out, lse): (&mut Accum<D>, &mut [f32; 2]),
+    finished: &Finished,
+) {
+    let (batch, head) = job.batch_and_head(call.scalars);
+    let kv_heads = call.scalars.group_size.divide(call.scalars.head_count.value);
+    let kv_head = call.scalars.group_size.divide(head);
+    let batch = batch & call.scalars.kv_batch_masks[1];
+    // SAFETY: the caller's contract.
+    let v_scale = unsafe { scale_of(&quant.v_scale, batch, kv_head) };
+    let factor = finished.factor.map(|factor| factor * v_scale);
+    if quant.v_shift == 0 {
+        out.scale_rows(factor);
+    } else {
+        let entry = u64::from(batch) * u64::from(kv_heads) + u64::from(kv_head);
+        // A row without keys stays 0.
+        let weight = finished.factor.map(|factor| if factor == 0.0 { 0.0 } else { 1.0 });
+        let shifts = quant.v_shift + 4 * u64::from(D) * entry;
+        // SAFETY: the caller's contract: `D` floats for each head.
+        unsafe { out.scale_and_shift(factor, shifts, weight) }
+    }
+    if call.scalars.lse != 0 && quant.q_shift != 0 {
+        let first = u64::from(job.batch_head) * u64::from(call.scalars.q_len);
+        let mut half = 0;
+        while half < 2 {
+            let row = rows[half].min(call.scalars.q_len - 1);
+            // SAFETY: the caller's contract: a float for each row.
+            lse[half] += unsafe { global::load_f32(quant.q_shift + 4 * (first + u64::from(row))) };
+            half += 1;
+        }
+    }
+}
+
+/// The scale of a head; 1 if there is none.
+///
+/// # Safety
+/// The address, if there is one, is that of scales with these strides.
+#[inline(always)]
+pub unsafe fn scale_of(scale: &ScaleAddress, batch: u32, head: u32) -> f32 {
+    if scale.address == 0 {
+        return 1.0;
+    }
+    // SAFETY: the caller's contract.
+    unsafe { global::load_f32(scale.at(batch, head)) }
 }
 
 /// Which rows are inside of the head, not padding.
@@ -56,11 +122,13 @@ pub fn inside(scalars: &FwdScalars, rows: [u32; 2]) -> [bool; 2] {
 /// # Safety
 /// As [`store`], which has stored these rows; called by all threads of the warp.
 #[inline(always)]
-pub unsafe fn lost_rows<T: Element>(scalars: &FwdScalars, job: &Job, rows: [u32; 2]) -> [bool; 2] {
+pub unsafe fn lost_rows<T: Values>(call: &Call, job: &Job, rows: [u32; 2]) -> [bool; 2] {
+    let scalars = call.scalars;
+    let infinity = T::infinity_bits(call.quant.is_some_and(|quant| quant.out_is_f16 != 0));
     let address = out_addresses(scalars, job.batch_head);
     let inside = inside(scalars, rows);
     // SAFETY: the caller's contract.
-    unsafe { frag::first_is_nan::<T>(inside, |half| address(rows[half])) }
+    unsafe { frag::first_is_nan(infinity, inside, |half| address(rows[half])) }
 }
 
 /// Stores the query tiles without keys, in pieces of 64 rows, `tile_pieces` a tile, shared among

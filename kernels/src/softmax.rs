@@ -44,14 +44,11 @@
 use core::f32::consts::LN_2;
 
 use fulgurite_gpu::{
-    element::Element,
     frag::{self, Accum},
-    math, warp,
+    math,
+    product::{Scores, Values},
+    warp,
 };
-
-/// Largest sum of a thread's part of a tile, as a power of two over one key at the anchor, with the
-/// anchor unmoved: no probability is then above it, and `f16` ends at 2^16.
-const GROWTH: f32 = 15.0;
 
 /// Size of a shift from which on a row is far. A larger number would let a dominant key's
 /// probability be no power of two.
@@ -63,9 +60,12 @@ const LEAST_FACTOR: f32 = -126.0;
 /// State of the two rows that a thread holds.
 #[derive(Clone, Copy)]
 pub struct OnlineSoftmax {
-    /// Softmax scale × log₂ e.
-    scale_log2: f32,
-    /// Largest raw score of the tiles taken the classical way; `-inf` before the first key.
+    /// What raw scores of this tile are multiplied with to be exponents of two.
+    factor: [f32; 2],
+    /// What `row_max` is multiplied with for the same.
+    unit: f32,
+    /// Largest score of the tiles taken the classical way; `-inf` before the first key. Raw, or
+    /// where tiles have factors of their own ([`set_factor`](Self::set_factor)) an exponent.
     row_max: [f32; 2],
     /// What is added to the scaled scores before the exponential: less the anchor.
     shift: [f32; 2],
@@ -76,12 +76,13 @@ pub struct OnlineSoftmax {
 }
 
 impl OnlineSoftmax {
-    /// Before the first key.
+    /// Before the first key. `scale_log2`: softmax scale × log₂ e.
     #[inline(always)]
     pub fn new(scale_log2: f32) -> Self {
         let row_max = [f32::NEG_INFINITY; 2];
         OnlineSoftmax {
-            scale_log2,
+            factor: [scale_log2; 2],
+            unit: scale_log2,
             row_max,
             shift: [0.0; 2],
             row_sum: [0.0; 2],
@@ -89,18 +90,39 @@ impl OnlineSoftmax {
         }
     }
 
+    /// Before the first key, where each tile has factors of its own.
+    #[inline(always)]
+    pub fn of_exponents() -> Self {
+        OnlineSoftmax::new(1.0)
+    }
+
+    /// The factors of the next tile's rows.
+    #[inline(always)]
+    pub fn set_factor(&mut self, factor: [f32; 2]) {
+        self.factor = factor;
+    }
+
     /// Moves the anchors to the maxima that include this tile of scores, and returns the factors by
     /// which earlier output shrinks.
     #[inline(always)]
     #[track_caller]
-    pub fn follow_max<T: Element, const N: u32>(&mut self, scores: &Accum<N>) -> [f32; 2] {
+    pub fn follow_max<Q: Scores, T: Values, const N: u32>(
+        &mut self,
+        scores: &Accum<N>,
+    ) -> [f32; 2] {
         let before = self.row_max;
-        self.row_max = scores.row_max(before);
+        if Q::OWN_FACTORS {
+            let top = scores.row_max([f32::NEG_INFINITY; 2]);
+            let exponent = |half: usize| before[half].max(top[half] * self.factor[half]);
+            self.row_max = [exponent(0), exponent(1)];
+        } else {
+            self.row_max = scores.row_max(before);
+        }
         let mut rescale = [0.0; 2];
         let mut half = 0;
         while half < 2 {
             // Exactly 1 where the maximum has not grown.
-            rescale[half] = math::exp2((before[half] - self.base(half)) * self.scale_log2);
+            rescale[half] = math::exp2((before[half] - self.base(half)) * self.unit);
             self.row_sum[half] *= rescale[half];
             self.since_parked[half] *= rescale[half];
             self.shift[half] = self.shift_to_max::<T>(half);
@@ -111,7 +133,12 @@ impl OnlineSoftmax {
 
     /// Takes the scores relative to the maxima, which leaves the headroom to shift by.
     #[inline(always)]
-    pub fn take_apart<T: Element, const N: u32>(&mut self, scores: &mut Accum<N>) {
+    pub fn take_apart<Q: Scores, T: Values, const N: u32>(&mut self, scores: &mut Accum<N>) {
+        if Q::OWN_FACTORS {
+            // Rounded as the maxima are, so that their differences from themselves are 0.
+            scores.scale_rows(self.factor);
+            self.factor = [1.0; 2];
+        }
         scores.add_rows([-self.base(0), -self.base(1)]);
         self.shift = [-T::HEADROOM; 2];
     }
@@ -130,7 +157,7 @@ impl OnlineSoftmax {
     /// Turns a tile of scores into probabilities, and returns this thread's part of their sums.
     #[inline(always)]
     pub fn exponentiate<const N: u32>(&self, scores: &mut Accum<N>) -> [f32; 2] {
-        scores.exp2_rows(self.scale_log2, self.shift)
+        scores.exp2_rows(self.factor, self.shift)
     }
 
     /// Takes the sums of a tile into those of the rows.
@@ -143,7 +170,7 @@ impl OnlineSoftmax {
     /// threads of a row say so, few later keys outweigh it, and one that is not above the anchor
     /// has at most a fifth of the row.
     #[inline(always)]
-    pub fn is_settled<T: Element>(&self) -> bool {
+    pub fn is_settled<T: Values>(&self) -> bool {
         let one_key = const { power_of_two(-T::HEADROOM) };
         self.row_sum[0] >= one_key && self.row_sum[1] >= one_key
     }
@@ -155,7 +182,7 @@ impl OnlineSoftmax {
     /// All threads of the warp call it.
     #[inline(always)]
     #[track_caller]
-    pub unsafe fn outgrown<T: Element>(&self, sum: [f32; 2]) -> bool {
+    pub unsafe fn outgrown<T: Values>(&self, sum: [f32; 2]) -> bool {
         let above = self.above::<T>(sum);
         // SAFETY: the caller's contract.
         unsafe { warp::any(above[0] || above[1]) }
@@ -164,8 +191,9 @@ impl OnlineSoftmax {
     /// Whether this thread's part of a tile outweighs its part of all before it, or could soon
     /// leave the range of its type.
     #[inline(always)]
-    fn above<T: Element>(&self, sum: [f32; 2]) -> [bool; 2] {
-        let most = power_of_two(fulgurite_gpu::planted::constant("GROWTH", GROWTH) - T::HEADROOM);
+    fn above<T: Values>(&self, sum: [f32; 2]) -> [bool; 2] {
+        let most = T::LIMIT_MANTISSA
+            * power_of_two(fulgurite_gpu::planted::constant("GROWTH", T::GROWTH) - T::HEADROOM);
         [sum[0] > self.row_sum[0].min(most), sum[1] > self.row_sum[1].min(most)]
     }
 
@@ -177,7 +205,7 @@ impl OnlineSoftmax {
     /// All threads of the warp call it.
     #[inline(always)]
     #[track_caller]
-    pub unsafe fn move_anchor<T: Element, const N: u32>(
+    pub unsafe fn move_anchor<T: Values, const N: u32>(
         &mut self,
         probs: &Accum<N>,
         sum: [f32; 2],
@@ -214,7 +242,7 @@ impl OnlineSoftmax {
     /// scores have been taken first in all tiles.
     #[inline(always)]
     #[track_caller]
-    pub fn finish<T: Element, const LOSES: bool>(&self) -> Finished {
+    pub fn finish<T: Values, const LOSES: bool>(&self) -> Finished {
         let row_sum = frag::sum_rows(self.row_sum);
         let mut finished = Finished { factor: [0.0; 2], lse: [0.0; 2] };
         let mut half = 0;
@@ -231,7 +259,7 @@ impl OnlineSoftmax {
                 (math::log2(sum) - shift) * LN_2
             } else {
                 let rest = (math::log2(sum) + T::HEADROOM) * LN_2;
-                math::fma(self.row_max[half], self.scale_log2 * LN_2, rest)
+                math::fma(self.row_max[half], self.unit * LN_2, rest)
             };
             half += 1;
         }
@@ -241,8 +269,8 @@ impl OnlineSoftmax {
     /// The shift that the maximum of a row asks for. A row may have no key yet: its maximum is
     /// `-inf`, and 0 takes its place, so that masked scores give 0 and not NaN.
     #[inline(always)]
-    fn shift_to_max<T: Element>(&self, half: usize) -> f32 {
-        math::fma(-self.base(half), self.scale_log2, -T::HEADROOM)
+    fn shift_to_max<T: Values>(&self, half: usize) -> f32 {
+        math::fma(-self.base(half), self.unit, -T::HEADROOM)
     }
 
     /// The maximum of a row, 0 if it has no key yet.

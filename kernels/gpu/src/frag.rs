@@ -78,14 +78,15 @@ pub unsafe fn any_of_row(votes: [bool; 2]) -> [bool; 2] {
 }
 
 /// Per row, whether its first column in global memory is NaN, for rows that [`Packed::store_rows`]
-/// has stored: each quad's first thread reads what it wrote.
+/// has stored: each quad's first thread reads what it wrote. `infinity_bits`: those of its type.
 ///
 /// # Safety
 /// `row_address(half)` is what `store_rows` had, if `stored[half]`; all threads of the warp call
 /// it.
 #[inline(always)]
 #[track_caller]
-pub unsafe fn first_is_nan<T: Element>(
+pub unsafe fn first_is_nan(
+    infinity_bits: u32,
     stored: [bool; 2],
     row_address: impl Fn(usize) -> u64,
 ) -> [bool; 2] {
@@ -95,7 +96,7 @@ pub unsafe fn first_is_nan<T: Element>(
         if stored[half] && first_column() == 0 {
             // SAFETY: the caller vouches for the address; this thread wrote there.
             let first = unsafe { global::load_16(row_address(half)) }[0] & 0x7fff;
-            is_nan[half] = first > T::INFINITY_BITS;
+            is_nan[half] = first > infinity_bits;
         }
         half += 1;
     }
@@ -187,11 +188,11 @@ impl<const N: u32> Accum<N> {
         [reduce_quad(even[0].max(odd[0]), f32::max), reduce_quad(even[1].max(odd[1]), f32::max)]
     }
 
-    /// Replaces every element `x` by `2^(x * scale + shift[half])` and returns the thread's part of
+    /// Replaces every element `x` by `2^(x * scale[half] + shift[half])` and returns the thread's part of
     /// the row sums.
     #[inline(always)]
     #[track_caller]
-    pub fn exp2_rows(&mut self, scale: f32, shift: [f32; 2]) -> [f32; 2] {
+    pub fn exp2_rows(&mut self, scale: [f32; 2], shift: [f32; 2]) -> [f32; 2] {
         let mut even = [0.0; 2];
         let mut odd = [0.0; 2];
         let mut i = 0;
@@ -199,8 +200,8 @@ impl<const N: u32> Accum<N> {
             let mut half = 0;
             while half < 2 {
                 let at = i + 2 * half;
-                let low = math::exp2(math::fma(self.registers[at], scale, shift[half]));
-                let high = math::exp2(math::fma(self.registers[at + 1], scale, shift[half]));
+                let low = math::exp2(math::fma(self.registers[at], scale[half], shift[half]));
+                let high = math::exp2(math::fma(self.registers[at + 1], scale[half], shift[half]));
                 even[half] += low;
                 odd[half] += high;
                 self.registers[at] = low;
@@ -246,6 +247,30 @@ impl<const N: u32> Accum<N> {
             self.registers[i + 1] *= factor[0];
             self.registers[i + 2] *= factor[1];
             self.registers[i + 3] *= factor[1];
+            i += 4;
+        }
+    }
+
+    /// Multiplies each row by its factor, and adds to each column what stands for it in global
+    /// memory, times its row's weight.
+    ///
+    /// # Safety
+    /// `shifts` is 8-byte aligned global memory of `N` floats that nobody writes during the launch.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn scale_and_shift(&mut self, factor: [f32; 2], shifts: u64, weight: [f32; 2]) {
+        let mut i = 0;
+        while i < Self::LEN {
+            let column = 2 * i as u32 + first_column();
+            // SAFETY: the caller's contract.
+            let shift = unsafe { global::load_f32x2(shifts + 4 * u64::from(column)) };
+            let mut part = 0;
+            while part < 4 {
+                let (half, shift) = (part / 2, shift[part % 2]);
+                let scaled = self.registers[i + part] * factor[half];
+                self.registers[i + part] = math::fma(shift, weight[half], scaled);
+                part += 1;
+            }
             i += 4;
         }
     }

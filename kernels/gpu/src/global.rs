@@ -24,6 +24,17 @@ pub unsafe fn load_f32(address: u64) -> f32 {
     unsafe { imp::load_global_f32(address) }
 }
 
+/// Reads two floats.
+///
+/// # Safety
+/// `address` is 8-byte aligned global memory that nobody writes during the launch.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn load_f32x2(address: u64) -> [f32; 2] {
+    // SAFETY: the caller's contract is the instruction's.
+    unsafe { imp::load_global_f32x2(address) }
+}
+
 /// Writes 16 bytes.
 ///
 /// # Safety

@@ -33,6 +33,7 @@ pub mod global;
 pub mod math;
 pub mod mbarrier;
 pub mod planted;
+pub mod product;
 pub mod quad;
 pub mod registers;
 pub mod smem;

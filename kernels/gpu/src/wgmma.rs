@@ -28,7 +28,22 @@ pub enum PanelWidth {
 }
 
 impl PanelWidth {
+    /// The width of so many bytes.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline(always)]
+    pub const fn of(bytes: u32) -> PanelWidth {
+        match bytes {
+            128 => PanelWidth::Bytes128,
+            64 => PanelWidth::Bytes64,
+            32 => PanelWidth::Bytes32,
+            _ => panic!("a swizzle spans 128, 64 or 32 bytes"),
+        }
+    }
+
     /// Bytes of a row.
+    #[inline(always)]
     pub const fn bytes(self) -> u32 {
         match self {
             PanelWidth::Bytes128 => 128,
@@ -38,6 +53,7 @@ impl PanelWidth {
     }
 
     /// The layout type of a descriptor.
+    #[inline(always)]
     const fn layout(self) -> u64 {
         match self {
             PanelWidth::Bytes128 => 1,

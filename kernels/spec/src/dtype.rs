@@ -26,6 +26,7 @@ pub enum Dtype {
 
 impl Dtype {
     /// Bytes of one element.
+    #[inline(always)]
     pub const fn bytes(self) -> u32 {
         match self {
             Dtype::E4m3 | Dtype::E5m2 | Dtype::U8 | Dtype::I8 => 1,

@@ -3,13 +3,24 @@
 
 use core::marker::PhantomData;
 
-use fulgurite_gpu::{registers::Budget, smem::Smem, tma::MapAddress};
-use fulgurite_spec::{ForwardRow, FwdScalars, LaunchSpec, SmemPlan, SoftmaxKind, Tile};
+use fulgurite_gpu::{
+    product::{Scores, Values},
+    registers::Budget,
+    smem::Smem,
+    tma::MapAddress,
+};
+use fulgurite_spec::{
+    ForwardRow, FwdScalars, LaunchSpec, QuantScalars, SmemPlan, SoftmaxKind, Tile,
+};
 
 /// The shape of a kernel's work; each entry has a type that says it.
 pub trait Shape {
     /// Its row of the table.
     const ROW: ForwardRow;
+    /// Element type of Q and K.
+    type Scores: Scores;
+    /// Element type of V.
+    type Values: Values;
     /// The tile.
     const TILE: Tile = Tile::of(&Self::ROW);
     /// The softmax.
@@ -39,6 +50,8 @@ impl<S: Shape> Budget for ConsumerBudget<S> {
 pub struct Call<'a> {
     /// The parameters that threads read.
     pub scalars: &'a FwdScalars,
+    /// Scales and shifts of elements of 8 bits, if they have such.
+    pub quant: Option<&'a QuantScalars>,
     /// Map of Q; those of K and V follow.
     pub maps: MapAddress,
     /// The block's shared memory.

@@ -112,6 +112,11 @@ pub unsafe fn load_global_f32(address: u64) -> f32 {
     load_floats::<1>(address)[0]
 }
 
+#[track_caller]
+pub unsafe fn load_global_f32x2(address: u64) -> [f32; 2] {
+    load_floats(address)
+}
+
 /// Writes bytes to global memory, unless another place or none is planted.
 fn store_global(site: &'static Location<'static>, address: u64, bytes: &[u8]) {
     let address = match current::planted(Primitive::GlobalStore, site) {

@@ -83,6 +83,12 @@ impl<const N: u32> Accum<N> {
 }
 
 impl<const N: u32> PackedBytes<N> {
+    /// All zeros.
+    #[inline(always)]
+    pub fn zero() -> Self {
+        PackedBytes { registers: [0; ACCUM_REGISTERS / 4] }
+    }
+
     /// The A operand of the product over positions `32 * step ..`.
     #[inline(always)]
     pub fn operand(&self, step: u32) -> [u32; 4] {

@@ -245,6 +245,18 @@ pub unsafe fn load_global_f32(address: u64) -> f32 {
 }
 
 #[inline(always)]
+pub unsafe fn load_global_f32x2(address: u64) -> [f32; 2] {
+    let (low, high): (f32, f32);
+    unsafe {
+        asm!(
+            "ld.global.nc.v2.f32 {{{0}, {1}}}, [{2}];", out(reg32) low, out(reg32) high,
+            in(reg64) address, options(nostack),
+        );
+    }
+    [low, high]
+}
+
+#[inline(always)]
 pub unsafe fn store_global_f32(address: u64, value: f32) {
     unsafe {
         asm!("st.global.f32 [{0}], {1};", in(reg64) address, in(reg32) value, options(nostack));

@@ -102,6 +102,14 @@ pub struct ScaleAddress {
     pub head_stride: u64,
 }
 
+impl ScaleAddress {
+    /// Where the first scale of a head lies.
+    #[inline(always)]
+    pub const fn at(&self, batch: u32, head: u32) -> u64 {
+        self.address + 4 * (batch as u64 * self.batch_stride + head as u64 * self.head_stride)
+    }
+}
+
 const _: () = {
     crate::params::assert_maps(&[
         offset_of!(FwdParams, q),

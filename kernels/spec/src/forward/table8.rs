@@ -8,13 +8,13 @@ $with! {
     fwd_sm90_s8e4m3_d64_full: sm90(E4m3, 64, Full, Anchors).scores(I8).tile(192, 128, 6, 3);
     fwd_sm90_s8e4m3_d64_causal: sm90(E4m3, 64, Causal, Anchors).scores(I8).tile(192, 128, 6, 3);
     fwd_sm90_s8e4m3_d96_full: sm90(E4m3, 96, Full, Anchors).scores(I8).tile(192, 128, 6, 2);
-    fwd_sm90_s8e4m3_d96_causal: sm90(E4m3, 96, Causal, Anchors).scores(I8).tile(192, 128, 6, 2);
+    fwd_sm90_s8e4m3_d96_causal: sm90(E4m3, 96, Causal, Anchors).scores(I8).tile(128, 128, 4, 3);
     fwd_sm90_s8e4m3_d128_full: sm90(E4m3, 128, Full, Anchors).scores(I8).tile(128, 128, 4, 4);
     fwd_sm90_s8e4m3_d128_causal: sm90(E4m3, 128, Causal, Anchors).scores(I8).tile(128, 128, 4, 4);
-    fwd_sm90_s8e4m3_d192_full: sm90(E4m3, 192, Full, Anchors).scores(I8).tile(128, 160, 4, 2);
-    fwd_sm90_s8e4m3_d192_causal: sm90(E4m3, 192, Causal, Anchors).scores(I8).tile(128, 128, 4, 2);
-    fwd_sm90_s8e4m3_d256_full: sm90(E4m3, 256, Full, Anchors).scores(I8).tile(128, 96, 4, 3);
-    fwd_sm90_s8e4m3_d256_causal: sm90(E4m3, 256, Causal, Anchors).scores(I8).tile(128, 96, 4, 3);
+    fwd_sm90_s8e4m3_d192_full: sm90(E4m3, 192, Full, Anchors).scores(I8).tile(128, 128, 4, 2);
+    fwd_sm90_s8e4m3_d192_causal: sm90(E4m3, 192, Causal, Anchors).scores(I8).tile(128, 96, 4, 3);
+    fwd_sm90_s8e4m3_d256_full: sm90(E4m3, 256, Full, Anchors).scores(I8).tile(128, 64, 2, 4);
+    fwd_sm90_s8e4m3_d256_causal: sm90(E4m3, 256, Causal, Anchors).scores(I8).tile(128, 64, 2, 4);
 }
     };
 }

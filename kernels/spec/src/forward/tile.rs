@@ -107,16 +107,19 @@ impl Tile {
     }
 
     /// Warps of all consumers.
+    #[inline(always)]
     pub const fn consumer_warps(&self) -> u32 {
         self.consumers * WARPGROUP_THREADS / 32
     }
 
     /// Query rows of one job.
+    #[inline(always)]
     pub const fn q_rows(&self) -> u32 {
         self.consumers * WARPGROUP_ROWS
     }
 
     /// Bytes of a row of a panel of Q or K: the widest swizzle of which few are wide enough.
+    #[inline(always)]
     pub const fn score_panel_bytes(&self) -> u32 {
         let row = self.head_dim * self.scores.bytes();
         // 96 bytes are padded to one panel of 128; 64 and 192 are one and three of 64.
@@ -124,22 +127,26 @@ impl Tile {
     }
 
     /// Columns of a panel of Q or K.
+    #[inline(always)]
     pub const fn score_panel_columns(&self) -> u32 {
         self.score_panel_bytes() / self.scores.bytes()
     }
 
     /// Panels that hold a row of Q or K.
+    #[inline(always)]
     pub const fn score_panels(&self) -> u32 {
         (self.head_dim * self.scores.bytes()).div_ceil(self.score_panel_bytes())
     }
 
     /// Whether V is kept transposed, with its keys permuted: products of 8-bit elements take both
     /// operands along their rows only.
+    #[inline(always)]
     pub const fn transposes_v(&self) -> bool {
         self.values.bytes() == 1
     }
 
     /// Bytes of a row of a panel of V; transposed, the widest swizzle that divides the keys.
+    #[inline(always)]
     pub const fn value_panel_bytes(&self) -> u32 {
         if !self.transposes_v() || self.kv_rows.is_multiple_of(128) {
             128
@@ -151,42 +158,50 @@ impl Tile {
     }
 
     /// Columns of a panel of V; transposed, keys.
+    #[inline(always)]
     pub const fn value_panel_columns(&self) -> u32 {
         self.value_panel_bytes() / self.values.bytes()
     }
 
     /// Panels of a tile of V: side by side along its columns, or transposed along its keys.
+    #[inline(always)]
     pub const fn value_panels(&self) -> u32 {
         let row = if self.transposes_v() { self.kv_rows } else { self.head_dim };
         (row * self.values.bytes()).div_ceil(self.value_panel_bytes())
     }
 
     /// Rows of a panel of V: keys, or transposed its columns.
+    #[inline(always)]
     pub const fn value_panel_rows(&self) -> u32 {
         if self.transposes_v() { self.head_dim } else { self.kv_rows }
     }
 
     /// Bytes of one warpgroup's share of Q.
+    #[inline(always)]
     pub const fn q_part_bytes(&self) -> u32 {
         WARPGROUP_ROWS * self.score_panel_bytes() * self.score_panels()
     }
 
     /// Bytes of one panel of K.
+    #[inline(always)]
     pub const fn k_panel_bytes(&self) -> u32 {
         self.kv_rows * self.score_panel_bytes()
     }
 
     /// Bytes of one panel of V.
+    #[inline(always)]
     pub const fn v_panel_bytes(&self) -> u32 {
         self.value_panel_rows() * self.value_panel_bytes()
     }
 
     /// Bytes of one stage of K.
+    #[inline(always)]
     pub const fn k_stage_bytes(&self) -> u32 {
         self.k_panel_bytes() * self.score_panels()
     }
 
     /// Bytes of one stage of V.
+    #[inline(always)]
     pub const fn v_stage_bytes(&self) -> u32 {
         self.v_panel_bytes() * self.value_panels()
     }

@@ -1,5 +1,6 @@
 //! The consumers: 64 query rows each, from Q, K and V in shared memory to the stored output.
 
+mod factors;
 mod parking;
 mod second_pass;
 
@@ -12,25 +13,19 @@ use crate::{
     ring::Cursor,
     softmax::OnlineSoftmax,
 };
+use factors::Factors;
 use fulgurite_gpu::{
-    element::Element,
-    frag::{self, Accum, Packed},
+    frag::{self, Accum},
+    product::{Scores, Values},
     registers, warp,
-    wgmma::{self, Operand},
+    wgmma::{self, Operand, PanelWidth},
 };
-use fulgurite_spec::{
-    Geometry, SmemPlan, Tile,
-    launch::WARPGROUP_ROWS,
-    smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
-};
+use fulgurite_spec::{Geometry, SmemPlan, Tile, forward::STEP_BYTES, launch::WARPGROUP_ROWS};
 
 /// Tiles that follow the maxima at least, after the first and those that the mask may touch; behind
 /// them few rows outgrow their anchors. Of 0, 1, 2, 3 and 5 this and 2 were the fastest on an H200,
 /// and more tiles leave less error.
 const SETTLING_TILES: u32 = 3;
-
-/// K of one `wgmma`: columns of Q and K, rows of V.
-const STEP: u32 = 16;
 
 /// Where a step is.
 #[derive(Clone, Copy)]
@@ -45,12 +40,13 @@ struct Place<M> {
 }
 
 /// Registers and ring positions of one consumer.
-pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
+pub(super) struct Consumer<'a, M, S: Shape, const D: u32, const KV: u32> {
     pub(super) call: &'a Call<'a>,
     /// Which consumer this is: a ballot.
     pub(super) number: u32,
-    scores: Accum<KV>,
-    probs: Packed<KV>,
+    /// The product Q Kᵀ in flight.
+    sums: <S::Scores as Scores>::Sums<KV>,
+    probs: <S::Values as Values>::Probs<KV>,
     out: Accum<D>,
     pub(super) q: Cursor,
     pub(super) k: Cursor,
@@ -59,28 +55,31 @@ pub(super) struct Consumer<'a, T, M, S, const D: u32, const KV: u32> {
     lost: u32,
     /// Whether the next tile follows the maxima: some row of this consumer has not settled.
     follows: bool,
-    kind: PhantomData<(T, M, S)>,
+    /// Factors of the next tile's scores, where tiles have some.
+    factors: Factors,
+    kind: PhantomData<(M, S)>,
 }
 
 /// Computes the 64 rows of consumer `number` of every job.
 #[inline(always)]
-pub(super) unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
+pub(super) unsafe fn consume<M: Geometry, S: Shape, const D: u32, const KV: u32>(
     call: &Call,
     number: u32,
 ) {
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::grow_to::<ConsumerBudget<S>>() }
-    let mut this = Consumer::<T, M, S, D, KV> {
+    let mut this = Consumer::<M, S, D, KV> {
         call,
         number,
-        scores: Accum::zero(),
-        probs: Packed::zero(),
+        sums: S::Scores::zero(),
+        probs: S::Values::zero(),
         out: Accum::zero(),
         q: Cursor::read(number),
         k: Cursor::read(0),
         v: Cursor::read(0),
         lost: 0,
         follows: true,
+        factors: Factors::none(),
         kind: PhantomData,
     };
     let mask = M::new(call.scalars.q_len, call.scalars.kv_len);
@@ -88,14 +87,14 @@ pub(super) unsafe fn consume<T: Element, M: Geometry, S: Shape, const D: u32, co
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
         this.run_jobs(mask);
-        if Consumer::<T, M, S, D, KV>::LOSES && this.any_of_consumers(this.lost != 0) {
+        if Consumer::<M, S, D, KV>::LOSES && this.any_of_consumers(this.lost != 0) {
             this.run_jobs_again(mask);
         }
     }
 }
 
 /// The parts of a consumer's loop. All are called by the whole warpgroup.
-impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     const TILE: Tile = S::TILE;
     const PLAN: SmemPlan = S::PLAN;
     const HAS_ANCHORS: bool = S::SOFTMAX.keeps_anchors();
@@ -115,20 +114,20 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
                 self.pass_turn();
             }
             let skipped = job.kv_tiles - self.own_tiles(&job, mask);
-            self.start(skipped, skipped);
+            self.start(&job, skipped, skipped);
             loop {
                 let mut softmax = self.run_job(&job, mask);
                 let next = jobs.next();
                 let last = next.kv_tiles == 0;
                 let skipped = if last { 0 } else { next.kv_tiles - self.own_tiles(&next, mask) };
                 if !last && skipped == 0 {
-                    self.finish(&job, &mut softmax);
+                    self.finish(&job, &next, &mut softmax);
                 } else {
                     self.finish_alone(&job, &mut softmax);
                     if last {
                         break;
                     }
-                    self.start(skipped, skipped - 1);
+                    self.start(&next, skipped, skipped - 1);
                 }
                 job = next;
             }
@@ -163,7 +162,7 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     /// gives each back in the round in which the others use it, with a turn in the last `turns` of
     /// these rounds, and then computes the scores of its own last tile.
     #[inline(always)]
-    unsafe fn start(&mut self, skipped: u32, turns: u32) {
+    unsafe fn start(&mut self, job: &Job, skipped: u32, turns: u32) {
         // SAFETY: the waits and releases below pair with the producer's, see `barriers`. A tile
         // of V is given back a round after its K, as the others do: the ring has no room to wait.
         unsafe {
@@ -185,10 +184,11 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
             self.await_turn();
             self.issue_scores();
             self.pass_turn();
+            self.load_factors(job, job.kv_tiles - skipped);
             if skipped > 0 {
                 self.skip_v();
             }
-            wgmma::wait::<0, KV>(&mut self.scores);
+            S::Scores::wait::<0, KV>(&mut self.sums);
             self.release_k();
         }
     }
@@ -210,18 +210,21 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
         let scalars = self.call.scalars;
         let first_row = self.first_row(job);
         let segments = mask.segments(rows(first_row, WARPGROUP_ROWS, scalars.q_len), KV);
-        let mut softmax = OnlineSoftmax::new(scalars.scale_log2);
+        let mut softmax = self.new_softmax();
         let mut step = self.own_tiles(job, mask) - 1;
         // SAFETY: as `step`.
         unsafe {
             self.release_q_early(step);
+            let mut scores = S::Scores::floats(&self.sums);
+            self.take_factors(&mut softmax, step);
             if step >= segments.full_end {
-                self.mask_tile(mask, first_row, step);
+                self.mask_tile(&mut scores, mask, first_row, step);
             }
-            softmax.follow_max::<T, KV>(&self.scores);
+            softmax.follow_max::<S::Scores, S::Values, KV>(&scores);
             fulgurite_gpu::planted::count("followed");
-            self.exponentiate::<true>(&mut softmax);
-            self.probs = self.scores.pack::<T>();
+            self.exponentiate::<true>(&mut softmax, &mut scores);
+            self.probs = S::Values::pack(&scores);
+            S::Scores::leave(&mut self.sums, &scores);
             self.out = Accum::zero();
             self.clear_parked();
             while M::ROWS_DIFFER && step > segments.anchored {
@@ -258,7 +261,7 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     /// The two ways to end a job each issue its last product themselves: with a branch between
     /// that and the next issue, ptxas serialises all products (note C7514).
     #[inline(always)]
-    unsafe fn finish(&mut self, job: &Job, softmax: &mut OnlineSoftmax) {
+    unsafe fn finish(&mut self, job: &Job, next: &Job, softmax: &mut OnlineSoftmax) {
         // SAFETY: as `step`; the rows are this warpgroup's own.
         unsafe {
             self.wait_v();
@@ -271,7 +274,8 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
             wgmma::wait::<1, D>(&mut self.out);
             self.release_v();
             self.store(job, softmax);
-            wgmma::wait::<0, KV>(&mut self.scores);
+            self.load_factors(next, next.kv_tiles);
+            S::Scores::wait::<0, KV>(&mut self.sums);
             self.release_k();
         }
     }
@@ -302,9 +306,9 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
         // SAFETY: the caller's contract; the whole warp votes.
         unsafe {
             let finished = if Self::LOSES {
-                softmax.finish::<T, true>()
+                softmax.finish::<S::Values, true>()
             } else {
-                softmax.finish::<T, false>()
+                softmax.finish::<S::Values, false>()
             };
             if Self::LOSES {
                 // Before the store: behind it, what is asked here would stay in registers all the
@@ -313,7 +317,7 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
                 let lost = |half: usize| finished.factor[half].is_nan() || first[half];
                 self.lost |= warp::ballot(inside[0] && lost(0) || inside[1] && lost(1));
             }
-            epilogue::store::<T, D>(scalars, job, rows, &mut self.out, &finished, inside);
+            epilogue::store::<S::Values, D>(self.call, job, rows, &mut self.out, &finished, inside);
         }
     }
 
@@ -343,52 +347,59 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
             if Self::HAS_ANCHORS && !MASKED && !KEEP && place.step <= place.young {
                 self.follows = self.any_unsettled(softmax);
             }
-            wgmma::wait::<1, KV>(&mut self.scores);
+            S::Scores::wait::<1, KV>(&mut self.sums);
             self.release_k();
             self.release_q_early(place.step);
+            let mut scores = S::Scores::floats(&self.sums);
+            self.take_factors(softmax, place.step);
             if MASKED {
-                self.mask_tile(place.mask, place.first_row, place.step);
+                self.mask_tile(&mut scores, place.mask, place.first_row, place.step);
             }
             if KEEP {
                 fulgurite_gpu::planted::count("kept");
-                self.keep_anchors(softmax);
+                self.keep_anchors(softmax, &mut scores);
             } else {
                 fulgurite_gpu::planted::count("followed");
-                let rescale = softmax.follow_max::<T, KV>(&self.scores);
+                let rescale = softmax.follow_max::<S::Scores, S::Values, KV>(&scores);
                 self.finish_product();
                 self.out.scale_rows(rescale);
-                self.exponentiate::<MASKED>(softmax);
-                self.probs = self.scores.pack::<T>();
+                self.exponentiate::<MASKED>(softmax, &mut scores);
+                self.probs = S::Values::pack(&scores);
             }
+            S::Scores::leave(&mut self.sums, &scores);
         }
     }
 
     /// From scores to probabilities relative to the maxima. `FIRST` if a row's first keys may be
     /// among them; so a row that is far from there on is lost, if this kernel loses rows.
     #[inline(always)]
-    fn exponentiate<const FIRST: bool>(&mut self, softmax: &mut OnlineSoftmax) {
+    fn exponentiate<const FIRST: bool>(
+        &mut self,
+        softmax: &mut OnlineSoftmax,
+        scores: &mut Accum<KV>,
+    ) {
         if !Self::LOSES {
-            softmax.take_apart::<T, KV>(&mut self.scores);
+            softmax.take_apart::<S::Scores, S::Values, KV>(scores);
         } else if FIRST {
             softmax.lose_far();
         }
-        softmax.add(softmax.exponentiate(&mut self.scores));
+        softmax.add(softmax.exponentiate(scores));
     }
 
     /// From scores to probabilities with the anchors as they are, unless they are outgrown.
     #[inline(always)]
-    unsafe fn keep_anchors(&mut self, softmax: &mut OnlineSoftmax) {
-        let mut sum = softmax.exponentiate(&mut self.scores);
+    unsafe fn keep_anchors(&mut self, softmax: &mut OnlineSoftmax, scores: &mut Accum<KV>) {
+        let mut sum = softmax.exponentiate(scores);
         // SAFETY: as `step`.
         unsafe {
             self.finish_product();
-            self.probs = self.scores.pack::<T>();
-            if softmax.outgrown::<T>(sum) {
+            self.probs = S::Values::pack(scores);
+            if softmax.outgrown::<S::Values>(sum) {
                 fulgurite_gpu::planted::count("moved");
-                let rescale = softmax.move_anchor::<T, KV>(&self.scores, sum);
+                let rescale = softmax.move_anchor::<S::Values, KV>(scores, sum);
                 sum = [sum[0] * rescale[0], sum[1] * rescale[1]];
-                self.scores.scale_rows(rescale);
-                self.probs = self.scores.pack::<T>();
+                scores.scale_rows(rescale);
+                self.probs = S::Values::pack(scores);
                 self.out.scale_rows(rescale);
             }
         }
@@ -407,10 +418,10 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
 
     /// Sets the scores that the mask does not keep to `-inf`.
     #[inline(always)]
-    fn mask_tile(&mut self, mask: M, first_row: u32, step: u32) {
+    fn mask_tile(&self, scores: &mut Accum<KV>, mask: M, first_row: u32, step: u32) {
         let [low, high] = frag::rows();
         let start = (step * KV) as i32;
-        self.scores.mask_from([
+        scores.mask_from([
             mask.keys(first_row + low).end as i32 - start,
             mask.keys(first_row + high).end as i32 - start,
         ]);
@@ -421,26 +432,27 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     #[track_caller]
     unsafe fn issue_scores(&mut self) {
         let q = Self::PLAN.q + self.q.stage * Self::TILE.q_part_bytes();
-        let q = Operand::k_major(self.call.smem.plus(q));
+        let width = Self::TILE.score_panel_bytes();
+        let q = Operand::k_major_in(self.call.smem.plus(q), PanelWidth::of(width));
         let k = Self::PLAN.k + self.k.stage * Self::TILE.k_stage_bytes();
-        let k = Operand::k_major(self.call.smem.plus(k));
+        let k = Operand::k_major_in(self.call.smem.plus(k), PanelWidth::of(width));
         // SAFETY: earlier products on these registers have been waited for.
-        unsafe { wgmma::begin(&mut self.scores) }
-        let mut column = 0;
-        while column < D {
-            let panel = column / PANEL_COLUMNS;
-            let inside = column % PANEL_COLUMNS * 2;
-            let q = q.plus(panel * WARPGROUP_ROWS * PANEL_ROW_BYTES + inside);
+        unsafe { S::Scores::begin(&mut self.sums) }
+        let mut byte = 0;
+        while byte < D * Self::TILE.scores.bytes() {
+            let panel = byte / width;
+            let inside = byte % width;
+            let q = q.plus(panel * WARPGROUP_ROWS * width + inside);
             let k = k.plus(panel * Self::TILE.k_panel_bytes() + inside);
             // SAFETY: the caller waited for Q and K and releases them after the product.
             unsafe {
-                if column == 0 {
-                    wgmma::issue_ss::<T, KV, false>(&mut self.scores, q, k);
+                if byte == 0 {
+                    S::Scores::issue::<KV, false>(&mut self.sums, q, k);
                 } else {
-                    wgmma::issue_ss::<T, KV, true>(&mut self.scores, q, k);
+                    S::Scores::issue::<KV, true>(&mut self.sums, q, k);
                 }
             }
-            column += STEP;
+            byte += STEP_BYTES;
         }
         // SAFETY: the whole warpgroup closes the group.
         unsafe { wgmma::commit() }
@@ -451,14 +463,15 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     #[track_caller]
     unsafe fn issue_out(&mut self) {
         let v = Self::PLAN.v + self.v.stage * Self::TILE.v_stage_bytes();
-        let v = Operand::n_major(self.call.smem.plus(v), Self::TILE.v_panel_bytes());
+        let panel = (Self::TILE.v_panel_bytes(), Self::TILE.value_panel_bytes());
+        let v = S::Values::operand(self.call.smem.plus(v), panel.0, panel.1);
         // SAFETY: earlier products on these registers have been waited for.
-        unsafe { wgmma::begin_rs(&mut self.probs, &mut self.out) }
+        unsafe { S::Values::begin(&mut self.probs, &mut self.out) }
         let mut step = 0;
-        while step < KV / STEP {
-            let v = v.plus(step * STEP * PANEL_ROW_BYTES);
+        while step < KV * Self::TILE.values.bytes() / STEP_BYTES {
+            let v = S::Values::advance(v, step, panel.0, panel.1);
             // SAFETY: the caller waited for V and releases it after the product.
-            unsafe { wgmma::issue_rs::<T, D>(&mut self.out, self.probs.operand(step), v) }
+            unsafe { S::Values::issue(&mut self.out, &self.probs, step, v) }
             step += 1;
         }
         // SAFETY: the whole warpgroup closes the group.

@@ -25,31 +25,30 @@ use super::{
 use crate::softmax::OnlineSoftmax;
 use consumer::{Consumer, consume};
 use fulgurite_gpu::{
-    barrier,
-    element::Element,
-    mbarrier,
+    barrier, mbarrier,
     smem::Smem,
     thread,
     tma::{self, MapAddress},
     warp,
 };
-use fulgurite_spec::{FwdScalars, Geometry, launch::WARPGROUP_THREADS};
+use fulgurite_spec::{FwdScalars, Geometry, QuantScalars, launch::WARPGROUP_THREADS};
 use producer::produce;
 
 /// The kernel.
 ///
 /// # Safety
 /// Launched with the shape's launch; `maps` are Q's, K's and V's as the host encodes
-/// them for this tile; `scalars` describe the same call. `D` and `KV` are the tile's `head_dim` and
+/// them for this tile; `scalars` and `quant` describe the same call. `D` and `KV` are the tile's `head_dim` and
 /// `kv_rows`.
 #[inline(always)]
-pub unsafe fn run<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32>(
+pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const KV: u32>(
     maps: MapAddress,
     scalars: &FwdScalars,
+    quant: Option<&QuantScalars>,
 ) {
     const { assert!(S::TILE.head_dim == D && S::TILE.kv_rows == KV) };
     const { assert!(!M::FIRST, "every job goes down to tile 0") };
-    let call = Call { scalars, maps, smem: Smem::base() };
+    let call = Call { scalars, quant, maps, smem: Smem::base() };
     // SAFETY: every thread of the block comes here, then takes exactly one role.
     unsafe {
         if thread::index() == 0 {
@@ -60,7 +59,7 @@ pub unsafe fn run<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32
         if warpgroup == 0 {
             produce::<M, S>(&call)
         } else {
-            consume::<T, M, S, D, KV>(&call, warpgroup - 1)
+            consume::<M, S, D, KV>(&call, warpgroup - 1)
         }
     }
 }
@@ -100,7 +99,7 @@ unsafe fn start<S: Shape>(call: &Call) {
 
 /// A consumer's part in what the roles agree on: rings, turns at issuing, votes. All of it is
 /// called by the whole warpgroup.
-impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     #[inline(always)]
     #[track_caller]
     unsafe fn wait_q(&self) {
@@ -225,7 +224,7 @@ impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S,
     #[inline(always)]
     #[track_caller]
     unsafe fn any_unsettled(&self, softmax: &OnlineSoftmax) -> bool {
-        let settled = softmax.is_settled::<T>();
+        let settled = softmax.is_settled::<S::Values>();
         // SAFETY: the caller's contract.
         unsafe { warp::any(barrier::any(SETTLED + self.number, WARPGROUP_THREADS, !settled)) }
     }

@@ -10,7 +10,6 @@
 use super::{Consumer, Shape};
 use crate::softmax::OnlineSoftmax;
 use fulgurite_gpu::{
-    element::Element,
     smem::{self, Smem},
     thread,
 };
@@ -22,7 +21,7 @@ use fulgurite_spec::launch::WARPGROUP_THREADS;
 /// lets small cases go through the code.
 const KEYS: u32 = if cfg!(target_arch = "nvptx64") { 1 << 15 } else { 1 << 8 };
 
-impl<T: Element, M, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     const PARKS: bool = S::SOFTMAX.parks();
 
     /// Steps between two parkings: a power of two, so that a mask finds them.

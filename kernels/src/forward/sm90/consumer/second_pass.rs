@@ -21,13 +21,13 @@ use crate::{
     softmax::OnlineSoftmax,
 };
 use fulgurite_gpu::{
-    element::Element,
-    frag::{Accum, Packed},
+    frag::Accum,
+    product::{Scores, Values},
     thread, wgmma,
 };
 use fulgurite_spec::Geometry;
 
-impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, T, M, S, D, KV> {
+impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     /// Computes this warpgroup's lost rows again, in every job with one.
     #[inline(always)]
     pub(super) unsafe fn run_jobs_again(&mut self, mask: M) {
@@ -37,7 +37,7 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
             // SAFETY: this thread's quad stored these rows in the first pass; all consumers vote.
             // (As a function of its own, this makes head dim 256, causal, spill 8 bytes.)
             let any_lost = unsafe {
-                let lost = epilogue::lost_rows::<T>(self.call.scalars, &job, self.own_rows(&job));
+                let lost = epilogue::lost_rows::<S::Values>(self.call, &job, self.own_rows(&job));
                 self.any_of_consumers(lost[0] || lost[1])
             };
             if !any_lost {
@@ -54,11 +54,17 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
                 let mut softmax = self.follow_maxima(&job, mask);
                 self.unpark(&mut softmax);
                 self.leave_q();
-                let (rows, finished) = (self.own_rows(&job), softmax.finish::<T, false>());
+                let (rows, finished) = (self.own_rows(&job), softmax.finish::<S::Values, false>());
                 // Asked again, because kept from above the answer would take registers.
-                let lost = epilogue::lost_rows::<T>(self.call.scalars, &job, rows);
-                let scalars = self.call.scalars;
-                epilogue::store::<T, D>(scalars, &job, rows, &mut self.out, &finished, lost);
+                let lost = epilogue::lost_rows::<S::Values>(self.call, &job, rows);
+                epilogue::store::<S::Values, D>(
+                    self.call,
+                    &job,
+                    rows,
+                    &mut self.out,
+                    &finished,
+                    lost,
+                );
             }
             job = jobs.next();
         }
@@ -75,12 +81,15 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
     #[inline(always)]
     unsafe fn follow_maxima(&mut self, job: &Job, mask: M) -> OnlineSoftmax {
         let first_row = self.first_row(job);
-        let mut softmax = OnlineSoftmax::new(self.call.scalars.scale_log2);
-        self.scores = Accum::zero();
-        self.probs = Packed::zero();
+        self.sums = S::Scores::zero();
+        self.probs = S::Values::zero();
         self.out = Accum::zero();
         // SAFETY: no product is in flight.
-        unsafe { self.clear_parked() }
+        unsafe {
+            self.clear_parked();
+            self.load_factors(job, job.kv_tiles);
+        }
+        let mut softmax = self.new_softmax();
         let mut step = job.kv_tiles;
         while step > 0 {
             step -= 1;
@@ -92,14 +101,17 @@ impl<T: Element, M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_
                 }
                 self.wait_k();
                 self.issue_scores();
-                wgmma::wait::<0, KV>(&mut self.scores);
+                S::Scores::wait::<0, KV>(&mut self.sums);
                 self.release_k();
                 self.release_q_early(step);
-                self.mask_tile(mask, first_row, step);
-                let rescale = softmax.follow_max::<T, KV>(&self.scores);
-                softmax.take_apart::<T, KV>(&mut self.scores);
-                softmax.add(softmax.exponentiate(&mut self.scores));
-                self.probs = self.scores.pack::<T>();
+                let mut scores = S::Scores::floats(&self.sums);
+                self.take_factors(&mut softmax, step);
+                self.mask_tile(&mut scores, mask, first_row, step);
+                let rescale = softmax.follow_max::<S::Scores, S::Values, KV>(&scores);
+                softmax.take_apart::<S::Scores, S::Values, KV>(&mut scores);
+                softmax.add(softmax.exponentiate(&mut scores));
+                self.probs = S::Values::pack(&scores);
+                S::Scores::leave(&mut self.sums, &scores);
                 self.out.scale_rows(rescale);
                 self.wait_v();
                 self.issue_out();
