@@ -86,19 +86,15 @@ pub(super) unsafe fn quantise_k<T: Element, const UNITS: usize>(
     }
     let first = part.part * params.kv_rows;
     let rows = (params.kv_len - first).min(params.kv_rows);
-    // SAFETY: rows beyond the last are loaded as the last; all threads of the warp are here.
-    let rotated = |row: u32| unsafe {
-        let row = first + row.min(rows - 1);
-        let from = row_address(&params.k, part.batch, part.head, row);
-        let mut k = QuadRow::<UNITS>::load::<T>(from, params.head_dim);
-        k.subtract(&mean);
-        k.rotate();
-        k
-    };
+    // Rows beyond the last are loaded as the last.
+    let address =
+        |row: u32| row_address(&params.k, part.batch, part.head, first + row.min(rows - 1));
     let mut largest = 0.0;
     let mut turn = 0;
     while turn < rows {
-        largest = math::max_nan(largest, rotated(turn + quad::index()).own_largest());
+        // SAFETY: the caller's contract; all threads of the warp are here.
+        let k = unsafe { rotated_k::<T, UNITS>(address(turn + quad::index()), params, &mean) };
+        largest = math::max_nan(largest, k.own_largest());
         turn += ROWS;
     }
     // SAFETY: all threads of the block are here.
@@ -111,13 +107,33 @@ pub(super) unsafe fn quantise_k<T: Element, const UNITS: usize>(
     let mut turn = 0;
     while turn < rows {
         let row = turn + quad::index();
-        let k = rotated(row);
+        // SAFETY: as above.
+        let k = unsafe { rotated_k::<T, UNITS>(address(row), params, &mean) };
         if row < rows {
             let place = u64::from(part.entry) * u64::from(params.kv_len) + u64::from(first + row);
             // SAFETY: a row of the tile, which this quad alone writes.
             unsafe { k.store_s8(params.k8 + place * columns, factor) }
         }
         turn += ROWS;
+    }
+}
+
+/// A row of K less the mean, rotated.
+///
+/// # Safety
+/// The address is that of a row of K; all threads of the warp call it.
+#[inline(always)]
+unsafe fn rotated_k<T: Element, const UNITS: usize>(
+    address: u64,
+    params: &QuantiseParams,
+    mean: &QuadRow<UNITS>,
+) -> QuadRow<UNITS> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut k = QuadRow::load::<T>(address, params.head_dim);
+        k.subtract(mean);
+        k.rotate();
+        k
     }
 }
 

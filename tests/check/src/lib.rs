@@ -7,7 +7,7 @@
 //! [`csv_file`] and [`progress`]; [`verify`], the command; [`probes`], single primitives on a GPU
 //! and the emulator.
 //!
-//! [`forward`] has the cases of attention.
+//! [`forward`] has the cases of attention, [`quantise`] those of the quantiser.
 
 pub mod call;
 pub mod case;
@@ -22,6 +22,8 @@ pub mod memory;
 pub mod probes;
 #[cfg(feature = "commands")]
 pub mod progress;
+#[cfg(feature = "commands")]
+pub mod quantise;
 #[cfg(feature = "commands")]
 pub mod report;
 pub mod rules;

@@ -75,7 +75,8 @@ impl QuantiseRow {
     pub const fn launch(&self) -> LaunchSpec {
         LaunchSpec {
             threads: THREADS,
-            blocks_per_sm: 1,
+            // Half of the registers for each: loads of one wait while the other computes.
+            blocks_per_sm: 2,
             smem_bytes: self.smem_bytes,
             producer_registers: 0,
             consumer_registers: 0,
