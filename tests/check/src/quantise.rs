@@ -11,7 +11,7 @@ use fulgurite_spec::quantise::{
 };
 use reference::forward::quantise as exact;
 use reference::random;
-use reference::tensor::View;
+use reference::tensor::{Elements, View};
 
 /// A call of the quantiser.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ impl Given {
     }
 
     fn view(&self) -> View<'_> {
-        View { layout: &self.layout, bits: &self.bits }
+        View { layout: &self.layout, elements: Elements::Bits(&self.bits) }
     }
 
     fn source(&self, address: u64) -> Source {
