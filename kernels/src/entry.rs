@@ -79,19 +79,6 @@ macro_rules! host_entries {
 
 pub(crate) use {entry, host_entries};
 
-/// The shape of an entry's row.
-macro_rules! shape {
-    ($entry:ident) => {
-        struct Entry;
-        impl forward::shape::Shape for Entry {
-            const ROW: ForwardRow = ForwardRow::of_entry(stringify!($entry));
-            type Scores = product::ScoresOf<{ ROW.scores as u8 }>;
-            type Values = product::ValuesOf<{ ROW.dtype as u8 }>;
-        }
-        const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
-    };
-}
-
 macro_rules! forward_entries {
     ($params:ty, $quant:expr, $table:literal: $($entry:ident: $row:expr;)*) => {
         $(entry! {
@@ -100,7 +87,13 @@ macro_rules! forward_entries {
             /// # Safety
             /// Launched by the host crate's plan: grid, block, shared memory and parameters.
             $entry |params: $params, maps| {
-                shape!($entry);
+                struct Entry;
+                impl forward::shape::Shape for Entry {
+                    const ROW: ForwardRow = ForwardRow::of_entry(stringify!($entry));
+                    type Scores = product::ScoresOf<{ ROW.scores as u8 }>;
+                    type Values = product::ValuesOf<{ ROW.dtype as u8 }>;
+                }
+                const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
                 let quant: for<'a> fn(&'a $params) -> Option<&'a QuantScalars> = $quant;
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {

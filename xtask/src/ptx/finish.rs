@@ -32,8 +32,8 @@ impl Stamp {
     }
 }
 
-/// Alignments that rustc gives a parameter with tensor maps, and one without.
-const COMPILED_PARAM_ALIGNS: [&str; 2] = [".align 16 ", ".align 8 "];
+/// Alignment that rustc gives a parameter that holds tensor maps.
+const COMPILED_PARAM_ALIGN: &str = ".align 16 ";
 
 /// Alignment that TMA asks for.
 const STAMPED_PARAM_ALIGN: &str = ".align 64 ";
@@ -165,11 +165,11 @@ fn stamped(entry: &Item, stamp: &Stamp) -> Result<String, String> {
             stamp.param_bytes
         ));
     }
-    let Some(align) = COMPILED_PARAM_ALIGNS.iter().find(|align| list.contains(**align)) else {
+    if !list.contains(COMPILED_PARAM_ALIGN) {
         let list = list.trim();
-        return Err(format!("takes `{list}`, expected one of {COMPILED_PARAM_ALIGNS:?}"));
-    };
-    let list = list.replace(align, STAMPED_PARAM_ALIGN);
+        return Err(format!("takes `{list}`, expected `{COMPILED_PARAM_ALIGN}`"));
+    }
+    let list = list.replace(COMPILED_PARAM_ALIGN, STAMPED_PARAM_ALIGN);
     let directives = directives.trim_start_matches('\n');
     Ok(format!(
         "{name}({list})\n{directives}.maxntid {}, 1, 1\n.minnctapersm {}\n{{{body}",
