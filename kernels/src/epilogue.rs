@@ -11,7 +11,7 @@ use crate::{
     softmax::Finished,
 };
 use fulgurite_gpu::{
-    frag::{self, Accum},
+    frag::{self, Accum, Shifts},
     global,
     product::Values,
     thread,
@@ -33,19 +33,20 @@ pub unsafe fn store<T: Values, const D: u32>(
     finished: &Finished,
     stored: [bool; 2],
 ) {
-    let (scalars, mut lse) = (call.scalars, finished.lse);
-    if let Some(quant) = call.quant {
-        // SAFETY: the caller's contract.
-        unsafe { add_shifts(call, quant, job, rows, (out, &mut lse), finished) }
-    } else {
-        out.scale_rows(finished.factor);
-    }
-    let is_f16 = call.quant.is_some_and(|quant| quant.out_is_f16 != 0);
+    let scalars = call.scalars;
     let address = out_addresses(scalars, job.batch_head);
+    let addresses = [address(rows[0]), address(rows[1])];
+    let mut lse = finished.lse;
     // SAFETY: the caller's contract: the rows lie inside the output tensor.
     unsafe {
-        let rows = [address(rows[0]), address(rows[1])];
-        T::store_rows(out, is_f16, scalars.head_dim, stored, rows);
+        if let Some(quant) = call.quant {
+            let shifts = shifts::<D>(call, quant, job, finished);
+            let is_f16 = quant.out_is_f16 != 0;
+            T::store_shifted(out, is_f16, &shifts, scalars.head_dim, stored, addresses);
+            give_back(call, quant, job, rows, &mut lse);
+        } else {
+            T::store_rows(out, finished.factor, scalars.head_dim, stored, addresses);
+        }
     }
     if scalars.lse != 0 {
         let address = lse_addresses(scalars, job.batch_head);
@@ -54,37 +55,44 @@ pub unsafe fn store<T: Values, const D: u32>(
     }
 }
 
-/// Normalises the output of 8-bit elements, gives it back the means of V, and the log-sum-exp what
-/// K's mean took.
+/// What normalises the output of 8-bit elements, and gives it back the means of V.
 ///
 /// # Safety
 /// As [`store`]; scales and shifts are those of the call's tensors.
 #[inline(always)]
-unsafe fn add_shifts<const D: u32>(
+unsafe fn shifts<const D: u32>(
     call: &Call,
     quant: &QuantScalars,
     job: &Job,
-    rows: [u32; 2],
-    (out, lse): (&mut Accum<D>, &mut [f32; 2]),
     finished: &Finished,
-) {
+) -> Shifts {
     let (batch, head) = job.batch_and_head(call.scalars);
     let kv_heads = call.scalars.group_size.divide(call.scalars.head_count.value);
     let kv_head = call.scalars.group_size.divide(head);
     let batch = batch & call.scalars.kv_batch_masks[1];
     // SAFETY: the caller's contract.
     let v_scale = unsafe { scale_of(&quant.v_scale, batch, kv_head) };
-    let factor = finished.factor.map(|factor| factor * v_scale);
-    if quant.v_shift == 0 {
-        out.scale_rows(factor);
-    } else {
-        let entry = u64::from(batch) * u64::from(kv_heads) + u64::from(kv_head);
+    let entry = u64::from(batch) * u64::from(kv_heads) + u64::from(kv_head);
+    Shifts {
+        factor: finished.factor.map(|factor| factor * v_scale),
+        address: if quant.v_shift == 0 { 0 } else { quant.v_shift + 4 * u64::from(D) * entry },
         // A row without keys stays 0.
-        let weight = finished.factor.map(|factor| if factor == 0.0 { 0.0 } else { 1.0 });
-        let shifts = quant.v_shift + 4 * u64::from(D) * entry;
-        // SAFETY: the caller's contract: `D` floats for each head.
-        unsafe { out.scale_and_shift(factor, shifts, weight) }
+        weight: finished.factor.map(|factor| if factor == 0.0 { 0.0 } else { 1.0 }),
     }
+}
+
+/// Gives the log-sum-exp back what K's mean took.
+///
+/// # Safety
+/// As [`shifts`].
+#[inline(always)]
+unsafe fn give_back(
+    call: &Call,
+    quant: &QuantScalars,
+    job: &Job,
+    rows: [u32; 2],
+    lse: &mut [f32; 2],
+) {
     if call.scalars.lse != 0 && quant.q_shift != 0 {
         let first = u64::from(job.batch_head) * u64::from(call.scalars.q_len);
         let mut half = 0;

@@ -251,30 +251,6 @@ impl<const N: u32> Accum<N> {
         }
     }
 
-    /// Multiplies each row by its factor, and adds to each column what stands for it in global
-    /// memory, times its row's weight.
-    ///
-    /// # Safety
-    /// `shifts` is 8-byte aligned global memory of `N` floats that nobody writes during the launch.
-    #[inline(always)]
-    #[track_caller]
-    pub unsafe fn scale_and_shift(&mut self, factor: [f32; 2], shifts: u64, weight: [f32; 2]) {
-        let mut i = 0;
-        while i < Self::LEN {
-            let column = 2 * i as u32 + first_column();
-            // SAFETY: the caller's contract.
-            let shift = unsafe { global::load_f32x2(shifts + 4 * u64::from(column)) };
-            let mut part = 0;
-            while part < 4 {
-                let (half, shift) = (part / 2, shift[part % 2]);
-                let scaled = self.registers[i + part] * factor[half];
-                self.registers[i + part] = math::fma(shift, weight[half], scaled);
-                part += 1;
-            }
-            i += 4;
-        }
-    }
-
     /// Sets the elements of columns `end[half]` and later to `-inf`.
     #[inline(always)]
     #[track_caller]
@@ -408,6 +384,74 @@ impl<const N: u32> Packed<N> {
                 half += 1;
             }
             group += 4;
+        }
+    }
+}
+
+/// What a tile's elements become before they are stored: `x * factor[half] + shift * weight[half]`.
+#[derive(Clone, Copy)]
+pub struct Shifts {
+    /// What each row is multiplied with.
+    pub factor: [f32; 2],
+    /// Address of one float for each column; 0: nothing is added.
+    pub address: u64,
+    /// How much of it each row gets.
+    pub weight: [f32; 2],
+}
+
+impl<const N: u32> Accum<N> {
+    /// Shifts, rounds and stores the tile's rows as [`Packed::store_rows`] does, 32 columns at a
+    /// time, so that few of the shifts take registers at once.
+    ///
+    /// # Safety
+    /// As [`Packed::store_rows`]; the shifts are 8-byte aligned global memory of `N` floats that
+    /// nobody writes during the launch.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn store_shifted<T: Element>(
+        &self,
+        shifts: &Shifts,
+        column_count: u32,
+        stored: [bool; 2],
+        row_address: [u64; 2],
+    ) {
+        let place = imp::thread_index() % 4;
+        let mut first = 0;
+        while first < N / 8 {
+            let mut words = [[0; 4]; 2];
+            let mut group = 0;
+            while group < 4 {
+                let column = 8 * (first + group as u32) + first_column();
+                let mut shift = [0.0; 2];
+                if shifts.address != 0 {
+                    let address = shifts.address + 4 * u64::from(column);
+                    // SAFETY: the caller's contract.
+                    shift = unsafe { global::load_f32x2(address) };
+                }
+                let at = 4 * (first as usize + group);
+                let mut half = 0;
+                while half < 2 {
+                    let of = |part: usize| {
+                        let scaled = self.registers[at + 2 * half + part] * shifts.factor[half];
+                        math::fma(shift[part], shifts.weight[half], scaled)
+                    };
+                    words[half][group] = T::pack(of(0), of(1));
+                    half += 1;
+                }
+                group += 1;
+            }
+            let column = 8 * (first + place);
+            let mut half = 0;
+            while half < 2 {
+                let words = transpose_quad(place, words[half]);
+                if stored[half] && column < column_count {
+                    let address = row_address[half] + u64::from(column) * 2;
+                    // SAFETY: the caller vouches for the row; columns of one quad are disjoint.
+                    unsafe { global::store_16(address, words) }
+                }
+                half += 1;
+            }
+            first += 4;
         }
     }
 }

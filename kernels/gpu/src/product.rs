@@ -2,7 +2,7 @@
 
 use crate::element::{Bf16, Element, F16};
 use crate::element8::{E4m3, S8};
-use crate::frag::{Accum, IntegerAccum, Packed, PackedBytes};
+use crate::frag::{Accum, IntegerAccum, Packed, PackedBytes, Shifts};
 use crate::smem::Smem;
 use crate::wgmma::{self, Operand, PanelWidth};
 use fulgurite_spec::Dtype;
@@ -103,14 +103,27 @@ pub unsafe trait Values: Copy {
         v: Operand,
     );
 
-    /// Rounds the output to 16 bits and stores it; `is_f16` says which, where the type of V does
-    /// not.
+    /// Scales the output's rows by a factor, rounds it to 16 bits and stores it.
     ///
     /// # Safety
     /// As [`Packed::store_rows`].
     unsafe fn store_rows<const N: u32>(
+        out: &mut Accum<N>,
+        factor: [f32; 2],
+        column_count: u32,
+        stored: [bool; 2],
+        row_address: [u64; 2],
+    );
+
+    /// The same with a shift for each column; `is_f16` says which type the output has, where the
+    /// type of V does not.
+    ///
+    /// # Safety
+    /// As [`Accum::store_shifted`].
+    unsafe fn store_shifted<const N: u32>(
         out: &Accum<N>,
         is_f16: bool,
+        shifts: &Shifts,
         column_count: u32,
         stored: [bool; 2],
         row_address: [u64; 2],
@@ -266,14 +279,29 @@ unsafe impl<T: Element> Values for T {
     #[inline(always)]
     #[track_caller]
     unsafe fn store_rows<const N: u32>(
+        out: &mut Accum<N>,
+        factor: [f32; 2],
+        column_count: u32,
+        stored: [bool; 2],
+        row_address: [u64; 2],
+    ) {
+        out.scale_rows(factor);
+        // SAFETY: the caller's contract.
+        unsafe { out.pack::<T>().store_rows(column_count, stored, row_address) }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn store_shifted<const N: u32>(
         out: &Accum<N>,
         _: bool,
+        shifts: &Shifts,
         column_count: u32,
         stored: [bool; 2],
         row_address: [u64; 2],
     ) {
         // SAFETY: the caller's contract.
-        unsafe { out.pack::<T>().store_rows(column_count, stored, row_address) }
+        unsafe { out.store_shifted::<T>(shifts, column_count, stored, row_address) }
     }
 
     #[inline(always)]
@@ -337,8 +365,23 @@ unsafe impl Values for E4m3 {
     #[inline(always)]
     #[track_caller]
     unsafe fn store_rows<const N: u32>(
+        out: &mut Accum<N>,
+        factor: [f32; 2],
+        column_count: u32,
+        stored: [bool; 2],
+        row_address: [u64; 2],
+    ) {
+        let shifts = Shifts { factor, address: 0, weight: [0.0; 2] };
+        // SAFETY: the caller's contract.
+        unsafe { out.store_shifted::<Bf16>(&shifts, column_count, stored, row_address) }
+    }
+
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn store_shifted<const N: u32>(
         out: &Accum<N>,
         is_f16: bool,
+        shifts: &Shifts,
         column_count: u32,
         stored: [bool; 2],
         row_address: [u64; 2],
@@ -346,9 +389,9 @@ unsafe impl Values for E4m3 {
         // SAFETY: the caller's contract.
         unsafe {
             if is_f16 {
-                out.pack::<F16>().store_rows(column_count, stored, row_address);
+                out.store_shifted::<F16>(shifts, column_count, stored, row_address);
             } else {
-                out.pack::<Bf16>().store_rows(column_count, stored, row_address);
+                out.store_shifted::<Bf16>(shifts, column_count, stored, row_address);
             }
         }
     }
