@@ -169,6 +169,7 @@ impl<'a> Quantised<'a> {
             k_batch: k.batch() as u32,
             v_batch: v.batch() as u32,
             scale: softmax_scale(self.request),
+            reserved: [0; 2],
         };
         // SAFETY: numbers only, and no padding (asserted where the struct is defined).
         unsafe { Block::zeroed(size_of::<QuantiseParams>()).put(0, &params) }

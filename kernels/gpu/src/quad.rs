@@ -100,66 +100,42 @@ impl<const UNITS: usize> QuadRow<UNITS> {
         row
     }
 
-    /// A row of floats.
+    /// Takes a row of floats away. They are loaded as they are used, since no registers are left
+    /// for a second row.
     ///
     /// # Safety
     /// As [`load`](Self::load), of all columns.
     #[inline(always)]
     #[track_caller]
-    pub unsafe fn load_floats(address: u64) -> Self {
-        let mut row = Self::zero();
+    pub unsafe fn subtract(&mut self, address: u64) {
         let mut unit = 0;
         while unit < UNITS {
-            let mut half = 0;
-            while half < 2 {
-                let at = address + 4 * u64::from(column(unit) + 4 * half as u32);
-                // SAFETY: inside of the row.
-                let words = unsafe { global::load_16(at) };
-                let mut i = 0;
-                while i < 4 {
-                    row.units[unit][4 * half + i] = f32::from_bits(words[i]);
-                    i += 1;
-                }
-                half += 1;
-            }
-            unit += 1;
-        }
-        row
-    }
-
-    /// Changes each number by the one at its place in another row.
-    #[inline(always)]
-    fn change(&mut self, other: &Self, change: impl Fn(f32, f32) -> f32) {
-        let mut unit = 0;
-        while unit < UNITS {
+            // SAFETY: the caller's contract.
+            let floats = unsafe { load_floats(address, unit) };
             let mut i = 0;
             while i < UNIT {
-                self.units[unit][i] = change(self.units[unit][i], other.units[unit][i]);
+                self.units[unit][i] -= floats[i];
                 i += 1;
             }
             unit += 1;
         }
     }
 
-    /// Takes another row away.
-    #[inline(always)]
-    pub fn subtract(&mut self, other: &Self) {
-        self.change(other, |value, other| value - other);
-    }
-
-    /// The product of two rows.
+    /// The product with a row of floats.
     ///
     /// # Safety
-    /// All threads of the warp call it.
+    /// As [`subtract`](Self::subtract); all threads of the warp call it.
     #[inline(always)]
     #[track_caller]
-    pub unsafe fn dot(&self, other: &Self) -> f32 {
+    pub unsafe fn dot(&self, address: u64) -> f32 {
         let mut sum = 0.0;
         let mut unit = 0;
         while unit < UNITS {
+            // SAFETY: the caller's contract.
+            let floats = unsafe { load_floats(address, unit) };
             let mut i = 0;
             while i < UNIT {
-                sum = math::fma(self.units[unit][i], other.units[unit][i], sum);
+                sum = math::fma(self.units[unit][i], floats[i], sum);
                 i += 1;
             }
             unit += 1;
@@ -257,6 +233,20 @@ impl<const UNITS: usize> QuadRow<UNITS> {
             unit += 1;
         }
     }
+}
+
+/// A unit of this thread's of a row of floats.
+///
+/// # Safety
+/// `address` is that of a row in 16-byte aligned global memory, which nobody writes during the
+/// launch.
+#[inline(always)]
+#[track_caller]
+unsafe fn load_floats(address: u64, unit: usize) -> [f32; UNIT] {
+    let at = address + 4 * u64::from(column(unit));
+    // SAFETY: inside of the row.
+    let [low, high] = unsafe { [global::load_16(at), global::load_16(at + 16)] };
+    [low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]].map(f32::from_bits)
 }
 
 /// The Hadamard transform of a unit.

@@ -48,8 +48,7 @@ pub(super) unsafe fn quantise_q<T: Element, const UNITS: usize>(
         unsafe {
             let mut q = QuadRow::<UNITS>::load::<T>(from, params.head_dim);
             if params.q_shift != 0 {
-                let mean = QuadRow::load_floats(params.k_shift + 4 * shift_place);
-                let shift = q.dot(&mean) * params.scale;
+                let shift = q.dot(params.k_shift + 4 * shift_place) * params.scale;
                 if inside && quad::leads() {
                     global::store_f32(params.q_shift + 4 * place, shift);
                 }
@@ -78,12 +77,10 @@ pub(super) unsafe fn quantise_k<T: Element, const UNITS: usize>(
     part: Part,
 ) {
     let columns = u64::from(QuadRow::<UNITS>::COLUMNS);
-    let mut mean = QuadRow::<UNITS>::zero();
-    if params.k_shift != 0 {
-        let place = u64::from(part.entry) * columns;
-        // SAFETY: the means of the head, which an earlier launch wrote.
-        mean = unsafe { QuadRow::load_floats(params.k_shift + 4 * place) };
-    }
+    let mean = match params.k_shift {
+        0 => 0,
+        means => means + 4 * u64::from(part.entry) * columns,
+    };
     let first = part.part * params.kv_rows;
     let rows = (params.kv_len - first).min(params.kv_rows);
     // Rows beyond the last are loaded as the last.
@@ -93,7 +90,7 @@ pub(super) unsafe fn quantise_k<T: Element, const UNITS: usize>(
     let mut turn = 0;
     while turn < rows {
         // SAFETY: the caller's contract; all threads of the warp are here.
-        let k = unsafe { rotated_k::<T, UNITS>(address(turn + quad::index()), params, &mean) };
+        let k = unsafe { rotated_k::<T, UNITS>(address(turn + quad::index()), params, mean) };
         largest = math::max_nan(largest, k.own_largest());
         turn += ROWS;
     }
@@ -108,7 +105,7 @@ pub(super) unsafe fn quantise_k<T: Element, const UNITS: usize>(
     while turn < rows {
         let row = turn + quad::index();
         // SAFETY: as above.
-        let k = unsafe { rotated_k::<T, UNITS>(address(row), params, &mean) };
+        let k = unsafe { rotated_k::<T, UNITS>(address(row), params, mean) };
         if row < rows {
             let place = u64::from(part.entry) * u64::from(params.kv_len) + u64::from(first + row);
             // SAFETY: a row of the tile, which this quad alone writes.
@@ -118,20 +115,22 @@ pub(super) unsafe fn quantise_k<T: Element, const UNITS: usize>(
     }
 }
 
-/// A row of K less the mean, rotated.
+/// A row of K less the means, if they have an address, rotated.
 ///
 /// # Safety
-/// The address is that of a row of K; all threads of the warp call it.
+/// The addresses are those of a row of K and of its head's means; all threads of the warp call it.
 #[inline(always)]
 unsafe fn rotated_k<T: Element, const UNITS: usize>(
     address: u64,
     params: &QuantiseParams,
-    mean: &QuadRow<UNITS>,
+    mean: u64,
 ) -> QuadRow<UNITS> {
     // SAFETY: the caller's contract.
     unsafe {
         let mut k = QuadRow::load::<T>(address, params.head_dim);
-        k.subtract(mean);
+        if mean != 0 {
+            k.subtract(mean);
+        }
         k.rotate();
         k
     }

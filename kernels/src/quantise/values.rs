@@ -68,15 +68,6 @@ pub(super) unsafe fn quantise_v<T: Element, const D: u32>(params: &QuantiseParam
     let has_columns = share.column < params.head_dim;
     let from = row_address(&params.v, part.batch, part.head, 0)
         + 2 * u64::from(if has_columns { share.column } else { 0 });
-    let mut words = [[0; 4]; KEYS];
-    let mut key = 0;
-    while key < KEYS {
-        // Keys beyond the last are loaded as the last: a load without a branch.
-        let row = (share.first_key + key as u32).min(params.kv_len - 1);
-        // SAFETY: inside of the tensor.
-        words[key] = unsafe { global::load_16(from + 2 * u64::from(row) * params.v.row_stride) };
-        key += 1;
-    }
     let place = u64::from(part.entry) * u64::from(D) + u64::from(share.column);
     // SAFETY: what an earlier launch has written for the head and the thread's columns.
     let (factor, shifts) = unsafe {
@@ -85,24 +76,55 @@ pub(super) unsafe fn quantise_v<T: Element, const D: u32>(params: &QuantiseParam
         let halves = [global::load_16(shift), global::load_16(shift + 16)];
         (1.0 / scale, halves.map(|half| half.map(f32::from_bits)))
     };
+    let keys = if has_columns { params.kv_len.saturating_sub(share.first_key) } else { 0 };
+    let mut packed = [[0; 4]; COLUMNS];
+    let mut half = 0;
+    while half < 2 {
+        // The keys of two words of each column. All 16 at once would take too many registers.
+        let mut words = [[0; 4]; KEYS / 2];
+        let mut i = 0;
+        while i < KEYS / 2 {
+            // Keys beyond the last are loaded as the last: a load without a branch.
+            let key = share.first_key + u32::from(KEY_ORDER[KEYS / 2 * half + i]);
+            let row = u64::from(key.min(params.kv_len - 1));
+            // SAFETY: inside of the tensor.
+            words[i] = unsafe { global::load_16(from + 2 * row * params.v.row_stride) };
+            i += 1;
+        }
+        let masks = [0, 1].map(|word| mask(2 * half + word, keys));
+        let mut column = 0;
+        while column < COLUMNS {
+            let shift = shifts[column / 4][column % 4];
+            let value = |i: usize| (T::unpack(words[i][column / 2])[column % 2] - shift) * factor;
+            let mut word = 0;
+            while word < 2 {
+                let low = E4m3::pack(value(4 * word), value(4 * word + 1));
+                let high = E4m3::pack(value(4 * word + 2), value(4 * word + 3));
+                packed[column][2 * half + word] = E4m3::join(low, high) & masks[word];
+                word += 1;
+            }
+            column += 1;
+        }
+        half += 1;
+    }
     let mut column = 0;
     while column < COLUMNS {
-        let shift = shifts[column / 4][column % 4];
-        let value = |position: usize| {
-            let key = KEY_ORDER[position] as usize;
-            let value = T::unpack(words[key][column / 2])[column % 2];
-            let inside = has_columns && share.first_key + (key as u32) < params.kv_len;
-            if inside { (value - shift) * factor } else { 0.0 }
-        };
-        let mut packed = [0; 4];
-        let mut word = 0;
-        while word < 4 {
-            let low = E4m3::pack(value(4 * word), value(4 * word + 1));
-            packed[word] = E4m3::join(low, E4m3::pack(value(4 * word + 2), value(4 * word + 3)));
-            word += 1;
-        }
         // SAFETY: the share's keys lie below `kv_pad`, and are this thread's.
-        unsafe { share.store(params, (part.entry, D), column, packed) }
+        unsafe { share.store(params, (part.entry, D), column, packed[column]) }
         column += 1;
     }
+}
+
+/// All bits of those bytes of a column's `word`th word whose keys are among the first `keys`.
+#[inline(always)]
+fn mask(word: usize, keys: u32) -> u32 {
+    let mut mask = 0;
+    let mut byte = 0;
+    while byte < 4 {
+        if u32::from(KEY_ORDER[4 * word + byte]) < keys {
+            mask |= 0xff << (8 * byte);
+        }
+        byte += 1;
+    }
+    mask
 }

@@ -381,3 +381,38 @@ fn check_v(case: &Case, v: &Given, seen: &Seen<'_>, regions: &Regions) -> Result
     }
     Ok(())
 }
+
+/// Runs the transposition of a case's V as if its elements were bytes, and checks it.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_transpose(case: &Case) -> Result<(), String> {
+    let given = [0, 1, 2].map(|which| Given::new(case, which));
+    let regions = Regions::of(case);
+    let params = params(case, &given, &regions);
+    let (columns, kv_pad) = (case.columns, regions.kv.kv_pad as usize);
+    let bytes: Vec<u8> = given[2].bits.iter().map(|bits| *bits as u8).collect();
+    let mut workspace = vec![0xff; regions.bytes as usize];
+    let mut global = Global::new();
+    global.readable("v", PLACES[2], &bytes);
+    global.writable("workspace", PLACES[3], &mut workspace);
+    let blocks = params.v_batch * params.kv_heads.value * params.v_blocks.value;
+    launch(row(Step::Transpose, Dtype::E4m3, columns), blocks, &params, &global, case.seed)?;
+    drop(global);
+    let [_, head_stride, row_stride, _] = given[2].layout.strides;
+    for entry in 0..case.batch[2] * case.heads[1] {
+        let (batch, head) = (entry / case.heads[1], entry % case.heads[1]);
+        let start = batch * given[2].layout.strides[0] + head * head_stride;
+        for column in 0..columns {
+            for (place, key) in exact::permuted(case.rows[1], kv_pad).enumerate() {
+                let key = key.filter(|_| column < case.head_dim);
+                let expected = key.map_or(0, |key| bytes[start + key * row_stride + column]);
+                let at = (entry * columns + column) * kv_pad + place;
+                let seen = Seen(&workspace).byte(regions.kv.v8, at);
+                let what = format!("v8 of entry {entry}, column {column}, place {place}");
+                near(&what, seen.into(), expected.into(), 0.0)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! The quantiser's kernels on the emulator, against float64.
 
-use check::quantise::{Case, check};
+use check::quantise::{Case, check, check_transpose};
 use fulgurite::Dtype;
 use rayon::prelude::*;
 
@@ -53,4 +53,15 @@ fn rows_of_zeros_and_of_nan() {
     let zero = Case { zero_row: true, ..CASE };
     let nan = Case { nan_row: true, ..CASE };
     check_all(&[zero, nan, Case { rows: [1, 1], ..zero }, Case { rows: [1, 1], ..nan }]);
+}
+
+#[test]
+fn bytes_are_transposed() {
+    for (columns, head_dim) in [(64, 64), (96, 80), (128, 128), (192, 192), (256, 240)] {
+        for keys in [1, 127, 129] {
+            let (rows, batch, heads) = ([1, keys], [2, 2, 2], [2, 2]);
+            let case = Case { columns, head_dim, rows, batch, heads, gap: 16, ..CASE };
+            check_transpose(&case).unwrap_or_else(|wrong| panic!("{case:?}: {wrong}"));
+        }
+    }
 }

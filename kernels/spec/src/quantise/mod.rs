@@ -75,8 +75,8 @@ impl QuantiseRow {
     pub const fn launch(&self) -> LaunchSpec {
         LaunchSpec {
             threads: THREADS,
-            // Half of the registers for each: loads of one wait while the other computes.
-            blocks_per_sm: 2,
+            // Two: loads of one wait while the other computes. The longest rows take all registers.
+            blocks_per_sm: if self.head_dim > 192 { 1 } else { 2 },
             smem_bytes: self.smem_bytes,
             producer_registers: 0,
             consumer_registers: 0,

@@ -20,7 +20,7 @@ pub struct Source {
 
 /// Parameters of all kernels of the quantiser; each reads what it needs. Addresses are device
 /// addresses; of results that are not wanted they are 0. `D` is the kernel's head dim.
-#[repr(C)]
+#[repr(C, align(16))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantiseParams {
     /// Queries.
@@ -82,7 +82,9 @@ pub struct QuantiseParams {
     pub v_batch: u32,
     /// The softmax scale.
     pub scale: f32,
+    /// 0: the struct has no padding, and the alignment of every kernel's parameter.
+    pub reserved: [u32; 2],
 }
 
 // Without padding.
-const _: () = assert!(size_of::<QuantiseParams>() == 3 * 32 + 10 * 8 + 7 * 12 + 9 * 4);
+const _: () = assert!(size_of::<QuantiseParams>() == 3 * 32 + 10 * 8 + 7 * 12 + 11 * 4);
