@@ -156,6 +156,7 @@ fn params(case: &Case, given: &[Given; 3], regions: &Regions) -> QuantiseParams 
         k_batch,
         v_batch,
         scale: 0.125,
+        reserved: [0; 2],
     }
 }
 

@@ -59,9 +59,9 @@ impl Bug {
         let tiles = case.kv_len.div_ceil(all.shape.kv_rows);
         let head_dim = all.shape.head_dim;
         match self {
-            Bug::KScaleOfNextTile => all.k_scale[..tiles].rotate_left(1),
-            Bug::KScaleOff => all.k_scale.iter_mut().for_each(|scale| *scale *= 1.01),
-            Bug::QScaleOfNextHead => all.q_scale.rotate_left(case.q_len),
+            Bug::KScaleOfNextTile => all.k.scales[..tiles].rotate_left(1),
+            Bug::KScaleOff => all.k.scales.iter_mut().for_each(|scale| *scale *= 1.01),
+            Bug::QScaleOfNextHead => all.q.scales.rotate_left(case.q_len),
             Bug::VScaleOfNextHead => all.v_scale.rotate_left(1),
             Bug::NoVShift => all.v_shift.fill(0.0),
             Bug::NoQShift => all.q_shift.fill(0.0),
@@ -81,9 +81,11 @@ impl Bug {
             }
             Bug::OtherSigns => {
                 let first = (tiles - 1) * all.shape.kv_rows;
-                let rows = all.k8[..case.kv_len * head_dim].chunks_mut(head_dim).skip(first);
+                let rows =
+                    all.k.elements[..case.kv_len * head_dim].chunks_mut(head_dim).skip(first);
                 rows.for_each(|row| row[3] = -row[3]);
-                let rows = all.k8[..case.kv_len * head_dim].chunks_mut(head_dim).skip(first);
+                let rows =
+                    all.k.elements[..case.kv_len * head_dim].chunks_mut(head_dim).skip(first);
                 rows.for_each(|row| row[4..20].iter_mut().for_each(|x| *x = -*x));
             }
             Bug::Saturated => {}

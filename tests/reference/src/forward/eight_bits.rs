@@ -12,7 +12,7 @@ use super::oracle::{self, Problem, Reference};
 use crate::e4m3;
 use crate::tensor::{Elements, RowId, View, encode};
 
-pub use quantised::{Quantised, Shape};
+pub use quantised::{Integers, Quantised, Shape};
 
 /// A call on quantised tensors.
 #[derive(Clone, Debug)]
@@ -24,6 +24,9 @@ pub struct EightBits {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// By how much each element of q and of k would be another if it were rounded the other way.
+    q_doubt: Vec<f32>,
+    k_doubt: Vec<f32>,
     mask: Mask,
     scale: f64,
 }
@@ -56,12 +59,15 @@ impl EightBits {
         let kv_len = problem.k.layout.shape[2];
         let (kv_rows, tiles) = (quantised.shape.kv_rows, kv_len.div_ceil(quantised.shape.kv_rows));
         let tile_of = |row: usize| row / kv_len * tiles + row % kv_len / kv_rows;
-        let Quantised { q8, q_scale, k8, k_scale, v8, v_scale, .. } = &quantised;
+        let Quantised { q, k, v8, v_scale, .. } = &quantised;
+        let doubt = |is_doubtful: bool| f32::from(u8::from(is_doubtful));
         EightBits {
             own: (problem.q.layout.shape[3], problem.q.layout.dtype),
             layouts: [problem.q, problem.k, problem.v].map(layout),
-            q: numbers(q8, head_dim, q_scale, |row| row, f32::from),
-            k: numbers(k8, head_dim, k_scale, tile_of, f32::from),
+            q: numbers(&q.elements, head_dim, &q.scales, |row| row, f32::from),
+            k: numbers(&k.elements, head_dim, &k.scales, tile_of, f32::from),
+            q_doubt: numbers(&q.doubtful, head_dim, &q.scales, |row| row, doubt),
+            k_doubt: numbers(&k.doubtful, head_dim, &k.scales, tile_of, doubt),
             v: numbers(v8, head_dim, v_scale, |row| row / kv_len, e4m3::decode),
             mask: problem.mask,
             scale: problem.scale,
@@ -106,11 +112,25 @@ impl EightBits {
     }
 
     /// The exact answer on the quantised tensors; `magnitude` is that of values less their means.
-    pub fn reference(&self, rows: &[RowId]) -> Reference {
-        let mut reference = oracle::attention(&self.problem(), rows);
-        let (padded, own) = (reference.head_dim, self.own.0);
+    /// With it, how far each row's log-sum-exp may lie from it because integers are rounded the
+    /// other way where float32 does not tell: what that turns scores by, in the mean over the
+    /// weights.
+    pub fn reference(&self, rows: &[RowId]) -> (Reference, Vec<f64>) {
+        // Keys and their doubts are weighed as if they were columns of V.
+        let head_dim = self.quantised.shape.head_dim;
+        let [value, key, doubt] = [&self.v, &self.k, &self.k_doubt].map(|it| it.chunks(head_dim));
+        let wide: Vec<f32> =
+            value.zip(key).zip(doubt).flat_map(|((v, k), doubt)| [v, k, doubt].concat()).collect();
+        let [batch, heads, keys, _] = self.layouts[2].shape;
+        let layout = Layout::bhsd(Dtype::E4m3, batch, heads, keys, 3 * head_dim);
+        let v = View { layout: &layout, elements: Elements::Numbers(&wide) };
+        let mut reference = oracle::attention(&Problem { v, ..self.problem() }, rows);
+        let weighed = reference.magnitude.chunks(3 * head_dim);
+        let doubts =
+            rows.iter().zip(weighed).map(|(id, weighed)| self.doubt(id, weighed)).collect();
+        let own = self.own.0;
         let crop = |numbers: &[f64]| -> Vec<f64> {
-            numbers.chunks(padded).flat_map(|row| &row[..own]).copied().collect()
+            numbers.chunks(3 * head_dim).flat_map(|row| &row[..own]).copied().collect()
         };
         reference.out = crop(&reference.out);
         reference.magnitude = crop(&reference.magnitude);
@@ -124,7 +144,22 @@ impl EightBits {
             // The larger of two that are added decides what the sum's rounding is.
             reference.peak[index] = reference.peak[index].max(shift.abs());
         }
-        reference
+        (reference, doubts)
+    }
+
+    /// What doubtful integers may turn a row's scores by; `weighed`: sizes of values, of keys and of
+    /// keys' doubts, weighed as the row does.
+    fn doubt(&self, id: &RowId, weighed: &[f64]) -> f64 {
+        let [_, heads, rows, _] = self.layouts[0].shape;
+        let head_dim = self.quantised.shape.head_dim;
+        let first = ((id.batch * heads + id.head) * rows + id.row) * head_dim;
+        let of_row = first..first + head_dim;
+        let (keys, doubts) = weighed[head_dim..].split_at(head_dim);
+        let product = |a: &[f32], b: &[f64]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(a.abs()) * b).sum()
+        };
+        let q_doubt = product(&self.q_doubt[of_row.clone()], keys);
+        self.scale * (q_doubt + product(&self.q[of_row], doubts))
     }
 
     /// A good kernel's answer.

@@ -52,6 +52,9 @@ pub struct LowPrecision {
     pub lse: Vec<f32>,
 }
 
+/// What makes elements of a row's output, and its last log-sum-exp.
+type Finish<'a> = dyn Fn(&RowId, Vec<f32>, f32) -> (Vec<u16>, f32) + 'a;
+
 /// Rows of one head that one task computes, at most.
 const TASK_ROWS: usize = 64;
 
@@ -90,7 +93,7 @@ fn head_rows(
     problem: &Problem,
     rows: &[RowId],
     arithmetic: Arithmetic,
-    finish: &dyn Fn(&RowId, Vec<f32>, f32) -> (Vec<u16>, f32),
+    finish: &Finish,
 ) -> LowPrecision {
     let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
     let most_keys = rows.iter().map(|id| problem.kept_keys(id.row)).max().unwrap_or(0);

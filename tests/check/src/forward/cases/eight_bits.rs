@@ -152,6 +152,10 @@ fn poisons(of: Of) -> Vec<ForwardCase> {
     // Only a causal mask has rows that do not see a key.
     if of.variant.mask == Mask::Causal {
         all.push(case("nan in k", Poison::KeyNan));
+        // The first rows do not see any key of its tile.
+        all.push(
+            of.case("nan in k", (2, 2), (513, 513)).with(|case| case.poison = Some(Poison::KeyNan)),
+        );
     }
     all
 }

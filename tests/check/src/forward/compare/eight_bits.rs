@@ -3,7 +3,9 @@
 //!
 //! * **places**, **lse**: as ever, beside the answer on quantised tensors. A key that is no number
 //!   takes its KV tile with it, which shares a scale. To the size that roundings of scores count
-//!   against belongs what K's mean took, for it is added at the end.
+//!   against belongs what K's mean took, for it is added at the end. Where a number of q or k lies
+//!   in the middle of two integers, to within what float32 tells, either is right: *lse* grants the
+//!   rows that it reaches what the other would turn their scores by (*bound* has room for it).
 //! * **rms**, **element**: as ever, beside the answer on the *own* tensors. The yardstick is a model
 //!   that computes with quantised numbers and rounds probabilities to e4m3. It follows maxima, so
 //!   that the largest probability has no rounding error; anchors may lie anywhere below it. Where
@@ -41,6 +43,8 @@ pub struct Expected<'a> {
     pub own: &'a Reference,
     /// The answer on quantised ones, values in `magnitude` less their means.
     pub quantised: &'a Reference,
+    /// What integers that may be rounded either way may turn each row's log-sum-exp by.
+    pub doubts: &'a [f64],
     /// The models' answers: of one that follows maxima, and of those that count besides.
     pub models: (&'a LowPrecision, &'a [LowPrecision]),
     /// Whether the elements of each column of V are the same.
@@ -49,7 +53,7 @@ pub struct Expected<'a> {
 
 /// Applies every rule.
 pub fn compare(dtype: Dtype, expected: Expected, answer: Answer) -> Vec<Finding> {
-    let Expected { own, quantised, models: (model, others), constant } = expected;
+    let Expected { own, quantised, doubts, models: (model, others), constant } = expected;
     let got = values(dtype, answer.out);
     let mut findings = vec![places(quantised, &got, answer.lse)];
     if constant {
@@ -66,7 +70,7 @@ pub fn compare(dtype: Dtype, expected: Expected, answer: Answer) -> Vec<Finding>
         findings.extend(elements.max_by(|a, b| a.limit.total_cmp(&b.limit)));
     }
     findings.push(bound(dtype, quantised, &got));
-    findings.extend(answer.lse.map(|lse| log_sum_exp(quantised, lse, false)));
+    findings.extend(answer.lse.map(|lse| log_sum_exp(quantised, lse, false, |row| doubts[row])));
     findings
 }
 

@@ -18,6 +18,7 @@ pub struct Known {
     pub quantised: Quantised,
     own: Reference,
     of_quantised: Reference,
+    doubts: Vec<f64>,
     model: LowPrecision,
     phases: Vec<LowPrecision>,
 }
@@ -37,9 +38,11 @@ impl Known {
             true => arithmetic.phases().map(|phase| eight_bits.model(&rows, phase)).to_vec(),
             false => Vec::new(),
         };
+        let (of_quantised, doubts) = eight_bits.reference(&rows);
         Known {
             own: oracle::attention(&problem, &rows),
-            of_quantised: eight_bits.reference(&rows),
+            of_quantised,
+            doubts,
             model: eight_bits.model(&rows, arithmetic),
             phases,
             quantised,
@@ -51,6 +54,7 @@ impl Known {
         let expected = Expected {
             own: &self.own,
             quantised: &self.of_quantised,
+            doubts: &self.doubts,
             models: (&self.model, &self.phases),
             constant: is_constant(case.values),
         };

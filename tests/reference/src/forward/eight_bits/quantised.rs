@@ -15,21 +15,43 @@ pub struct Shape {
     pub kv_rows: usize,
 }
 
+/// How near to the middle of two integers float32 may round either way: it has a number of 127 to
+/// within 2⁻¹⁸, and some additions before it.
+const NEAR_MIDDLE: f64 = 1.0 / 16384.0;
+
+/// Integers that share scales, as they are made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Integers {
+    /// The integers, row after row.
+    pub elements: Vec<i8>,
+    /// Which of them float32 may round the other way.
+    pub doubtful: Vec<bool>,
+    /// Their scales.
+    pub scales: Vec<f32>,
+}
+
+impl Integers {
+    /// Adds rows that share a scale.
+    fn add(&mut self, rows: &[Vec<f64>]) {
+        let scale = s8_scale(largest(rows.iter().flatten()));
+        self.scales.push(scale as f32);
+        self.elements.extend(rows.iter().flatten().map(|x| s8(*x, scale)));
+        let is_doubtful = |x: &f64| ((x / scale).fract().abs() - 0.5).abs() < NEAR_MIDDLE;
+        self.doubtful.extend(rows.iter().flatten().map(is_doubtful));
+    }
+}
+
 /// A call's tensors in 8 bits, contiguous, every batch entry with K and V of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantised {
     /// What of the scheme depends on the kernel.
     pub shape: Shape,
-    /// `[batch, query head, q_len, head dim]`, rotated.
-    pub q8: Vec<i8>,
-    /// `[batch, query head, q_len]`.
-    pub q_scale: Vec<f32>,
+    /// `[batch, query head, q_len, head dim]`, rotated; a scale for each row.
+    pub q: Integers,
     /// `[batch, query head, q_len]`: `scale · q·k_shift`.
     pub q_shift: Vec<f32>,
-    /// `[batch, KV head, kv_len, head dim]`, less `k_shift`, rotated.
-    pub k8: Vec<i8>,
-    /// `[batch, KV head, KV tiles]`.
-    pub k_scale: Vec<f32>,
+    /// `[batch, KV head, kv_len, head dim]`, less `k_shift`, rotated; a scale for each KV tile.
+    pub k: Integers,
     /// `[batch, KV head, head dim]`, not rotated.
     pub k_shift: Vec<f32>,
     /// e4m3 `[batch, KV head, kv_len, head dim]`, less `v_shift`.
@@ -47,11 +69,9 @@ impl Quantised {
             (problem.q.layout.shape, problem.k.layout.shape);
         let mut all = Quantised {
             shape,
-            q8: Vec::new(),
-            q_scale: Vec::new(),
+            q: Integers::default(),
             q_shift: Vec::new(),
-            k8: Vec::new(),
-            k_scale: Vec::new(),
+            k: Integers::default(),
             k_shift: Vec::new(),
             v8: Vec::new(),
             v_scale: Vec::new(),
@@ -76,7 +96,7 @@ impl Quantised {
     fn add_q(&mut self, rows: &Rows, k_shift: &[f64], scale: f64) {
         for row in rows {
             self.q_shift.push((scale * dot(row, k_shift)) as f32);
-            add_integers(&[rotated(row)], &mut self.q_scale, &mut self.q8);
+            self.q.add(&[rotated(row)]);
         }
     }
 
@@ -84,7 +104,7 @@ impl Quantised {
         let means = finite_means(rows);
         for tile in less(rows, &means).chunks(self.shape.kv_rows) {
             let tile: Rows = tile.iter().map(|row| rotated(row)).collect();
-            add_integers(&tile, &mut self.k_scale, &mut self.k8);
+            self.k.add(&tile);
         }
         self.k_shift.extend(means.iter().map(|mean| *mean as f32));
     }
@@ -106,11 +126,4 @@ impl Quantised {
 fn finite_means(rows: &Rows) -> Vec<f64> {
     let finite = |mean: f64| if mean.is_finite() { f64::from(mean as f32) } else { 0.0 };
     means(rows).into_iter().map(finite).collect()
-}
-
-/// Rows that share a scale.
-fn add_integers(rows: &[Vec<f64>], scales: &mut Vec<f32>, integers: &mut Vec<i8>) {
-    let scale = s8_scale(largest(rows.iter().flatten()));
-    scales.push(scale as f32);
-    integers.extend(rows.iter().flatten().map(|x| s8(*x, scale)));
 }
