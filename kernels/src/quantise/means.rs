@@ -1,7 +1,6 @@
 //! Means of K's and V's columns and the scale of V, one head of one batch entry a block.
 
-use super::finite;
-use fulgurite_gpu::{barrier, global, math, smem, smem::Smem, thread};
+use fulgurite_gpu::{barrier, global, smem, smem::Smem, thread};
 use fulgurite_spec::quantise::{E4M3_MAX, QuantiseParams};
 
 /// Chunks that a thread loads before it uses any.
@@ -25,12 +24,13 @@ pub unsafe fn means<const D: u32>(params: &QuantiseParams) {
         if index < threads {
             if params.k_shift != 0 && batch < params.k_batch {
                 let mean = over_chunks::<D>(params, entry, 0, |sum, value| sum + value);
-                store_means::<D>(params.k_shift, entry, mean.map(|sum| sum / params.kv_len as f32));
+                let mean = mean.map(|sum| finite_or_0(sum / params.kv_len as f32));
+                store_means::<D>(params.k_shift, entry, mean);
             }
             if has_v {
                 let mean = over_chunks::<D>(params, entry, 1, |sum, value| sum + value)
-                    .map(|sum| sum / params.kv_len as f32);
-                let sizes = over_chunks::<D>(params, entry, 2, math::max_nan);
+                    .map(|sum| finite_or_0(sum / params.kv_len as f32));
+                let sizes = over_chunks::<D>(params, entry, 2, f32::max);
                 store_means::<D>(params.v_shift, entry, mean);
                 let largest = [largest(mean.map(f32::abs)), largest(sizes)].map(f32::to_bits);
                 smem::store_16(at, [largest[0], largest[1], 0, 0]);
@@ -38,15 +38,15 @@ pub unsafe fn means<const D: u32>(params: &QuantiseParams) {
         }
         barrier::sync_all();
         if has_v && index == 0 {
-            let (mut mean, mut size) = (0.0, 0.0);
+            let (mut mean, mut size) = (0.0_f32, 0.0_f32);
             let mut thread = 0;
             while thread < threads {
                 let words = smem::load_16(at.plus(16 * thread)).map(f32::from_bits);
-                (mean, size) = (math::max_nan(mean, words[0]), math::max_nan(size, words[1]));
+                (mean, size) = (mean.max(words[0]), size.max(words[1]));
                 thread += 1;
             }
-            let scale = math::max_nan((mean + size) / E4M3_MAX, f32::MIN_POSITIVE);
-            global::store_f32(params.v_scale + 4 * u64::from(entry), finite(scale));
+            let scale = (mean / E4M3_MAX + size / E4M3_MAX).max(f32::MIN_POSITIVE);
+            global::store_f32(params.v_scale + 4 * u64::from(entry), scale);
         }
     }
 }
@@ -103,9 +103,17 @@ unsafe fn store_means<const D: u32>(to: u64, entry: u32, means: [f32; 4]) {
     unsafe { global::store_16(to + 4 * place, means.map(f32::to_bits)) }
 }
 
-/// The largest of four; NaN if there is one.
+/// The mean of numbers, or 0 if one of them is none: so that a bad key takes its KV tile alone, and
+/// a bad value its column. Any other number would do as well, since shifts have no meaning for the
+/// result.
+#[inline(always)]
+fn finite_or_0(mean: f32) -> f32 {
+    if mean.abs() < f32::INFINITY { mean } else { 0.0 }
+}
+
+/// The largest of four.
 #[inline(always)]
 fn largest(values: [f32; 4]) -> f32 {
     let [a, b, c, d] = values;
-    math::max_nan(math::max_nan(a, b), math::max_nan(c, d))
+    a.max(b).max(c.max(d))
 }

@@ -4,7 +4,7 @@
 //! order.
 
 use super::{Part, row_address};
-use fulgurite_gpu::{barrier, element::Element, global, math, smem, smem::Smem, thread};
+use fulgurite_gpu::{barrier, element::Element, global, smem, smem::Smem, thread};
 use fulgurite_spec::quantise::{CHUNK_ROWS, QuantiseParams, Source, THREADS};
 
 /// Columns of a thread.
@@ -111,7 +111,11 @@ unsafe fn columns<T: Element>(
                 while half < 2 {
                     let at = 2 * pair + half;
                     columns.sums[at] += values[half];
-                    columns.largest[at] = math::max_nan(columns.largest[at], values[half].abs());
+                    // Of the numbers: what is none stays in its column, and says nothing of the
+                    // others' scale.
+                    let size = values[half].abs();
+                    let size = if size < f32::INFINITY { size } else { 0.0 };
+                    columns.largest[at] = columns.largest[at].max(size);
                     half += 1;
                 }
                 pair += 1;
@@ -143,7 +147,7 @@ unsafe fn store(to: Smem, values: [f32; COLUMNS]) {
 /// All of these threads have stored, and a barrier came later.
 #[inline(always)]
 unsafe fn total(first: u32, count: u32, distance: u32, is_largest: bool) -> [f32; 4] {
-    let mut total = [0.0; 4];
+    let mut total = [0.0_f32; 4];
     let mut thread = 0;
     while thread < count {
         // SAFETY: the caller's contract.
@@ -151,7 +155,7 @@ unsafe fn total(first: u32, count: u32, distance: u32, is_largest: bool) -> [f32
         let mut i = 0;
         while i < 4 {
             let value = f32::from_bits(words[i]);
-            total[i] = if is_largest { math::max_nan(total[i], value) } else { total[i] + value };
+            total[i] = if is_largest { total[i].max(value) } else { total[i] + value };
             i += 1;
         }
         thread += 1;

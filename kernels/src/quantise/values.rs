@@ -5,7 +5,7 @@
 //! block, so that what they store of a column lies side by side, and whole sectors are loaded.
 
 use super::{Part, row_address};
-use fulgurite_gpu::{element::Element, element8::E4m3, global, thread};
+use fulgurite_gpu::{element::Element, element8::E4m3, global, math, thread};
 use fulgurite_spec::quantise::{BLOCK_ROWS, KEY_ORDER, QuantiseParams};
 
 /// Keys that a thread has: one period of their order.
@@ -95,7 +95,11 @@ pub(super) unsafe fn quantise_v<T: Element, const D: u32>(params: &QuantiseParam
         let mut column = 0;
         while column < COLUMNS {
             let shift = shifts[column / 4][column % 4];
-            let value = |i: usize| (T::unpack(words[i][column / 2])[column % 2] - shift) * factor;
+            let value = |i: usize| {
+                let value = T::unpack(words[i][column / 2])[column % 2];
+                // Rounding would make the largest number of infinity; times 0 it is NaN.
+                math::fma(value, 0.0, (value - shift) * factor)
+            };
             let mut word = 0;
             while word < 2 {
                 let low = E4m3::pack(value(4 * word), value(4 * word + 1));

@@ -17,9 +17,13 @@ pub fn rows(view: &View<'_>, batch: usize, head: usize, columns: usize) -> Rows 
     (0..view.layout.shape[2]).map(padded).collect()
 }
 
-/// The mean of each column.
+/// The mean of each column, as float32 has it. One that is no number would spread to all keys:
+/// nothing is subtracted there.
 pub fn means(rows: &Rows) -> Vec<f64> {
-    let mean = |column| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len() as f64;
+    let mean = |column| {
+        let mean = rows.iter().map(|row| row[column]).sum::<f64>() / rows.len() as f64;
+        if mean.is_finite() { f64::from(mean as f32) } else { 0.0 }
+    };
     (0..rows[0].len()).map(mean).collect()
 }
 

@@ -101,7 +101,7 @@ impl Quantised {
     }
 
     fn add_k(&mut self, rows: &Rows) {
-        let means = finite_means(rows);
+        let means = means(rows);
         for tile in less(rows, &means).chunks(self.shape.kv_rows) {
             let tile: Rows = tile.iter().map(|row| rotated(row)).collect();
             self.k.add(&tile);
@@ -110,20 +110,16 @@ impl Quantised {
     }
 
     fn add_v(&mut self, rows: &Rows) {
-        let means = finite_means(rows);
+        let means = means(rows);
         // A NaN stays in its column: the scale is that of the others.
-        let sizes = rows.iter().flatten().filter(|x| !x.is_nan());
+        let sizes = rows.iter().flatten().filter(|x| x.is_finite());
         let scale = e4m3_scale(largest(sizes), largest(&means));
         let elements = less(rows, &means).into_iter().flatten();
-        self.v8.extend(elements.map(|x| e4m3::encode((x / scale) as f32)));
+        self.v8.extend(
+            elements
+                .map(|x| e4m3::encode(if x.is_finite() { (x / scale) as f32 } else { f32::NAN })),
+        );
         self.v_scale.push(scale as f32);
         self.v_shift.extend(means.iter().map(|mean| *mean as f32));
     }
-}
-
-/// The mean of each column, as float32 has it. One that is no number would spread to all keys:
-/// nothing is subtracted there.
-fn finite_means(rows: &Rows) -> Vec<f64> {
-    let finite = |mean: f64| if mean.is_finite() { f64::from(mean as f32) } else { 0.0 };
-    means(rows).into_iter().map(finite).collect()
 }
