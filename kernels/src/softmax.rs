@@ -102,6 +102,17 @@ impl OnlineSoftmax {
         self.factor = factor;
     }
 
+    /// Takes 1 for the factor of the rows that see no key of the tile: one that is NaN, because the
+    /// tile has a bad key, is none of their business.
+    #[inline(always)]
+    pub fn drop_factors(&mut self, unseen: [bool; 2]) {
+        let mut half = 0;
+        while half < 2 {
+            self.factor[half] = if unseen[half] { 1.0 } else { self.factor[half] };
+            half += 1;
+        }
+    }
+
     /// Moves the anchors to the maxima that include this tile of scores, and returns the factors by
     /// which earlier output shrinks.
     #[inline(always)]

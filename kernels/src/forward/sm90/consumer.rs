@@ -218,7 +218,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
             let mut scores = S::Scores::floats(&self.sums);
             self.take_factors(&mut softmax, step);
             if step >= segments.full_end {
-                self.mask_tile(&mut scores, mask, first_row, step);
+                self.mask_tile(&mut softmax, &mut scores, (mask, first_row, step));
             }
             softmax.follow_max::<S::Scores, S::Values, KV>(&scores);
             fulgurite_gpu::planted::count("followed");
@@ -353,7 +353,8 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
             let mut scores = S::Scores::floats(&self.sums);
             self.take_factors(softmax, place.step);
             if MASKED {
-                self.mask_tile(&mut scores, place.mask, place.first_row, place.step);
+                let at = (place.mask, place.first_row, place.step);
+                self.mask_tile(softmax, &mut scores, at);
             }
             if KEEP {
                 fulgurite_gpu::planted::count("kept");
@@ -418,13 +419,22 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
 
     /// Sets the scores that the mask does not keep to `-inf`.
     #[inline(always)]
-    fn mask_tile(&self, scores: &mut Accum<KV>, mask: M, first_row: u32, step: u32) {
+    fn mask_tile(
+        &self,
+        softmax: &mut OnlineSoftmax,
+        scores: &mut Accum<KV>,
+        (mask, first_row, step): (M, u32, u32),
+    ) {
         let [low, high] = frag::rows();
         let start = (step * KV) as i32;
-        scores.mask_from([
+        let end = [
             mask.keys(first_row + low).end as i32 - start,
             mask.keys(first_row + high).end as i32 - start,
-        ]);
+        ];
+        scores.mask_from(end);
+        if S::Scores::OWN_FACTORS {
+            softmax.drop_factors([end[0] <= 0, end[1] <= 0]);
+        }
     }
 
     /// Issues `scores = Q Kᵀ` for the tile in turn, as one group.

@@ -106,7 +106,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 self.release_q_early(step);
                 let mut scores = S::Scores::floats(&self.sums);
                 self.take_factors(&mut softmax, step);
-                self.mask_tile(&mut scores, mask, first_row, step);
+                self.mask_tile(&mut softmax, &mut scores, (mask, first_row, step));
                 let rescale = softmax.follow_max::<S::Scores, S::Values, KV>(&scores);
                 softmax.take_apart::<S::Scores, S::Values, KV>(&mut scores);
                 softmax.add(softmax.exponentiate(&mut scores));
