@@ -188,8 +188,8 @@ impl<const N: u32> Accum<N> {
         [reduce_quad(even[0].max(odd[0]), f32::max), reduce_quad(even[1].max(odd[1]), f32::max)]
     }
 
-    /// Replaces every element `x` by `2^(x * scale[half] + shift[half])` and returns the thread's part of
-    /// the row sums.
+    /// Replaces every element `x` by `2^(x * scale[half] + shift[half])` and returns the thread's
+    /// part of the row sums.
     #[inline(always)]
     #[track_caller]
     pub fn exp2_rows(&mut self, scale: [f32; 2], shift: [f32; 2]) -> [f32; 2] {

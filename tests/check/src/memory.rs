@@ -32,8 +32,8 @@ pub enum Arrangement {
     Padded,
     /// `[batch, row, head, head dim]` with a batch stride of more than 2³¹ elements.
     HugeBatchStride,
-    /// `[batch, row, head, head dim]`; of what is read, all but the first tensor have a batch stride
-    /// of 0.
+    /// `[batch, row, head, head dim]`; of what is read, all but the first tensor have a batch
+    /// stride of 0.
     Shared,
 }
 

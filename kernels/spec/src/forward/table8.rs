@@ -1,4 +1,5 @@
-//! The table of forward kernels of 8-bit elements: as [`for_each_forward!`](crate::for_each_forward).
+//! The table of forward kernels of 8-bit elements: as
+//! [`for_each_forward!`](crate::for_each_forward).
 
 /// Calls the macro `$with` once with every row: `entry: row;`.
 #[macro_export]

@@ -215,8 +215,9 @@ impl Tile {
 /// Byte offsets of every region in a CTA's dynamic shared memory.
 ///
 /// Q is kept as `[part][panel]`, K and V as `[stage][panel]`; every panel starts on a
-/// multiple of 1024 bytes, as the 128-byte swizzle asks, or of the 8 rows that a narrower one asks. The parked output follows, 16 bytes of
-/// each consumer thread after those of the one before, then barriers of 8 bytes.
+/// multiple of 1024 bytes, as the 128-byte swizzle asks, or of the 8 rows that a narrower one asks.
+/// The parked output follows, 16 bytes of each consumer thread after those of the one before, then
+/// barriers of 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmemPlan {
     /// Q ring.

@@ -68,8 +68,8 @@ impl Places {
 }
 
 impl KvRegion {
-    /// For `entries` of K and `v_entries` of V (KV heads of all their batch entries), `kv_len` keys,
-    /// the forward kernel's head dim and KV rows. `None` if that is more than 2⁶⁴ bytes.
+    /// For `entries` of K and `v_entries` of V (KV heads of all their batch entries), `kv_len`
+    /// keys, the forward kernel's head dim and KV rows. `None` if that is more than 2⁶⁴ bytes.
     pub fn of(
         [k_entries, v_entries]: [u64; 2],
         kv_len: u64,

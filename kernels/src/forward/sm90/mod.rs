@@ -38,8 +38,8 @@ use producer::produce;
 ///
 /// # Safety
 /// Launched with the shape's launch; `maps` are Q's, K's and V's as the host encodes
-/// them for this tile; `scalars` and `quant` describe the same call. `D` and `KV` are the tile's `head_dim` and
-/// `kv_rows`.
+/// them for this tile; `scalars` and `quant` describe the same call. `D` and `KV` are the tile's
+/// `head_dim` and `kv_rows`.
 #[inline(always)]
 pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const KV: u32>(
     maps: MapAddress,

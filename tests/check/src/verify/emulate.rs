@@ -45,8 +45,9 @@ fn run(jobs: &[Job], what: &str, backend: &Emulated, tally: &mut Tally) {
 /// Runs the small cases on the emulator and on a GPU and compares the outputs: apart from the
 /// order of sums inside the tensor core and its approximate functions both compute the same. Such
 /// a last bit of float32 can turn a rounding to 16 bits the other way, and there are two of them,
-/// the probabilities' and the final store's: two units in the last place. Kernels of 8 bits are left
-/// out: a probability of e4m3 that is rounded the other way shows by an eighth of its key's part of
+/// the probabilities' and the final store's: two units in the last place. Kernels of 8 bits are
+/// left out: a probability of e4m3 that is rounded the other way shows by an eighth of its key's
+/// part of
 /// the output. Both devices are judged by the same rules, on the same numbers.
 pub fn compare_with(gpu: &dyn Device, jobs: &[Job]) -> Result<(), String> {
     let emulated = Emulated::new(vec![1]);

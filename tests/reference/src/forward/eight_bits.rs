@@ -147,8 +147,8 @@ impl EightBits {
         (reference, doubts)
     }
 
-    /// What doubtful integers may turn a row's scores by; `weighed`: sizes of values, of keys and of
-    /// keys' doubts, weighed as the row does.
+    /// What doubtful integers may turn a row's scores by; `weighed`: sizes of values, of keys and
+    /// of keys' doubts, weighed as the row does.
     fn doubt(&self, id: &RowId, weighed: &[f64]) -> f64 {
         let [_, heads, rows, _] = self.layouts[0].shape;
         let head_dim = self.quantised.shape.head_dim;

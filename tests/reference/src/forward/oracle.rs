@@ -75,8 +75,8 @@ pub struct Reference {
     pub lse: Vec<f64>,
     /// Mean size of what an element sums: Σ weight · |v|, for every element of `out`.
     pub magnitude: Vec<f64>,
-    /// The most that rounding subnormal probabilities (f16: below 2⁻¹⁴ of the largest, e4m3: 2⁻⁹) may change
-    /// an element, for every element of `out`.
+    /// The most that rounding subnormal probabilities (f16: below 2⁻¹⁴ of the largest, e4m3: 2⁻⁹)
+    /// may change an element, for every element of `out`.
     pub faint: Vec<f64>,
     /// Largest absolute scaled score of each row: the size against which its rounding counts.
     pub peak: Vec<f64>,
@@ -169,8 +169,8 @@ fn head_rows(problem: &Problem, rows: &[RowId]) -> Vec<RowAnswer> {
 }
 
 /// Below what part of the largest probability one is subnormal in an element type, and the most
-/// that rounding it may then change, as the same part. bf16 has the range of float32; e4m3 has 2³ for
-/// the largest.
+/// that rounding it may then change, as the same part. bf16 has the range of float32; e4m3 has 2³
+/// for the largest.
 fn faint_from(dtype: Dtype) -> (f64, f64) {
     match dtype {
         Dtype::Bf16 => (0.0, 0.0),
