@@ -7,12 +7,12 @@
 //!   in the middle of two integers, to within what float32 tells, either is right: *lse* grants the
 //!   rows that it reaches what the other would turn their scores by (*bound* has room for it).
 //! * **rms**, **element**: as ever, beside the answer on the *own* tensors. The yardstick is a
-//! model
+//!   model
 //!   that computes with quantised numbers and rounds probabilities to e4m3. It follows maxima, so
 //!   that the largest probability has no rounding error; anchors may lie anywhere below it. Where
 //!   few keys have all of a row, a model in which none is exact counts as well, as for climbs.
 //! * **bound**: as ever, beside the answer on quantised tensors, of values less their means: what
-//! is
+//!   is
 //!   known exactly has no error. Half a unit of e4m3 is 2⁻⁴, or 2⁻¹³ of the largest probability for
 //!   those below 2⁻⁹ of it. The tensor core truncates each sum of 32 products and what it had to 13
 //!   bits.
