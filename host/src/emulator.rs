@@ -131,14 +131,21 @@ impl Emulator {
         global.writable("workspace", at.workspace, &mut workspace);
         let outcome = self.run(&plan.work, &at, &global)?;
         drop(global);
+        Emulator::check_workspace_head(&workspace)?;
+        outcome.map_err(|fault| Error::Emulated { fault: fault.to_string() })
+    }
+
+    /// Whether the head of a workspace is zero, as each launch leaves it: for who brings one of his
+    /// own to [`launch_raw`](Self::launch_raw).
+    ///
+    /// # Errors
+    /// [`Error::Emulated`] says where it is not.
+    pub fn check_workspace_head(workspace: &[u8]) -> Result<(), Error> {
         let head = &workspace[..workspace.len().min(Workspace::HEAD_BYTES)];
-        match head.iter().position(|byte| *byte != 0) {
-            None => outcome.map_err(|fault| Error::Emulated { fault: fault.to_string() }),
-            Some(byte) => {
-                let fault = format!("byte {byte} of the workspace's head is left different from 0");
-                Err(Error::Emulated { fault })
-            }
-        }
+        head.iter().position(|byte| *byte != 0).map_or(Ok(()), |byte| {
+            let fault = format!("byte {byte} of the workspace's head is left different from 0");
+            Err(Error::Emulated { fault })
+        })
     }
 
     /// Runs a planned call on addresses in `global`; what lies outside of its ranges is out of

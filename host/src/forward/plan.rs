@@ -140,10 +140,14 @@ pub(super) fn result_slots(request: &Forward) -> Vec<Slot> {
     results.map(|(at, name)| Slot::Address(SCALARS + at, Memory::Buffer(name))).collect()
 }
 
+/// Whether all batch entries of q read the one of k or v.
+pub(super) fn is_shared(request: &Forward, kv: &Layout) -> bool {
+    kv.batch() < request.q.batch()
+}
+
 fn scalars(request: &Forward, scale_log2: f32, order: JobOrder) -> FwdScalars {
     let Forward { q, k, v, out, .. } = request;
-    // One entry for several of q is the one for all.
-    let batch_mask = |kv: &Layout| if kv.batch() < q.batch() { 0 } else { u32::MAX };
+    let batch_mask = |kv: &Layout| if is_shared(request, kv) { 0 } else { u32::MAX };
     let [out_batch_stride, out_head_stride, out_row_stride, _] =
         out.effective_strides().map(|stride| stride as u64);
     FwdScalars {

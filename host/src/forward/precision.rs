@@ -36,8 +36,10 @@ pub enum Precision {
     /// causal mask a key changes rows in front of it too, by rounding; a row's bits depend on all
     /// keys and values of its KV head, and on the number of keys.
     ///
-    /// *Inputs that are not finite*: a NaN or infinity in a row of q makes no other row NaN. In k
-    /// or v it can make every row NaN that reads its KV head, since it is part of the means.
+    /// *Inputs that are not finite*: a NaN or infinity in a row of q makes that row NaN and no
+    /// other; in k, the rows that see a key of its KV tile; in v, its column of the rows that see
+    /// it or are computed with such rows. Scales are those of the numbers, and from a column with
+    /// one that is none no mean is subtracted.
     S8E4m3,
 }
 

@@ -14,7 +14,7 @@ use fulgurite_spec::{
 
 use super::Forward;
 use super::check::softmax_scale;
-use super::plan::result_slots;
+use super::plan::{is_shared, result_slots};
 use crate::work::{Block, Launch, Memory, Slot};
 use crate::{DeviceFacts, Dtype, Error, Layout, TensorMapSpec, Workspace, module};
 
@@ -179,13 +179,8 @@ impl<'a> Quantised<'a> {
     fn source(&self, layout: &Layout) -> Source {
         let [batch_stride, head_stride, row_stride, _] =
             layout.effective_strides().map(|stride| stride as u64);
-        let batch_stride = if self.is_shared(layout) { 0 } else { batch_stride };
+        let batch_stride = if is_shared(self.request, layout) { 0 } else { batch_stride };
         Source { address: 0, batch_stride, head_stride, row_stride }
-    }
-
-    /// Whether all batch entries of q read the one of this tensor.
-    fn is_shared(&self, layout: &Layout) -> bool {
-        layout.batch() < self.request.q.batch()
     }
 
     fn quantiser_slots(&self) -> Vec<Slot> {
@@ -236,7 +231,11 @@ impl<'a> Quantised<'a> {
         let Forward { q, k, v, out, .. } = self.request;
         let scale = |layout: &Layout, of_head: u64| ScaleAddress {
             address: 0,
-            batch_stride: if self.is_shared(layout) { 0 } else { layout.heads() as u64 * of_head },
+            batch_stride: if is_shared(self.request, layout) {
+                0
+            } else {
+                layout.heads() as u64 * of_head
+            },
             head_stride: of_head,
         };
         QuantScalars {

@@ -9,6 +9,7 @@ use fulgurite_spec::quantise::{
     BLOCK_ROWS, KvRegion, PartialsRegion, QRegion, QUANTISE, QuantiseParams, QuantiseRow, Source,
     Step,
 };
+use reference::e4m3;
 use reference::forward::quantise as exact;
 use reference::random;
 use reference::tensor::{Elements, View};
@@ -348,22 +349,12 @@ fn steps(code: u8) -> f64 {
     if code & 0x80 == 0 { steps } else { -steps }
 }
 
-/// The nearest code of e4m3.
-fn nearest(value: f64) -> u8 {
-    let distance = |code: &u8| (exact::e4m3_value(*code) - value).abs();
-    let numbers = (0..=255_u8).filter(|code| code & 0x7f != 0x7f);
-    numbers.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or_default()
-}
-
 fn check_v(case: &Case, v: &Given, seen: &Seen<'_>, regions: &Regions) -> Result<(), String> {
     let (kv, columns, heads) = (&regions.kv, case.columns, case.heads[1]);
     for entry in 0..case.batch[2] * heads {
         let rows = exact::rows(&v.view(), entry / heads, entry % heads, columns);
         let means = exact::means(&rows);
-        let scale = exact::e4m3_scale(
-            exact::largest(rows.iter().flatten().filter(|x| x.is_finite())),
-            exact::largest(&means),
-        );
+        let scale = exact::e4m3_scale(&rows, &means);
         near_scale(&format!("v_scale of entry {entry}"), seen.float(kv.v_scale, entry), scale)?;
         for (column, mean) in means.iter().enumerate() {
             let (what, row) = (format!("entry {entry}, column {column}"), entry * columns + column);
@@ -375,9 +366,9 @@ fn check_v(case: &Case, v: &Given, seen: &Seen<'_>, regions: &Regions) -> Result
                 let value = value.map_or(0.0, |key| (rows[key][column] - mean) / scale);
                 let what = format!("v8 of {what}, place {place}");
                 if value.is_nan() {
-                    near(&what, exact::e4m3_value(code), f64::NAN, 0.0)?;
+                    near(&what, e4m3::decode(code).into(), f64::NAN, 0.0)?;
                 } else {
-                    near(&what, steps(code), steps(nearest(value)), 1.0)?;
+                    near(&what, steps(code), steps(e4m3::encode(value as f32)), 1.0)?;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Workspaces whose every byte behind the head is set: no result may depend on what they held.
 
-use fulgurite::emulator::Global;
+use fulgurite::emulator::{Emulator, Global};
 use fulgurite::{Error, RawWorkspace, Workspace};
 
 use crate::gpu::{Gpu, failed};
@@ -54,10 +54,6 @@ impl Emulated {
     /// # Errors
     /// [`Error::Emulated`] says where it is not.
     pub fn check_head(&self) -> Result<(), Error> {
-        let head = &self.bytes[..self.bytes.len().min(Workspace::HEAD_BYTES)];
-        head.iter().position(|byte| *byte != 0).map_or(Ok(()), |byte| {
-            let fault = format!("byte {byte} of the workspace's head is left different from 0");
-            Err(Error::Emulated { fault })
-        })
+        Emulator::check_workspace_head(&self.bytes)
     }
 }

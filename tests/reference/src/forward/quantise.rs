@@ -73,21 +73,12 @@ pub fn s8(value: f64, scale: f64) -> i8 {
     (value / scale).round_ties_even() as i8
 }
 
-/// The scale of V, given the largest size in it and in its columns' means.
-pub fn e4m3_scale(largest: f64, mean: f64) -> f64 {
-    let sum = largest + mean;
-    if sum.is_nan() { sum } else { (sum / f64::from(E4M3_MAX)).max(f64::from(f32::MIN_POSITIVE)) }
-}
-
-/// The number that a code of e4m3 stands for.
-pub fn e4m3_value(code: u8) -> f64 {
-    let (exponent, fraction) = (i32::from(code >> 3 & 15), f64::from(code & 7));
-    let size = match (exponent, code & 7) {
-        (15, 7) => f64::NAN,
-        (0, _) => fraction / 512.0,
-        _ => (1.0 + fraction / 8.0) * 2_f64.powi(exponent - 7),
-    };
-    if code & 0x80 == 0 { size } else { -size }
+/// The scale of V, less the means of its columns: that of its numbers. What is none stays in its
+/// column.
+pub fn e4m3_scale(rows: &Rows, means: &[f64]) -> f64 {
+    let numbers = rows.iter().flatten().filter(|value| value.is_finite());
+    let bound = largest(numbers) + largest(means);
+    (bound / f64::from(E4M3_MAX)).max(f64::from(f32::MIN_POSITIVE))
 }
 
 /// The keys of one column of V in the order in which they are stored, `None` from the last on.

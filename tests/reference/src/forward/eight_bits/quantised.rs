@@ -111,9 +111,7 @@ impl Quantised {
 
     fn add_v(&mut self, rows: &Rows) {
         let means = means(rows);
-        // A NaN stays in its column: the scale is that of the others.
-        let sizes = rows.iter().flatten().filter(|x| x.is_finite());
-        let scale = e4m3_scale(largest(sizes), largest(&means));
+        let scale = e4m3_scale(rows, &means);
         let elements = less(rows, &means).into_iter().flatten();
         self.v8.extend(
             elements
