@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use crate::{
     forward::shape::Call,
-    jobs::{Job, batch_and_head},
+    jobs::{Job, Kv, batch_and_head},
     softmax::Finished,
 };
 use fulgurite_gpu::{
@@ -49,7 +49,7 @@ pub unsafe fn store<T: Values, const D: u32>(
         }
     }
     if scalars.lse != 0 {
-        let address = lse_addresses(scalars, job.batch_head);
+        let address = float_addresses(scalars.lse, scalars, job.batch_head);
         // SAFETY: and so inside the log-sum-exp tensor.
         unsafe { frag::store_per_row(lse, stored, |half| address(rows[half])) }
     }
@@ -66,10 +66,8 @@ unsafe fn shifts<const D: u32>(
     job: &Job,
     finished: &Finished,
 ) -> Shifts {
-    let (batch, head) = job.batch_and_head(call.scalars);
+    let (batch, kv_head) = job.kv_batch_and_head(call.scalars, Kv::V);
     let kv_heads = call.scalars.group_size.divide(call.scalars.head_count.value);
-    let kv_head = call.scalars.group_size.divide(head);
-    let batch = batch & call.scalars.kv_batch_masks[1];
     // SAFETY: the caller's contract.
     let v_scale = unsafe { scale_of(&quant.v_scale, batch, kv_head) };
     let entry = u64::from(batch) * u64::from(kv_heads) + u64::from(kv_head);
@@ -94,12 +92,12 @@ unsafe fn give_back(
     lse: &mut [f32; 2],
 ) {
     if call.scalars.lse != 0 && quant.q_shift != 0 {
-        let first = u64::from(job.batch_head) * u64::from(call.scalars.q_len);
+        let address = float_addresses(quant.q_shift, call.scalars, job.batch_head);
         let mut half = 0;
         while half < 2 {
             let row = rows[half].min(call.scalars.q_len - 1);
             // SAFETY: the caller's contract: a float for each row.
-            lse[half] += unsafe { global::load_f32(quant.q_shift + 4 * (first + u64::from(row))) };
+            lse[half] += unsafe { global::load_f32(address(row)) };
             half += 1;
         }
     }
@@ -171,7 +169,7 @@ pub unsafe fn store_keyless(scalars: &FwdScalars, batch_head: u32, rows: Range<u
     // SAFETY: rows without keys lie below `q_len`, inside the output tensor.
     unsafe { frag::zero_rows(rows.clone(), scalars.head_dim, address) }
     if scalars.lse != 0 {
-        let address = lse_addresses(scalars, batch_head);
+        let address = float_addresses(scalars.lse, scalars, batch_head);
         // SAFETY: and so inside the log-sum-exp tensor.
         unsafe { frag::fill_per_row(rows, f32::NEG_INFINITY, address) }
     }
@@ -187,9 +185,10 @@ fn out_addresses(scalars: &FwdScalars, batch_head: u32) -> impl Fn(u32) -> u64 {
     move |row| base + 2 * (u64::from(row) * scalars.out_row_stride)
 }
 
-/// Where the log-sum-exp of a head's rows lies: `q_len` floats per head, contiguous.
+/// Where the floats of a head's rows lie, the log-sum-exp or what it gets added: `q_len` per head,
+/// contiguous, the first head's at `floats`.
 #[inline(always)]
-fn lse_addresses(scalars: &FwdScalars, batch_head: u32) -> impl Fn(u32) -> u64 {
+fn float_addresses(floats: u64, scalars: &FwdScalars, batch_head: u32) -> impl Fn(u32) -> u64 {
     let first = u64::from(batch_head) * u64::from(scalars.q_len);
-    move |row| scalars.lse + 4 * (first + u64::from(row))
+    move |row| floats + 4 * (first + u64::from(row))
 }

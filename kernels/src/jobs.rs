@@ -4,6 +4,15 @@ use core::ops::Range;
 use fulgurite_gpu::thread;
 use fulgurite_spec::{FwdScalars, Geometry, JobCursor, Tile};
 
+/// K or V.
+#[derive(Clone, Copy)]
+pub enum Kv {
+    /// Keys.
+    K,
+    /// Values.
+    V,
+}
+
 /// One query tile of one head.
 #[derive(Clone, Copy)]
 pub struct Job {
@@ -20,6 +29,15 @@ impl Job {
     #[inline(always)]
     pub fn batch_and_head(&self, scalars: &FwdScalars) -> (u32, u32) {
         batch_and_head(scalars, self.batch_head)
+    }
+
+    /// Batch entry and head of K or of V that the job reads.
+    #[inline(always)]
+    pub fn kv_batch_and_head(&self, scalars: &FwdScalars, tensor: Kv) -> (u32, u32) {
+        let (batch, head) = self.batch_and_head(scalars);
+        let kv_head = scalars.group_size.divide(head);
+        // 0 where the tensor has one batch entry for all.
+        (batch & scalars.kv_batch_masks[tensor as usize], kv_head)
     }
 }
 

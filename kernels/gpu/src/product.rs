@@ -5,7 +5,7 @@ use crate::element8::{E4m3, S8};
 use crate::frag::{Accum, IntegerAccum, Packed, PackedBytes, Shifts};
 use crate::smem::Smem;
 use crate::wgmma::{self, Operand, PanelWidth};
-use fulgurite_spec::Dtype;
+use fulgurite_spec::{Dtype, forward::STEP_BYTES};
 
 /// Element type of Q and K, both K-major in shared memory; a step along K is 32 bytes.
 ///
@@ -132,9 +132,6 @@ pub unsafe trait Values: Copy {
     /// The bits of infinity in the output.
     fn infinity_bits(is_f16: bool) -> u32;
 }
-
-/// Bytes of one step along K.
-const STEP_BYTES: u32 = 32;
 
 // SAFETY: the functions are those of the element.
 unsafe impl<T: Element> Scores for T {

@@ -10,6 +10,7 @@
 use super::{ACCUM_REGISTERS, Accum};
 use crate::element8::E4m3;
 use crate::imp;
+use fulgurite_spec::quantise::KEY_ORDER;
 
 /// Accumulator of a 64×N product of integers, laid out as [`Accum`].
 pub struct IntegerAccum<const N: u32> {
@@ -24,8 +25,7 @@ pub struct PackedBytes<const N: u32> {
 
 /// The column of an [`Accum`] that lies at a position along K of its packed form.
 pub const fn column_at(position: u32) -> u32 {
-    let (place, part) = (position % 16 / 4, position % 4);
-    position / 16 * 16 + 2 * place + part % 2 + part / 2 * 8
+    position / 16 * 16 + KEY_ORDER[(position % 16) as usize] as u32
 }
 
 impl<const N: u32> IntegerAccum<N> {

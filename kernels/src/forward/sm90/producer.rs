@@ -3,7 +3,7 @@
 use crate::{
     epilogue,
     forward::shape::{Call, ProducerBudget, Shape},
-    jobs::{Job, Jobs},
+    jobs::{Job, Jobs, Kv},
     ring::Cursor,
 };
 use fulgurite_gpu::{
@@ -112,7 +112,7 @@ pub unsafe fn load_k<S: Shape>(
 ) {
     let tensor = const {
         Tensor {
-            map: 1,
+            kind: Kv::K,
             region: [S::PLAN.k, S::PLAN.k_full, S::PLAN.k_empty],
             panels: S::TILE.score_panels(),
             panel_columns: S::TILE.score_panel_columns(),
@@ -138,7 +138,7 @@ pub unsafe fn load_v<S: Shape>(
 ) {
     let tensor = const {
         Tensor {
-            map: 2,
+            kind: Kv::V,
             region: [S::PLAN.v, S::PLAN.v_full, S::PLAN.v_empty],
             panels: S::TILE.value_panels(),
             panel_columns: S::TILE.value_panel_columns(),
@@ -152,8 +152,8 @@ pub unsafe fn load_v<S: Shape>(
 
 /// K or V, as a tile of it lies in shared memory.
 struct Tensor {
-    /// Which tensor map.
-    map: u32,
+    /// Which of them; the tensor maps follow Q's in this order.
+    kind: Kv,
     /// Offsets of the buffers, the full and the empty barriers.
     region: [u32; 3],
     panels: u32,
@@ -177,10 +177,8 @@ unsafe fn load_kv(
     leads: bool,
 ) {
     let [buffers, full, empty] = tensor.region;
-    let (batch, head) = job.batch_and_head(call.scalars);
-    let kv_head = call.scalars.group_size.divide(head);
-    // 0 where the tensor has one batch entry for all.
-    let kv_batch = batch & call.scalars.kv_batch_masks[tensor.map as usize - 1];
+    let (kv_batch, kv_head) = job.kv_batch_and_head(call.scalars, tensor.kind);
+    let map = 1 + tensor.kind as u32;
     let full = call.bar(full, cursor.stage);
     let stage_bytes = tensor.panels * tensor.panel_bytes;
     let to = call.smem.plus(buffers + cursor.stage * stage_bytes);
@@ -198,7 +196,7 @@ unsafe fn load_kv(
                     [column, first_key, kv_head, kv_batch]
                 };
                 let to = to.plus(panel * tensor.panel_bytes);
-                tma::load(to, call.maps.plus(tensor.map), full, at, Keep::Long);
+                tma::load(to, call.maps.plus(map), full, at, Keep::Long);
                 panel += 1;
             }
         }

@@ -4,7 +4,11 @@
 //! it does.
 
 use super::{Consumer, Shape};
-use crate::{epilogue::scale_of, jobs::Job, softmax::OnlineSoftmax};
+use crate::{
+    epilogue::scale_of,
+    jobs::{Job, Kv},
+    softmax::OnlineSoftmax,
+};
 use fulgurite_gpu::{frag, global, math, product::Scores};
 use fulgurite_spec::{QuantScalars, launch::WARPGROUP_ROWS};
 
@@ -37,8 +41,7 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     pub(super) unsafe fn load_factors(&mut self, job: &Job, tiles: u32) {
         if let Some(quant) = self.call.quant {
             let (batch, head) = job.batch_and_head(self.call.scalars);
-            let kv_head = self.call.scalars.group_size.divide(head);
-            let k_batch = batch & self.call.scalars.kv_batch_masks[0];
+            let (k_batch, kv_head) = job.kv_batch_and_head(self.call.scalars, Kv::K);
             // SAFETY: the caller's contract.
             unsafe {
                 let rows = self.row_scales(quant, job, [batch, head, kv_head]);
