@@ -27,7 +27,7 @@ fn says_what_a_report_needs() {
     assert!(text.contains("CUDA_VISIBLE_DEVICES=0"), "{text}");
     let library = fake::driver().join("libcuda.so");
     assert!(text.contains(library.to_str().expect("a plain path")), "{text}");
-    let is_built = |row: &&&fulgurite::Kernel| fulgurite::ptx(row.entry).is_some();
+    let is_built = |row: &&fulgurite::Kernel| fulgurite::ptx(row.entry).is_some();
     let built = fulgurite::KERNELS.iter().filter(is_built).count();
     for part in [
         "12.4",
