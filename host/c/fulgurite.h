@@ -121,7 +121,23 @@ enum {
     /* q and k as integers of 8 bits, v as e4m3: faster, with more error. Launches quantise bf16 or
      * f16 tensors, whose head_dim is a multiple of 16, in a workspace. Scales and means depend on
      * all keys, so that under a causal mask later keys change earlier rows by rounding. */
-    FULGURITE_PRECISION_S8E4M3 = 2
+    FULGURITE_PRECISION_S8E4M3 = 2,
+    /* The same for q and k alone, v in its own type: less error, slower above head_dim 64. */
+    FULGURITE_PRECISION_S8X16 = 3,
+    /* The better one of the two for the head_dim. */
+    FULGURITE_PRECISION_BITS8 = 4
+};
+
+/* What has a number of its own that the stored numbers of a tensor are multiplied with. */
+enum {
+    /* Nothing: the stored numbers are meant. No buffer. */
+    FULGURITE_DESCALE_ONE = 1,
+    /* The tensor. */
+    FULGURITE_DESCALE_PER_TENSOR = 2,
+    /* Each batch entry and KV head, also of q, whose heads share that of their KV head. */
+    FULGURITE_DESCALE_PER_HEAD = 3,
+    /* Of q alone: each row, float[batch][heads][q_len], contiguous. */
+    FULGURITE_DESCALE_PER_ROW = 4
 };
 
 /* GPU architectures. */
@@ -152,17 +168,29 @@ typedef struct fulgurite_layout {
     uint64_t strides[4];
 } fulgurite_layout;
 
+/* What the stored numbers of a tensor are multiplied with. */
+typedef struct fulgurite_descale {
+    /* FULGURITE_DESCALE_ONE ...; 0: not said. */
+    uint32_t kind;
+    /* 0. */
+    uint32_t reserved;
+    /* Per head: numbers from one batch entry to the next, and from one KV head to the next; may be
+     * 0. Else 0. */
+    uint64_t strides[2];
+} fulgurite_descale;
+
 /*
  * A forward call: out = softmax(scale * q k^T + mask) v and, if wanted,
  * lse[row] = ln sum exp(scale * q.k + mask), the natural logarithm.
  *
  * q and out have the shape (batch, heads, q_len, head_dim), k and v (batch, kv_heads, kv_len,
- * head_dim); all are batched, all bf16 or all f16. heads is a multiple of kv_heads, and query head
- * h reads head h / (heads / kv_heads). head_dim is a multiple of 8, at most 256. Batch 0 and q_len
- * 0 are calls without work; with kv_len 0 every row of out is 0 and its LSE -inf.
+ * head_dim); all are batched, all bf16 or all f16, or q, k and v are e4m3 and out bf16 or f16.
+ * heads is a multiple of kv_heads, and query head h reads head h / (heads / kv_heads). head_dim is
+ * a multiple of 8 (of 16 in 8 bits), at most 256. Batch 0 and q_len 0 are calls without work; with
+ * kv_len 0 every row of out is 0 and its LSE -inf.
  *
- * The head_dim stride is 1; the others are multiples of 8, not 0, below 2^40 bytes. Elements of out
- * may not overlap. The batch strides of k and v may be 0, and so may both head strides: all
+ * The head_dim stride is 1; the others are multiples of 16 bytes, not 0, below 2^40 bytes. Elements
+ * of out may not overlap. The batch strides of k and v may be 0, and so may both head strides: all
  * entries, or all query heads, then read the same one.
  */
 typedef struct fulgurite_forward_request {
@@ -184,6 +212,10 @@ typedef struct fulgurite_forward_request {
     uint32_t precision;
     /* 0. */
     uint32_t reserved;
+    /* Of e4m3 tensors: what their numbers are multiplied with. All three are said, or none. */
+    fulgurite_descale descale_q;
+    fulgurite_descale descale_k;
+    fulgurite_descale descale_v;
 } fulgurite_forward_request;
 
 /*
@@ -209,6 +241,10 @@ typedef struct fulgurite_forward_args {
     void *workspace;
     /* How large that is: fulgurite_plan_workspace_bytes at least. */
     uint64_t workspace_bytes;
+    /* floats, as the request says; null where that has none. */
+    const void *descale_q;
+    const void *descale_k;
+    const void *descale_v;
 } fulgurite_forward_args;
 
 /* How a request is carried out, which is no part of what it asks for. Zero: as the library likes. */

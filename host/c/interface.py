@@ -15,7 +15,8 @@ ERROR_ARGUMENT = 1
 DTYPES = {"bf16": 1, "f16": 2, "f32": 3, "e4m3": 4, "e5m2": 5, "u8": 6, "i8": 7, "i32": 8, "i64": 9}
 FORMS = {"batched": 1, "packed": 2, "paged": 3}
 MASKS = {"full": 1, "causal": 2}
-PRECISIONS = {"given": 1, "s8e4m3": 2}
+PRECISIONS = {"given": 1, "s8e4m3": 2, "s8x16": 3, "bits8": 4}
+DESCALES = {"one": 1, "per_tensor": 2, "per_head": 3, "per_row": 4}
 ARCHS = {"sm90": 1}
 CLASSES = {1: "Argument", 2: "Request", 3: "Buffer", 4: "Device", 5: "Driver", 6: "Internal",
            7: "Unsupported"}
@@ -36,6 +37,12 @@ class Layout(ctypes.Structure):
         return cls(DTYPES[dtype], FORMS["batched"], 0, four(*shape), four(*strides))
 
 
+class Descale(ctypes.Structure):
+    """`fulgurite_descale`."""
+    _fields_ = [("kind", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
+                ("strides", ctypes.c_uint64 * 2)]
+
+
 class Struct(ctypes.Structure):
     """A struct that begins with its size and grows: all else is zero, which is absent."""
 
@@ -48,14 +55,16 @@ class ForwardRequest(Struct):
     _fields_ = [("size_bytes", ctypes.c_uint64), ("device", ctypes.c_uint32),
                 ("mask", ctypes.c_uint32), ("with_lse", ctypes.c_uint32),
                 ("scale", ctypes.c_float), ("q", Layout), ("k", Layout), ("v", Layout),
-                ("out", Layout), ("precision", ctypes.c_uint32), ("reserved", ctypes.c_uint32)]
+                ("out", Layout), ("precision", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
+                ("descale_q", Descale), ("descale_k", Descale), ("descale_v", Descale)]
 
 
 class ForwardArgs(Struct):
     """`fulgurite_forward_args`."""
     _fields_ = [("size_bytes", ctypes.c_uint64), ("q", Address), ("k", Address), ("v", Address),
                 ("out", Address), ("lse", Address), ("workspace", Address),
-                ("workspace_bytes", ctypes.c_uint64)]
+                ("workspace_bytes", ctypes.c_uint64),
+                ("descale_q", Address), ("descale_k", Address), ("descale_v", Address)]
 
 
 class PlanOptions(Struct):

@@ -16,7 +16,7 @@ use crate::{Dtype, Form, Mask};
 pub enum Error {
     /// Two of the four tensors have different element types.
     #[error("{tensor} has elements of type {}, q of type {}: all four tensors must share one \
-             type; convert {tensor}", .got.name(), .want.name())]
+             type (out of e4m3 tensors is bf16 or f16); convert {tensor}", .got.name(), .want.name())]
     DtypeMix {
         /// The tensor that differs from q.
         tensor: &'static str,
@@ -115,7 +115,7 @@ pub enum Error {
     },
     /// A stride is not a whole number of 16-byte units.
     #[error(
-        "the {axis} stride of {tensor} is {got} elements: it must be a multiple of 8 elements \
+        "the {axis} stride of {tensor} is {got} elements: it must be a multiple of {want} elements \
              (16 bytes, asked for by TMA); copy the tensor or pad its rows"
     )]
     StrideAlignment {
@@ -125,6 +125,8 @@ pub enum Error {
         axis: &'static str,
         /// Its stride in elements.
         got: usize,
+        /// What it must be a multiple of.
+        want: usize,
     },
     /// A stride of zero along an axis that has more than one index, other than the batch of k or v
     /// and the heads of k and v together.
@@ -211,6 +213,37 @@ pub enum Error {
     Scale {
         /// The scale asked for.
         got: f32,
+    },
+    /// It is not said what the stored numbers of 8-bit tensors are multiplied with.
+    #[error(
+        "q, k and v are {}, and it is not said what their numbers are multiplied with: \
+             call Forward::descale (Descale::One if they are meant as they are stored)",
+        dtype.name()
+    )]
+    DescaleUnset {
+        /// The tensors' element type.
+        dtype: Dtype,
+    },
+    /// Numbers of 16 bits are to be multiplied with something.
+    #[error(
+        "q, k and v are {}, whose numbers are meant as they are stored: do not call \
+             Forward::descale; it is for tensors of e4m3",
+        dtype.name()
+    )]
+    DescaleUnexpected {
+        /// The tensors' element type.
+        dtype: Dtype,
+    },
+    /// What numbers are multiplied with may not differ so.
+    #[error(
+        "the descale of {tensor} is {got}: only that of q may differ by row; \
+             choose Descale::One, PerTensor or PerHead"
+    )]
+    DescaleShape {
+        /// The tensor.
+        tensor: &'static str,
+        /// How it was to differ.
+        got: &'static str,
     },
     /// The GPU cannot run the kernels.
     #[error("{device} has compute capability {}.{}: the kernels need {}.{} (Hopper: H100, H200, \

@@ -7,8 +7,8 @@ use crate::{Dtype, Error};
 /// Names of the axes, in the order of [`Layout::shape`].
 pub(crate) const AXES: [&str; 4] = ["batch", "heads", "rows", "head_dim"];
 
-/// Elements that every stride but the last must be a multiple of: 16 bytes of 2.
-const STRIDE_UNIT_ELEMENTS: usize = 8;
+/// Bytes that every stride but the last must be a multiple of.
+const STRIDE_UNIT_BYTES: usize = 16;
 
 /// Tensor maps keep strides below this many bytes.
 const STRIDE_LIMIT_BYTES: u128 = 1 << 40;
@@ -204,8 +204,9 @@ impl Layout {
             if got_bytes >= STRIDE_LIMIT_BYTES {
                 return Err(Error::StrideTooLarge { tensor, axis, got_bytes });
             }
-            if stride % STRIDE_UNIT_ELEMENTS != 0 {
-                return Err(Error::StrideAlignment { tensor, axis, got: stride });
+            let want = STRIDE_UNIT_BYTES.div_ceil(self.dtype.bytes() as usize);
+            if stride % want != 0 {
+                return Err(Error::StrideAlignment { tensor, axis, got: stride, want });
             }
         }
         let span_bytes = self.span_elements().map(|elements| elements as u128 * element_bytes);

@@ -117,7 +117,7 @@ pub use crate::device::{DeviceFacts, DriverInfo, devices};
 pub use crate::emulator::Emulator;
 pub use crate::error::{Error, ErrorClass};
 pub use crate::fork::check_fork;
-pub use crate::forward::{Forward, ForwardArgs, Precision};
+pub use crate::forward::{Descale, Forward, ForwardArgs, Precision};
 pub use crate::launch::Prepared;
 pub use crate::layout::{Form, Layout};
 pub use crate::library::driver_info;

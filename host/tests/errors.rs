@@ -160,7 +160,7 @@ fn last_stride() {
 fn stride_alignment() {
     for (axis, name) in [(0, "batch"), (1, "heads"), (2, "rows")] {
         let error = refused(&with_q_stride(axis, 516));
-        assert_eq!(error, Error::StrideAlignment { tensor: "q", axis: name, got: 516 });
+        assert_eq!(error, Error::StrideAlignment { tensor: "q", axis: name, got: 516, want: 8 });
         says(&error, &[&format!("{name} stride of q is 516"), "multiple of 8", "copy"]);
     }
 }

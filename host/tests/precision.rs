@@ -98,6 +98,48 @@ fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
     }
 }
 
+/// Values that stay in 16 bits are read from where they are, and no workspace holds them.
+#[test]
+fn values_of_16_bits_stay_where_they_are() {
+    let plan = plan(&valid(128).with_lse().precision(Precision::S8x16));
+    let [statistics, means, quantise, forward] = launches(&plan).try_into().unwrap();
+    assert_eq!((statistics.1, means.1), (8, 4));
+    assert_eq!(quantise, ("quantise_f16_d128", 16 * 3 + 4 * 8));
+    assert_eq!(forward, ("fwd_sm90_s8f16_d128_causal", 16 * 3));
+    assert_eq!(plan.variant().unwrap().format(), "s8x16");
+    let (q_rows, kv_heads, kv_tiles) = (2 * 8 * 300, 4, 8);
+    let bytes = Workspace::HEAD_BYTES as u64
+        + region(&[kv_heads * 2 * 3 * 128 * 4])
+        + region(&[q_rows * 128, q_rows * 4, q_rows * 4])
+        + region(&[kv_heads * 1000 * 128, kv_heads * kv_tiles * 4, kv_heads * 128 * 4]);
+    assert_eq!(plan.workspace_bytes(), bytes);
+    let [q, k, v]: [TensorMapSpec; 3] =
+        plan.attention().unwrap().tensor_maps().copied().collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!((q.dtype, k.dtype, v.dtype), (Dtype::I8, Dtype::I8, Dtype::F16));
+    assert_eq!(v.dims[..2], [128, 1000]);
+    assert_eq!(v.stride_bytes[0], 2 * 2 * 128);
+    // Every head dim, by the narrowest kernel that holds it.
+    for head_dim in (16..=256).step_by(16) {
+        let width = [64, 128, 256].into_iter().find(|&width| width >= head_dim).unwrap();
+        for (dtype, mask) in [(Dtype::Bf16, Mask::Full), (Dtype::F16, Mask::Causal)] {
+            let layout = Layout::bhsd(dtype, 1, 2, 700, head_dim);
+            let request = quantised(layout, layout, mask).precision(Precision::S8x16);
+            let entry =
+                Plan::new(&request, &DeviceFacts::h200()).unwrap().attention().unwrap().entry();
+            assert_eq!(entry, format!("fwd_sm90_s8{}_d{width}_{}", dtype.name(), mask.name()));
+        }
+    }
+}
+
+#[test]
+fn eight_bits_are_those_that_suit_the_head_dim() {
+    for (head_dim, values) in [(16, "s8x16"), (64, "s8x16"), (80, "s8e4m3"), (256, "s8e4m3")] {
+        let chosen = plan(&valid(head_dim).precision(Precision::Bits8));
+        assert_eq!(chosen.variant().unwrap().format(), values, "head dim {head_dim}");
+        assert!(chosen.to_string().contains("  precision  bits8\n"));
+    }
+}
+
 /// The maps are those of the tile's panels, as the driver takes them.
 fn check_maps(plan: &Plan<Forward>) {
     let tile = plan.tile().unwrap();

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use crate::{
-    forward::shape::Call,
+    forward::shape::{Call, Shape},
     jobs::{Job, Kv, batch_and_head},
     softmax::Finished,
 };
@@ -25,7 +25,7 @@ use fulgurite_spec::{FwdScalars, QuantScalars, ScaleAddress, launch::WARPGROUP_R
 /// The addresses and strides in `scalars` are those of the caller's output tensors, as the host
 /// has checked them; rows that are stored lie below `q_len`; each row belongs to one warpgroup.
 #[inline(always)]
-pub unsafe fn store<T: Values, const D: u32>(
+pub unsafe fn store<S: Shape, const D: u32>(
     call: &Call,
     job: &Job,
     rows: [u32; 2],
@@ -39,13 +39,29 @@ pub unsafe fn store<T: Values, const D: u32>(
     let mut lse = finished.lse;
     // SAFETY: the caller's contract: the rows lie inside the output tensor.
     unsafe {
-        if let Some(quant) = call.quant {
-            let shifts = shifts::<D>(call, quant, job, finished);
-            let is_f16 = quant.out_is_f16 != 0;
-            T::store_shifted(out, is_f16, &shifts, scalars.head_dim, stored, addresses);
-            give_back(call, quant, job, rows, &mut lse);
-        } else {
-            T::store_rows(out, finished.factor, scalars.head_dim, stored, addresses);
+        let columns = scalars.head_dim;
+        match call.quant {
+            Some(quant) if S::TILE.subtracts_means() => {
+                let is_f16 = quant.out_is_f16 != 0;
+                if S::TILE.transposes_v() {
+                    let shifts = shifts::<D>(call, quant, job, finished);
+                    S::Values::store_shifted(out, is_f16, &shifts, columns, stored, addresses);
+                } else {
+                    S::Values::store_rows(out, is_f16, finished.factor, columns, stored, addresses);
+                }
+                give_back(call, quant, job, rows, &mut lse);
+            }
+            Some(quant) => {
+                let (batch, head) = job.batch_and_head(scalars);
+                let kv_head = scalars.group_size.divide(head);
+                let v_scale = scale_of(&quant.v_scale, batch, kv_head);
+                let factor = finished.factor.map(|factor| factor * v_scale);
+                let is_f16 = quant.out_is_f16 != 0;
+                S::Values::store_rows(out, is_f16, factor, columns, stored, addresses);
+            }
+            None => {
+                S::Values::store_rows(out, false, finished.factor, columns, stored, addresses);
+            }
         }
     }
     if scalars.lse != 0 {
@@ -55,7 +71,7 @@ pub unsafe fn store<T: Values, const D: u32>(
     }
 }
 
-/// What normalises the output of 8-bit elements, and gives it back the means of V.
+/// What normalises the output of quantised elements, and gives it back the means of V.
 ///
 /// # Safety
 /// As [`store`]; scales and shifts are those of the call's tensors.
@@ -69,7 +85,7 @@ unsafe fn shifts<const D: u32>(
     let (batch, kv_head) = job.kv_batch_and_head(call.scalars, Kv::V);
     let kv_heads = call.scalars.group_size.divide(call.scalars.head_count.value);
     // SAFETY: the caller's contract.
-    let v_scale = unsafe { scale_of(&quant.v_scale, batch, kv_head) };
+    let v_scale = unsafe { scale_of(&quant.v_scale, job.batch_and_head(call.scalars).0, kv_head) };
     let entry = u64::from(batch) * u64::from(kv_heads) + u64::from(kv_head);
     Shifts {
         factor: finished.factor.map(|factor| factor * v_scale),

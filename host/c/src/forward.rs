@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use fulgurite::cudarc::driver::sys::CUstream;
 use fulgurite::{Forward, Raw};
 
+use crate::descale::{self, Descale};
 use crate::grown::{self, Grown};
 use crate::layout::{Layout, MASKS, PRECISIONS, choose, flag};
 use crate::options::{self, PlanOptions};
@@ -37,12 +38,18 @@ pub struct ForwardRequest {
     pub precision: u32,
     /// 0: it fills the struct up.
     pub reserved: u32,
+    /// What the stored numbers of q are multiplied with, if they have 8 bits.
+    pub descale_q: Descale,
+    /// The same of k.
+    pub descale_k: Descale,
+    /// The same of v.
+    pub descale_v: Descale,
 }
 
 // SAFETY: `#[repr(C)]`; numbers, and structs of numbers, that fill it.
 unsafe impl Grown for ForwardRequest {
     const NAME: &'static str = "fulgurite_forward_request";
-    const RELEASED_BYTES: &'static [usize] = &[344, 352];
+    const RELEASED_BYTES: &'static [usize] = &[344, 352, 424];
 }
 
 /// `fulgurite_forward_args` of the header.
@@ -65,12 +72,18 @@ pub struct ForwardArgs {
     pub workspace: *mut c_void,
     /// Bytes of the workspace.
     pub workspace_bytes: u64,
+    /// What the stored numbers of q are multiplied with; null: none.
+    pub descale_q: *const c_void,
+    /// The same of k.
+    pub descale_k: *const c_void,
+    /// The same of v.
+    pub descale_v: *const c_void,
 }
 
 // SAFETY: `#[repr(C)]`; numbers and raw pointers that fill it.
 unsafe impl Grown for ForwardArgs {
     const NAME: &'static str = "fulgurite_forward_args";
-    const RELEASED_BYTES: &'static [usize] = &[64];
+    const RELEASED_BYTES: &'static [usize] = &[64, 88];
 }
 
 impl ForwardRequest {
@@ -97,6 +110,10 @@ impl ForwardRequest {
             let got = self.reserved;
             return Err(Failure::argument(format!("request.reserved is {got}: set it to 0")));
         }
+        let forward = match descale::meaning([&self.descale_q, &self.descale_k, &self.descale_v])? {
+            Some([q, k, v]) => forward.descale(q, k, v),
+            None => forward,
+        };
         Ok(if flag("request.with_lse", self.with_lse)? { forward.with_lse() } else { forward })
     }
 }
@@ -109,6 +126,17 @@ impl ForwardArgs {
         let mut args = fulgurite::ForwardArgs::new(q, k, v, out);
         if lse != 0 {
             args = args.lse(lse);
+        }
+        let descales = [self.descale_q, self.descale_k, self.descale_v];
+        let [descale_q, descale_k, descale_v] = descales.map(|pointer| pointer.addr() as u64);
+        if descale_q != 0 {
+            args = args.descale_q(descale_q);
+        }
+        if descale_k != 0 {
+            args = args.descale_k(descale_k);
+        }
+        if descale_v != 0 {
+            args = args.descale_v(descale_v);
         }
         match raw_workspace(self.workspace, self.workspace_bytes) {
             Some(workspace) => args.workspace(workspace),
@@ -203,13 +231,19 @@ mod tests {
         ("k", offset_of!(ForwardArgs, k)),
         ("v", offset_of!(ForwardArgs, v)),
         ("out", offset_of!(ForwardArgs, out)),
+        ("descale_q", offset_of!(ForwardArgs, descale_q)),
+        ("descale_k", offset_of!(ForwardArgs, descale_k)),
+        ("descale_v", offset_of!(ForwardArgs, descale_v)),
         ("lse", offset_of!(ForwardArgs, lse)),
     ];
 
     /// A plan that has a use for every buffer.
     fn plan() -> fulgurite::Plan<Forward> {
-        let layout = fulgurite::Layout::bshd(Dtype::Bf16, 1, 9, 2, 64);
-        let forward = Forward::new(layout, layout, layout, layout, Mask::Full).with_lse();
+        let layout = fulgurite::Layout::bshd(Dtype::E4m3, 1, 9, 2, 64);
+        let out = fulgurite::Layout::bshd(Dtype::Bf16, 1, 9, 2, 64);
+        let one = fulgurite::Descale::PerTensor;
+        let forward = Forward::new(layout, layout, layout, out, Mask::Full).with_lse();
+        let forward = forward.descale(one, one, one);
         fulgurite::Plan::new(&forward, &DeviceFacts::h200()).expect("a valid request")
     }
 
@@ -222,8 +256,12 @@ mod tests {
             v: null(),
             out: null_mut(),
             lse: null_mut(),
-            workspace: null_mut(),
-            workspace_bytes: 0,
+            // As large as any, so that addresses are all that may be wrong.
+            workspace: std::ptr::without_provenance_mut(0x1000),
+            workspace_bytes: 1 << 30,
+            descale_q: null(),
+            descale_k: null(),
+            descale_v: null(),
         };
         let words = (&raw mut args).cast::<u64>();
         for (at, address) in PLACES.iter().map(|(_, at)| (*at, 0x1000)).chain([(place, address)]) {

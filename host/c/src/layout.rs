@@ -35,6 +35,8 @@ pub(crate) const MASKS: &Numbers<Mask> =
 pub(crate) const PRECISIONS: &Numbers<Precision> = &[
     ("FULGURITE_PRECISION_GIVEN", Precision::Given),
     ("FULGURITE_PRECISION_S8E4M3", Precision::S8E4m3),
+    ("FULGURITE_PRECISION_S8X16", Precision::S8x16),
+    ("FULGURITE_PRECISION_BITS8", Precision::Bits8),
 ];
 
 /// Architectures.
@@ -114,7 +116,7 @@ fn sizes(all: [u64; 4]) -> Result<[usize; 4], Failure> {
     Ok(sizes)
 }
 
-fn size(got: u64) -> Result<usize, Failure> {
+pub(crate) fn size(got: u64) -> Result<usize, Failure> {
     usize::try_from(got).map_err(|_| {
         Failure::argument(format!("the size or stride {got} does not fit this machine"))
     })

@@ -4,6 +4,7 @@
 //! message of a failure for [`fulgurite_last_error`]. Each operation has a module of its own: its
 //! two structs, and its three functions over what all share.
 
+mod descale;
 mod device;
 mod forward;
 mod grown;
@@ -17,6 +18,7 @@ use std::ffi::{c_char, c_void};
 use fulgurite::RawWorkspace;
 use fulgurite::cudarc::driver::sys::CUstream;
 
+pub use descale::Descale;
 pub use forward::{
     ForwardArgs, ForwardRequest, fulgurite_forward, fulgurite_launch_forward,
     fulgurite_plan_forward,

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{BATCHED, options};
 use fulgurite_c::{
-    ForwardRequest, Layout, PlanOptions, Status, fulgurite_plan_destroy, fulgurite_plan_forward,
+    Descale, ForwardRequest, Layout, PlanOptions, Status, fulgurite_plan_destroy,
+    fulgurite_plan_forward,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -50,14 +51,21 @@ fn layout(rng: &mut ChaCha8Rng, dtype: u64, [batch, heads, rows, head_dim]: [u64
     }
 }
 
+/// Mostly one of a kind for tensors of 8 bits, and none for others.
+fn descale(rng: &mut ChaCha8Rng, dtype: u64) -> Descale {
+    let kind = if dtype == 4 { rng.random_range(1..5) } else { 0 };
+    let strides = if kind == 3 { [any(rng), any(rng)] } else { [0; 2] };
+    Descale { kind: mostly(rng, kind) as u32, reserved: mostly(rng, 0) as u32, strides }
+}
+
 fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
     let [kv_heads, group] = [rng.random_range(1..9), rng.random_range(1..9)];
     let [batch, q_len, kv_len, head_dim] =
         [rng.random_range(0..9), any(rng), any(rng), 8 * rng.random_range(1..34)];
     let kv_heads = mostly(rng, kv_heads);
     let heads = mostly(rng, kv_heads.saturating_mul(group));
-    let (batch, dtype) = (mostly(rng, batch), rng.random_range(1..3));
-    let precision = rng.random_range(0..3);
+    let (batch, dtype) = (mostly(rng, batch), rng.random_range(1..5));
+    let precision = rng.random_range(0..5);
     let scale = if rng.random() { 0.0 } else { f32::from_bits(rng.random()) };
     let (qo, kv) = ([batch, heads, q_len, head_dim], [batch, kv_heads, kv_len, head_dim]);
     ForwardRequest {
@@ -70,9 +78,12 @@ fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
         q: layout(rng, dtype, qo),
         k: layout(rng, dtype, kv),
         v: layout(rng, dtype, kv),
-        out: layout(rng, dtype, qo),
+        out: layout(rng, dtype.min(2), qo),
         precision: mostly(rng, precision) as u32,
         reserved: mostly(rng, 0) as u32,
+        descale_q: descale(rng, dtype),
+        descale_k: descale(rng, dtype),
+        descale_v: descale(rng, dtype),
     }
 }
 

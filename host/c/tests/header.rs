@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use fulgurite::{Access, Forward, Plan, VARIANTS};
-use fulgurite_c::{Buffer, ForwardArgs, ForwardRequest, Layout, PlanOptions, Status};
+use fulgurite_c::{Buffer, Descale, ForwardArgs, ForwardRequest, Layout, PlanOptions, Status};
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";
@@ -46,13 +46,15 @@ macro_rules! describe {
     };
 }
 
-fn structs() -> [Struct; 5] {
+fn structs() -> [Struct; 6] {
     [
         describe!(Layout, "fulgurite_layout": dtype form sequences shape strides),
+        describe!(Descale, "fulgurite_descale": kind reserved strides),
         describe!(ForwardRequest, "fulgurite_forward_request":
-            size_bytes device mask with_lse scale q k v out precision reserved),
+            size_bytes device mask with_lse scale q k v out precision reserved
+            descale_q descale_k descale_v),
         describe!(ForwardArgs, "fulgurite_forward_args":
-            size_bytes q k v out lse workspace workspace_bytes),
+            size_bytes q k v out lse workspace workspace_bytes descale_q descale_k descale_v),
         describe!(PlanOptions, "fulgurite_plan_options":
             size_bytes entry workspace_limit_bytes sm_limit arch),
         describe!(Buffer, "fulgurite_buffer": name dtype access elements bytes align_bytes),
@@ -151,11 +153,12 @@ fn numbers() -> Vec<(i32, &'static str)> {
         (Status::Unsupported, "ERROR_UNSUPPORTED"),
     ];
     let dtypes = ["BF16", "F16", "F32", "E4M3", "E5M2", "U8", "I8", "I32", "I64"];
-    let kinds: [&[&str]; 6] = [
+    let kinds: [&[&str]; 7] = [
         &dtypes,
         &["BATCHED", "PACKED", "PAGED"],
         &["MASK_FULL", "MASK_CAUSAL"],
-        &["PRECISION_GIVEN", "PRECISION_S8E4M3"],
+        &["PRECISION_GIVEN", "PRECISION_S8E4M3", "PRECISION_S8X16", "PRECISION_BITS8"],
+        &["DESCALE_ONE", "DESCALE_PER_TENSOR", "DESCALE_PER_HEAD", "DESCALE_PER_ROW"],
         &["SM90"],
         &["READ", "WRITE"],
     ];

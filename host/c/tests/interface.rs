@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use common::{args, bshd, options, request, said, says};
 use fulgurite_c::{
-    ForwardRequest, Layout, Plan, PlanOptions, Status, fulgurite_device_supported,
+    Descale, ForwardRequest, Layout, Plan, PlanOptions, Status, fulgurite_device_supported,
     fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,
     fulgurite_plan_destroy, fulgurite_plan_entry, fulgurite_plan_forward, fulgurite_plan_is_noop,
     fulgurite_plan_workspace_bytes, fulgurite_workspace_reset,
@@ -77,7 +77,7 @@ fn sizes_that_no_version_had() {
     for bytes in [0, 8, 343, 348, 4097, u64::MAX] {
         // Nothing else of the request is looked at.
         let request = ForwardRequest { size_bytes: bytes, mask: 99, ..request() };
-        let text = format!("request.size_bytes is {bytes}, this library expects 344 or 352");
+        let text = format!("request.size_bytes is {bytes}, this library expects 344 or 352 or 424");
         refuses(&request, argument, &[&text, "set it to sizeof(fulgurite_forward_request)"]);
     }
     let off = PlanOptions { size_bytes: 31, ..options() };
@@ -86,7 +86,10 @@ fn sizes_that_no_version_had() {
     let off = fulgurite_c::ForwardArgs { size_bytes: 63, ..args() };
     // SAFETY: both are references; nothing is launched.
     assert_eq!(unsafe { fulgurite_forward(&request(), null_mut(), &off) }, argument);
-    says(&["args.size_bytes is 63, this library expects 64", "sizeof(fulgurite_forward_args)"]);
+    says(&[
+        "args.size_bytes is 63, this library expects 64 or 88",
+        "sizeof(fulgurite_forward_args)",
+    ]);
 }
 
 /// A request of this version with `surplus` behind it, as a later version's.
@@ -101,7 +104,7 @@ fn a_later_version_asks_for_nothing_new_or_is_refused() {
     let wrong = ForwardRequest { size_bytes: size_of::<Later>() as u64, mask: 99, ..request() };
     for (surplus, text) in [
         ([0; 3], "request.mask is 99"),
-        ([0, 0, 1], "request.size_bytes is 376, and its bytes from 352 on are not zero"),
+        ([0, 0, 1], "request.size_bytes is 448, and its bytes from 424 on are not zero"),
     ] {
         let later = Later { request: wrong, surplus };
         let mut plan = UNTOUCHED;
@@ -132,11 +135,27 @@ fn numbers_that_stand_for_nothing() {
     let flags = "it must be 0 (no) or 1 (yes)";
     let lse = ForwardRequest { with_lse: 2, ..request() };
     refuses(&lse, argument, &["request.with_lse is 2", flags]);
-    let precision = ForwardRequest { precision: 3, ..request() };
+    let precision = ForwardRequest { precision: 5, ..request() };
     let precisions = "1 (FULGURITE_PRECISION_GIVEN), 2 (FULGURITE_PRECISION_S8E4M3)";
-    refuses(&precision, argument, &["request.precision is 3", precisions]);
+    refuses(&precision, argument, &["request.precision is 5", precisions]);
     let reserved = ForwardRequest { reserved: 1, ..request() };
     refuses(&reserved, argument, &["request.reserved is 1: set it to 0"]);
+    let kind = |kind| Descale { kind, ..Descale::default() };
+    let descale = ForwardRequest { descale_k: kind(5), descale_q: kind(1), ..request() };
+    let kinds = "1 (FULGURITE_DESCALE_ONE), 2 (FULGURITE_DESCALE_PER_TENSOR), 3";
+    refuses(&descale, argument, &["request.descale_k.kind is 5", kinds]);
+    let descale = ForwardRequest { descale_k: kind(1), ..request() };
+    refuses(&descale, argument, &["request.descale_q.kind is 0", kinds]);
+    let strided = Descale { strides: [0, 7], ..kind(2) };
+    let descale = ForwardRequest { descale_q: strided, ..request() };
+    let text = "request.descale_q.strides is {0, 7}, but request.descale_q.kind is not";
+    refuses(&descale, argument, &[text, "FULGURITE_DESCALE_PER_HEAD: set them to 0"]);
+    let reserved = Descale { reserved: 1, ..kind(1) };
+    let descale = ForwardRequest { descale_q: reserved, ..request() };
+    refuses(&descale, argument, &["request.descale_q.reserved is 1: set it to 0"]);
+    let one =
+        ForwardRequest { descale_q: kind(1), descale_k: kind(1), descale_v: kind(1), ..request() };
+    refuses(&one, Status::Request, &["q, k and v are bf16, whose numbers are meant as"]);
     let q = |q| ForwardRequest { q, ..request() };
     let base = request().q;
     let dtypes = "must be one of 1 (FULGURITE_BF16), 2 (FULGURITE_F16), 3 (FULGURITE_F32), 4";

@@ -43,7 +43,7 @@ macro_rules! classes {
 
 classes! {
     Request: DtypeMix Shape Empty HeadGroups Form LastStride StrideAlignment StrideZero
-        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale Limit
+        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale DescaleUnset DescaleUnexpected DescaleShape Limit
         WorkspaceTooLarge;
     Unsupported: Unsupported WrongEntry;
     Buffer: BufferDtype BufferTooShort NullPointer Misaligned Missing Unexpected WorkspaceShort

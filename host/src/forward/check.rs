@@ -21,15 +21,26 @@ pub(super) fn tensors(request: &Forward) -> [(&'static str, &Layout); 4] {
     [("q", &request.q), ("k", &request.k), ("v", &request.v), ("out", &request.out)]
 }
 
-/// All four tensors are batched and have one element type.
+/// All four tensors are batched and have one element type; where that has 8 bits, the output has
+/// one of 16.
 pub(super) fn check_dtypes(request: &Forward) -> Result<(), Error> {
     let want = request.q.dtype;
     for (tensor, layout) in tensors(request) {
         if layout.form != Form::Batched {
             return Err(Error::Form { tensor, got: layout.form });
         }
-        if layout.dtype != want {
+        let is_out_of_8_bits = tensor == "out" && want == Dtype::E4m3;
+        if layout.dtype != want && !is_out_of_8_bits {
             return Err(Error::DtypeMix { tensor, got: layout.dtype, want });
+        }
+        if is_out_of_8_bits && !matches!(layout.dtype, Dtype::Bf16 | Dtype::F16) {
+            let asked = layout.dtype.name();
+            return Err(unsupported(
+                request,
+                request.q.head_dim(),
+                format!("element type of out ({asked} asked, bf16 or f16 there)"),
+                "give out elements of 16 bits",
+            ));
         }
     }
     Ok(())
@@ -90,17 +101,18 @@ pub(super) fn check_sizes(request: &Forward) -> Result<(), Error> {
 
 /// The element types of q and k, and of v, as the request's kernels multiply them.
 fn operands(request: &Forward) -> [Dtype; 2] {
-    match request.precision {
+    match request.precision.chosen(request.q.head_dim()) {
         Precision::Given => [request.q.dtype; 2],
-        Precision::S8E4m3 => [Dtype::I8, Dtype::E4m3],
+        Precision::S8x16 => [Dtype::I8, request.q.dtype],
+        _ => [Dtype::I8, Dtype::E4m3],
     }
 }
 
 /// Columns that a head dim is a multiple of: 16 bytes of the tensors, and of what is multiplied.
 fn head_dim_unit(request: &Forward) -> usize {
     match request.precision {
-        Precision::Given => 8,
-        Precision::S8E4m3 => 16,
+        Precision::Given => 16 / request.q.dtype.bytes().clamp(1, 2) as usize,
+        _ => 16,
     }
 }
 
@@ -111,11 +123,15 @@ fn check_head_dim(request: &Forward) -> Result<(), Error> {
     let is_read = *precision == Precision::Given || matches!(dtype, Dtype::Bf16 | Dtype::F16);
     let rows = variants()
         .filter(|row| is_read && [row.scores, row.dtype] == operands(request) && row.mask == *mask);
+    let there = match precision {
+        Precision::Given => "bf16, f16 or e4m3",
+        _ => "bf16 or f16",
+    };
     let Some(largest) = rows.map(|row| row.head_dim as usize).max() else {
         return Err(unsupported(
             request,
             head_dim,
-            format!("element type ({} asked, bf16 or f16 there)", dtype.name()),
+            format!("element type ({} asked, {there} there)", dtype.name()),
             "convert q, k and v",
         ));
     };

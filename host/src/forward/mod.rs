@@ -1,6 +1,8 @@
 //! The forward call: what a caller asks for, and what a launch brings.
 
 mod check;
+mod descale;
+mod given8;
 mod jobs;
 mod plan;
 mod precision;
@@ -21,6 +23,7 @@ use crate::request::{Decide, PlanOptions, Request};
 use crate::work::Work;
 use crate::{DeviceFacts, Error, Launch, Plan};
 
+pub use descale::Descale;
 pub use precision::Precision;
 
 /// Every forward kernel, in order of preference among those of the same element types.
@@ -59,13 +62,16 @@ pub struct Forward {
     pub lse: bool,
     /// How exactly it is computed.
     pub precision: Precision,
+    /// What the stored numbers of q, k and v are multiplied with, exactly if they have 8 bits.
+    pub descale: Option<[Descale; 3]>,
 }
 
 impl Forward {
     /// A call with the scale `1 / sqrt(head_dim)`, without log-sum-exp, as exactly as the tensors'
     /// types allow.
     pub fn new(q: Layout, k: Layout, v: Layout, out: Layout, mask: Mask) -> Self {
-        Forward { q, k, v, out, mask, scale: None, lse: false, precision: Precision::Given }
+        let precision = Precision::Given;
+        Forward { q, k, v, out, mask, scale: None, lse: false, precision, descale: None }
     }
 
     /// Scores are multiplied by this before softmax.
@@ -84,12 +90,26 @@ impl Forward {
         Forward { precision, ..self }
     }
 
+    /// What the stored numbers of q, k and v are multiplied with, of tensors that are e4m3: the
+    /// output, and probabilities and the log-sum-exp, are those of the products. Such calls need a
+    /// workspace, which V is transposed in.
+    ///
+    /// *What is computed*: probabilities are rounded to e4m3. The tensor core cuts sums of e4m3 off
+    /// behind 13 bits; so every 512 keys the output is moved to shared memory, and long rows do not
+    /// fade.
+    pub fn descale(self, q: Descale, k: Descale, v: Descale) -> Self {
+        Forward { descale: Some([q, k, v]), ..self }
+    }
+
     /// All that tells two requests apart, the scale by its bits.
-    fn key(&self) -> ([Layout; 4], Mask, Option<u32>, bool, Precision) {
-        let Forward { q, k, v, out, mask, scale, lse, precision } = self;
-        ([*q, *k, *v, *out], *mask, scale.map(f32::to_bits), *lse, *precision)
+    fn key(&self) -> Key {
+        let Forward { q, k, v, out, mask, scale, lse, precision, descale } = self;
+        ([*q, *k, *v, *out], *mask, scale.map(f32::to_bits), *lse, *precision, *descale)
     }
 }
+
+/// See [`Forward::key`].
+type Key = ([Layout; 4], Mask, Option<u32>, bool, Precision, Option<[Descale; 3]>);
 
 impl PartialEq for Forward {
     fn eq(&self, other: &Self) -> bool {
@@ -121,7 +141,14 @@ args! {
     ForwardArgs {
         read q, k, v;
         write out;
-        optional read ;
+        optional read
+            /// What the stored numbers of q are multiplied with, where planned
+            /// ([`Forward::descale`]).
+            descale_q,
+            /// The same of k.
+            descale_k,
+            /// The same of v.
+            descale_v;
         optional write
             /// The log-sum-exp of each row, where planned ([`Forward::with_lse`]).
             lse;
@@ -139,7 +166,7 @@ impl Decide for Forward {
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forward { q, k, v, out, mask, scale, lse, precision } = self;
+        let Forward { q, k, v, out, mask, scale, lse, precision, descale } = self;
         for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
             writeln!(f, "  {name:<10} {layout}")?;
         }
@@ -152,7 +179,12 @@ impl Decide for Forward {
         let lse = if *lse { "written" } else { "not written, by default" };
         writeln!(f, "  lse        {lse}")?;
         let default = if *precision == Precision::default() { ", by default" } else { "" };
-        writeln!(f, "  precision  {}{default}", precision.name())
+        writeln!(f, "  precision  {}{default}", precision.name())?;
+        if let Some(descale) = descale {
+            let [q, k, v] = descale.map(Descale::name);
+            writeln!(f, "  descale    q {q}, k {k}, v {v}")?;
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@ use fulgurite_spec::{
 use super::check::{
     check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
 };
+use super::descale::{self, Descale};
+use super::given8::Given8;
 use super::jobs::job_order;
 use super::quantised::Quantised;
 use super::{Forward, ForwardArgs, Precision};
@@ -29,6 +31,7 @@ pub(super) fn decide(
     options: &PlanOptions,
 ) -> Result<Work, Error> {
     check_dtypes(given)?;
+    descale::check(given)?;
     check_shapes(given)?;
     check_sizes(given)?;
     let request = &reduced(given);
@@ -36,17 +39,22 @@ pub(super) fn decide(
         layout.check(tensor)?;
     }
     request.out.check_no_overlap()?;
+    let buffers = buffers(request)?;
+    let request = &without_8_bits_where_no_keys(request);
     let scale_log2 = scale_log2(request)?;
     let variant = select(request, device, options)?;
 
     let (grid, order) = job_order(request, variant, device, options.sm_limit)?;
-    // Both were found to fit when their tensors were checked.
-    let lse_elements = lse_elements(&request.q)?;
     let scalars = scalars(request, scale_log2, order);
     let (launches, workspace_bytes) = match request.precision {
         _ if grid == 0 => (Vec::new(), 0),
+        Precision::Given if request.q.dtype == Dtype::E4m3 => {
+            let given = Given8::of(request, variant)?;
+            let launches = vec![given.transpose(device)?, given.forward(grid, &scalars)?];
+            (launches, given.workspace_bytes())
+        }
         Precision::Given => (vec![launch(request, variant, grid, &scalars)?], 0),
-        Precision::S8E4m3 => {
+        _ => {
             let quantised = Quantised::of(request, variant)?;
             let mut launches = quantised.quantiser(device)?;
             launches.push(quantised.forward(grid, &scalars)?);
@@ -54,7 +62,7 @@ pub(super) fn decide(
         }
     };
     let fields = <ForwardArgs<Raw> as Args<Raw>>::FIELDS;
-    Ok(Work::new(fields, buffers(request, lse_elements), launches, workspace_bytes))
+    Ok(Work::new(fields, buffers, launches, workspace_bytes))
 }
 
 /// The same call in the words of the kernels.
@@ -63,11 +71,13 @@ pub(super) fn decide(
 /// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
 /// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
 /// under any mask, and there is nothing to quantise; kernels whose rows see the same keys have no
-/// code for such rows, and the causal ones store them.
+/// code for such rows, and the causal ones store them. KV heads whose numbers are multiplied with
+/// others are not one.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = request.clone();
     let Forward { k, v, .. } = &mut reduced;
-    if k.strides[1] == 0 && v.strides[1] == 0 {
+    let differ = request.descale.into_iter().flatten().any(Descale::differs_by_head);
+    if k.strides[1] == 0 && v.strides[1] == 0 && !differ {
         k.shape[1] = k.shape[1].min(1);
         v.shape[1] = v.shape[1].min(1);
     }
@@ -85,7 +95,22 @@ fn reduced(request: &Forward) -> Forward {
     reduced
 }
 
-fn buffers(request: &Forward, lse_elements: usize) -> Vec<BufferNeed> {
+/// A call without keys reads neither q nor numbers of 8 bits: the kernels of 16 bits store it.
+fn without_8_bits_where_no_keys(request: &Forward) -> Forward {
+    let mut plain = request.clone();
+    if request.q.dtype == Dtype::E4m3 && request.k.rows() == 0 {
+        plain.descale = None;
+        let dtype = request.out.dtype;
+        for layout in [&mut plain.q, &mut plain.k, &mut plain.v] {
+            let [batch, heads, rows, head_dim] = layout.shape;
+            *layout = Layout::bhsd(dtype, batch, heads, rows, head_dim);
+        }
+    }
+    plain
+}
+
+/// The buffers of a call; none has more elements than fit, as was found when it was checked.
+fn buffers(request: &Forward) -> Result<Vec<BufferNeed>, Error> {
     let mut buffers: Vec<BufferNeed> = tensors(request)
         .map(|(name, layout)| BufferNeed {
             name,
@@ -95,16 +120,22 @@ fn buffers(request: &Forward, lse_elements: usize) -> Vec<BufferNeed> {
             align_bytes: TENSOR_ALIGNMENT_BYTES,
         })
         .into();
+    buffers.extend(descale::needs(request)?);
     if request.lse {
         buffers.push(BufferNeed {
             name: "lse",
             dtype: Dtype::F32,
-            elements: lse_elements,
+            elements: lse_elements(&request.q)?,
             access: Access::Write,
             align_bytes: size_of::<f32>() as u64,
         });
     }
-    buffers
+    Ok(buffers)
+}
+
+/// A tensor map of which each load takes a box of so many columns and rows.
+pub(super) fn boxed_map(at: usize, memory: Memory, layout: &Layout, panel: [u32; 2]) -> Slot {
+    Slot::Map(at, memory, TensorMapSpec::boxed(layout, panel))
 }
 
 /// The one launch of a call in the tensors' own types.
@@ -116,13 +147,12 @@ fn launch(
 ) -> Result<Launch, Error> {
     let Forward { q, k, v, .. } = request;
     let tile = Tile::of(variant);
-    let map = |at, name, spec| Slot::Map(at, Memory::Buffer(name), spec);
-    let boxed = |layout, columns, rows| TensorMapSpec::boxed(layout, [columns, rows]);
     let (scores, values) = (tile.score_panel_columns(), tile.value_panel_columns());
+    let map = |at, name, layout, panel| boxed_map(at, Memory::Buffer(name), layout, panel);
     let mut slots = vec![
-        map(offset_of!(FwdParams, q), "q", boxed(q, scores, WARPGROUP_ROWS)),
-        map(offset_of!(FwdParams, k), "k", boxed(k, scores, tile.kv_rows)),
-        map(offset_of!(FwdParams, v), "v", boxed(v, values, tile.kv_rows)),
+        map(offset_of!(FwdParams, q), "q", q, [scores, WARPGROUP_ROWS]),
+        map(offset_of!(FwdParams, k), "k", k, [scores, tile.kv_rows]),
+        map(offset_of!(FwdParams, v), "v", v, [values, tile.kv_rows]),
     ];
     slots.extend(result_slots(request));
     let params = Block::zeroed(size_of::<FwdParams>());

@@ -14,16 +14,16 @@ use fulgurite_spec::{
 
 use super::Forward;
 use super::check::softmax_scale;
-use super::plan::{is_shared, result_slots};
+use super::plan::{boxed_map, is_shared, result_slots};
 use crate::work::{Block, Launch, Memory, Slot};
-use crate::{DeviceFacts, Dtype, Error, Layout, TensorMapSpec, Workspace, module};
+use crate::{DeviceFacts, Dtype, Error, Layout, Workspace, module};
 
 /// Blocks of a grid that the quantiser counts with 32-bit integers.
-const BLOCK_LIMIT: u32 = i32::MAX as u32;
+pub(super) const BLOCK_LIMIT: u32 = i32::MAX as u32;
 
 /// Bytes of a workspace at most: more than any GPU has, and so little that tensor maps hold all
 /// strides in it.
-const WORKSPACE_LIMIT_BYTES: u64 = 1 << 40;
+pub(super) const WORKSPACE_LIMIT_BYTES: u64 = 1 << 40;
 
 /// A request whose q, k and v are quantised, the kernel that multiplies them, and where the regions
 /// lie in the workspace.
@@ -94,19 +94,20 @@ impl<'a> Quantised<'a> {
     pub(super) fn quantiser(&self, device: &DeviceFacts) -> Result<Vec<Launch>, Error> {
         let Forward { q, k, v, .. } = self.request;
         let kv_entries = k.batch().max(v.batch()) as u128 * k.heads() as u128;
-        let of = |layout: &Layout, blocks: u32| {
-            layout.batch() as u128 * layout.heads() as u128 * u128::from(blocks)
-        };
         let [q_blocks, k_blocks, v_blocks] = self.blocks();
         let params = self.quantiser_params();
         let slots = self.quantiser_slots();
         let steps = [
             (Step::Statistics, q.dtype, kv_entries * u128::from(self.partials.chunks)),
             (Step::Means, Dtype::F32, kv_entries),
-            (Step::Quantise, q.dtype, of(q, q_blocks) + of(k, k_blocks) + of(v, v_blocks)),
+            (
+                Step::Quantise,
+                q.dtype,
+                blocks(q, q_blocks) + blocks(k, k_blocks) + blocks(v, v_blocks),
+            ),
         ];
         let launch = |(step, dtype, got): (Step, Dtype, u128)| {
-            let row = self.row(step, dtype)?;
+            let row = quantiser_row(step, dtype, self.variant.head_dim)?;
             device.check(&row.kernel())?;
             if got > u128::from(BLOCK_LIMIT) {
                 return Err(Error::TooManyJobs { got, limit: BLOCK_LIMIT });
@@ -117,42 +118,23 @@ impl<'a> Quantised<'a> {
         steps.into_iter().map(launch).collect()
     }
 
-    /// The quantiser's kernel for a step.
-    fn row(&self, step: Step, dtype: Dtype) -> Result<&'static QuantiseRow, Error> {
-        let head_dim = self.variant.head_dim;
-        let row = QUANTISE
-            .iter()
-            .find(|row| (row.step, row.dtype, row.head_dim) == (step, dtype, head_dim));
-        row.ok_or_else(|| Error::NotBuilt {
-            entry: format!("{step:?} of {}, head dim {head_dim}", dtype.name()),
-        })
-    }
-
-    /// Blocks of the last step for one head of Q, of K and of V. Rows are below 2^31.
+    /// Blocks of the last step for one head of Q, of K and of V, none if V stays as it is. Rows are
+    /// below 2^31.
     fn blocks(&self) -> [u32; 3] {
         let q_blocks = self.request.q.rows().div_ceil(BLOCK_ROWS as usize);
-        let v_blocks = self.kv.kv_pad / u64::from(BLOCK_ROWS);
-        [q_blocks as u32, self.kv.kv_tiles as u32, v_blocks as u32]
+        let v_keys = if self.tile.transposes_v() { self.kv.kv_pad } else { 0 };
+        [q_blocks as u32, self.kv.kv_tiles as u32, (v_keys / u64::from(BLOCK_ROWS)) as u32]
     }
 
     /// Parameters of all steps, yet without addresses.
     fn quantiser_params(&self) -> Block {
         let Forward { q, k, v, .. } = self.request;
-        let [q_blocks, k_blocks, v_blocks] = self.blocks().map(Divisor::new);
+        let [q_blocks, k_blocks, v_blocks] =
+            self.blocks().map(|blocks| Divisor::new(blocks.max(1)));
         let params = QuantiseParams {
-            q: self.source(q),
-            k: self.source(k),
-            v: self.source(v),
-            q8: 0,
-            q_scale: 0,
-            q_shift: 0,
-            k8: 0,
-            k_scale: 0,
-            k_shift: 0,
-            v8: 0,
-            v_scale: 0,
-            v_shift: 0,
-            partials: 0,
+            q: source(self.request, q),
+            k: source(self.request, k),
+            v: source(self.request, v),
             q_heads: Divisor::new(q.heads() as u32),
             kv_heads: Divisor::new(k.heads() as u32),
             group_size: Divisor::new((q.heads() / k.heads()) as u32),
@@ -169,18 +151,10 @@ impl<'a> Quantised<'a> {
             k_batch: k.batch() as u32,
             v_batch: v.batch() as u32,
             scale: softmax_scale(self.request),
-            reserved: [0; 2],
+            ..QuantiseParams::NOTHING
         };
         // SAFETY: numbers only, and no padding (asserted where the struct is defined).
         unsafe { Block::zeroed(size_of::<QuantiseParams>()).put(0, &params) }
-    }
-
-    /// How the quantiser walks a tensor.
-    fn source(&self, layout: &Layout) -> Source {
-        let [batch_stride, head_stride, row_stride, _] =
-            layout.effective_strides().map(|stride| stride as u64);
-        let batch_stride = if is_shared(self.request, layout) { 0 } else { batch_stride };
-        Source { address: 0, batch_stride, head_stride, row_stride }
     }
 
     fn quantiser_slots(&self) -> Vec<Slot> {
@@ -196,14 +170,18 @@ impl<'a> Quantised<'a> {
             Slot::Address(offset_of!(QuantiseParams, k8), in_kv(kv.k8)),
             Slot::Address(offset_of!(QuantiseParams, k_scale), in_kv(kv.k_scale)),
             Slot::Address(offset_of!(QuantiseParams, k_shift), in_kv(kv.k_shift)),
-            Slot::Address(offset_of!(QuantiseParams, v8), in_kv(kv.v8)),
-            Slot::Address(offset_of!(QuantiseParams, v_scale), in_kv(kv.v_scale)),
-            Slot::Address(offset_of!(QuantiseParams, v_shift), in_kv(kv.v_shift)),
             Slot::Address(
                 offset_of!(QuantiseParams, partials),
                 Memory::Workspace(self.places()[0]),
             ),
         ];
+        if self.tile.transposes_v() {
+            slots.extend([
+                Slot::Address(offset_of!(QuantiseParams, v8), in_kv(kv.v8)),
+                Slot::Address(offset_of!(QuantiseParams, v_scale), in_kv(kv.v_scale)),
+                Slot::Address(offset_of!(QuantiseParams, v_shift), in_kv(kv.v_shift)),
+            ]);
+        }
         if self.request.lse {
             slots.push(Slot::Address(offset_of!(QuantiseParams, q_shift), in_q(q.q_shift)));
         }
@@ -253,20 +231,26 @@ impl<'a> Quantised<'a> {
         const QUANT: usize = offset_of!(Fwd8Params, quant);
         const ADDRESS: usize = QUANT + offset_of!(ScaleAddress, address);
         let Quantised { request, tile, q, kv, .. } = self;
-        let [q8, k8, v8] = self.layouts();
+        let [q8, k8] = [&request.q, &request.k].map(|layout| self.rows_of_8_bits(layout));
         let (scores, values) = (tile.score_panel_columns(), tile.value_panel_columns());
-        let map =
-            |at, memory, layout, panel| Slot::Map(at, memory, TensorMapSpec::boxed(&layout, panel));
         let (in_q, in_kv) = (|at| self.in_q(at), |at| self.in_kv(at));
         let mut slots = vec![
-            map(offset_of!(Fwd8Params, q), in_q(q.q8), q8, [scores, WARPGROUP_ROWS]),
-            map(offset_of!(Fwd8Params, k), in_kv(kv.k8), k8, [scores, tile.kv_rows]),
-            map(offset_of!(Fwd8Params, v), in_kv(kv.v8), v8, [values, tile.value_panel_rows()]),
+            boxed_map(offset_of!(Fwd8Params, q), in_q(q.q8), &q8, [scores, WARPGROUP_ROWS]),
+            boxed_map(offset_of!(Fwd8Params, k), in_kv(kv.k8), &k8, [scores, tile.kv_rows]),
             Slot::Address(ADDRESS + offset_of!(QuantScalars, q_scale), in_q(q.q_scale)),
             Slot::Address(ADDRESS + offset_of!(QuantScalars, k_scale), in_kv(kv.k_scale)),
-            Slot::Address(ADDRESS + offset_of!(QuantScalars, v_scale), in_kv(kv.v_scale)),
-            Slot::Address(QUANT + offset_of!(QuantScalars, v_shift), in_kv(kv.v_shift)),
         ];
+        let (v_at, v_box) = (offset_of!(Fwd8Params, v), [values, tile.value_panel_rows()]);
+        if tile.transposes_v() {
+            let v8 = transposed(tile, &request.v, kv.kv_pad);
+            slots.extend([
+                boxed_map(v_at, in_kv(kv.v8), &v8, v_box),
+                Slot::Address(ADDRESS + offset_of!(QuantScalars, v_scale), in_kv(kv.v_scale)),
+                Slot::Address(QUANT + offset_of!(QuantScalars, v_shift), in_kv(kv.v_shift)),
+            ]);
+        } else {
+            slots.push(boxed_map(v_at, Memory::Buffer("v"), &request.v, v_box));
+        }
         if request.lse {
             let at = QUANT + offset_of!(QuantScalars, q_shift);
             slots.push(Slot::Address(at, in_q(q.q_shift)));
@@ -275,15 +259,44 @@ impl<'a> Quantised<'a> {
         slots
     }
 
-    /// How q, k and v of 8 bits lie in the workspace; v transposed, with its keys as columns.
-    fn layouts(&self) -> [Layout; 3] {
-        let Forward { q, k, v, .. } = self.request;
-        let (head_dim, kv_pad) = (self.tile.head_dim as usize, self.kv.kv_pad as usize);
-        let rows = |layout: &Layout| {
-            let dtype = self.tile.scores;
-            Layout::bhsd(dtype, layout.batch(), layout.heads(), layout.rows(), head_dim)
-        };
-        let columns = Layout::bhsd(self.tile.values, v.batch(), v.heads(), head_dim, kv_pad);
-        [rows(q), rows(k), columns]
+    /// How q or k of 8 bits lie in the workspace.
+    fn rows_of_8_bits(&self, own: &Layout) -> Layout {
+        let head_dim = self.tile.head_dim as usize;
+        Layout::bhsd(self.tile.scores, own.batch(), own.heads(), own.rows(), head_dim)
     }
+}
+
+/// The quantiser's kernel for a step.
+///
+/// # Errors
+/// [`Error::NotBuilt`].
+pub(super) fn quantiser_row(
+    step: Step,
+    dtype: Dtype,
+    head_dim: u32,
+) -> Result<&'static QuantiseRow, Error> {
+    let wanted = (step, dtype, head_dim);
+    let row = QUANTISE.iter().find(|row| (row.step, row.dtype, row.head_dim) == wanted);
+    row.ok_or_else(|| Error::NotBuilt {
+        entry: format!("{step:?} of {}, head dim {head_dim}", dtype.name()),
+    })
+}
+
+/// Blocks of a tensor of which each head has so many.
+pub(super) fn blocks(layout: &Layout, of_head: u32) -> u128 {
+    layout.batch() as u128 * layout.heads() as u128 * u128::from(of_head)
+}
+
+/// How the quantiser walks a tensor.
+pub(super) fn source(request: &Forward, layout: &Layout) -> Source {
+    let [batch_stride, head_stride, row_stride, _] =
+        layout.effective_strides().map(|stride| stride as u64);
+    let batch_stride = if is_shared(request, layout) { 0 } else { batch_stride };
+    Source { address: 0, batch_stride, head_stride, row_stride }
+}
+
+/// How v of 8 bits lies in a workspace: transposed, with its keys as columns.
+pub(super) fn transposed(tile: &Tile, v: &Layout, kv_pad: u64) -> Layout {
+    let head_dim = tile.head_dim as usize;
+    Layout::bhsd(tile.values, v.batch(), v.heads(), head_dim, kv_pad as usize)
 }

@@ -67,7 +67,12 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     let given = request.precision == Precision::Given;
     let is_quantised = !given && !no_keys;
     let own = [request.q.dtype; 2];
-    let operands = if is_quantised { [Dtype::I8, Dtype::E4m3] } else { own };
+    let keeps_values = match request.precision {
+        Precision::Bits8 => head_dim <= 64,
+        other => other == Precision::S8x16,
+    };
+    let values = if keeps_values { request.q.dtype } else { Dtype::E4m3 };
+    let operands = if is_quantised { [Dtype::I8, values] } else { own };
     assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask));
     assert!(!no_keys || variant.stores_keyless());
     let unit = if given { 8 } else { 16 };
@@ -105,7 +110,9 @@ fn check_quantiser(plan: &Plan<Forward>) {
     let maps = plan.launches().iter().flat_map(Launch::tensor_maps);
     let bytes = maps.map(|map| {
         check_map(map);
-        map.dims.iter().map(|&size| u128::from(size)).product::<u128>()
+        // Values of 16 bits stay where they are.
+        let in_workspace = u128::from(map.dtype.bytes() == 1);
+        in_workspace * map.dims.iter().map(|&size| u128::from(size)).product::<u128>()
     });
     let room = u128::from(plan.workspace_bytes()) - Workspace::HEAD_BYTES as u128;
     assert!(bytes.sum::<u128>() < room && plan.workspace_bytes() <= 1 << 40);

@@ -101,7 +101,8 @@ pub fn request(rng: &mut ChaCha8Rng) -> Forward {
     request.scale = scale(rng);
     request.lse = rng.random();
     if rng.random_range(0..3) == 0 {
-        request.precision = Precision::S8E4m3;
+        const QUANTISED: [Precision; 3] = [Precision::S8E4m3, Precision::S8x16, Precision::Bits8];
+        request.precision = QUANTISED[rng.random_range(0..QUANTISED.len())];
     }
     if rng.random_range(0..16) == 0 {
         let axis = rng.random_range(0..3);

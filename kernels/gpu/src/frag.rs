@@ -275,7 +275,7 @@ impl<const N: u32> Accum<N> {
     /// Adds what was parked at `at`, times its row's factor, and, if `AGAIN`, parks what comes of
     /// that: the sums rounded to bf16 go to `at`, the remainders stay. So the elements become small
     /// and the sum of both is what it was. The units of 16 bytes of a thread are `stride` bytes
-    /// apart.
+    /// apart; `first` up to `end` are taken of them.
     ///
     /// bf16 for all types: its range is that of the accumulator, and a remainder of `2^-9` is small
     /// enough for products that truncate.
@@ -290,9 +290,10 @@ impl<const N: u32> Accum<N> {
         at: Smem,
         stride: u32,
         factor: [f32; 2],
+        [first, end]: [u32; 2],
     ) {
-        let mut unit = 0;
-        while unit < N / 16 {
+        let mut unit = first;
+        while unit < end {
             let at = at.plus(unit * stride);
             // SAFETY: the caller's contract.
             let mut words = unsafe { smem::load_16(at) };

@@ -139,7 +139,11 @@ impl Bytes {
             }
         }
         for (index, (numbers, bytes)) in memory.numbers.iter().zip(&mut self.numbers).enumerate() {
-            global.writable(numbers.name, address(memory.allocations.len() + index), bytes);
+            let start = address(memory.allocations.len() + index);
+            match numbers.is_written {
+                true => global.writable(numbers.name, start, bytes),
+                false => global.readable(numbers.name, start, bytes),
+            }
         }
     }
 

@@ -208,6 +208,12 @@ impl<'a> OnGpu<'a> {
         Seen { allocation: self.allocations[place.allocation].borrow_mut(), start: place.start }
     }
 
+    /// Numbers that the call reads, with their guards; none if none of this name were laid out.
+    pub fn read_numbers(&self, name: &str) -> Option<Ref<'_, CudaSlice<f32>>> {
+        let index = self.memory.numbers.iter().position(|numbers| numbers.name == name)?;
+        Some(self.numbers[index].borrow())
+    }
+
     /// Numbers that the call writes, for `with`; none if none of this name were laid out.
     pub fn with_numbers<O>(
         &self,

@@ -6,13 +6,33 @@ use fulgurite::{Dtype, Layout};
 
 use reference::tensor::Tensor;
 
-/// What every 16-bit element holds that nobody wrote: a NaN of both types that no kernel makes.
+/// What every unit of 16 bits holds that nobody wrote: a NaN of all types that no kernel makes.
 pub const UNWRITTEN: u16 = 0xffff;
 
 /// What every float32 number holds that nobody wrote: a NaN with every bit set.
 pub const UNWRITTEN_F32: u32 = u32::MAX;
 
-/// Elements in front of and behind all tensors of an allocation; nothing may touch them.
+/// Elements of a type in one unit of an allocation, 16 bits. Rows are whole units, and strides.
+fn in_unit(dtype: Dtype) -> usize {
+    2 / dtype.bytes().clamp(1, 2) as usize
+}
+
+/// A row's elements as units.
+fn packed(dtype: Dtype, row: &[u16]) -> Vec<u16> {
+    row.chunks(in_unit(dtype))
+        .map(|unit| unit.iter().rev().fold(0, |packed, element| packed << 8 | element))
+        .collect()
+}
+
+/// The elements of a row of units.
+fn unpacked(dtype: Dtype, units: &[u16]) -> Vec<u16> {
+    match in_unit(dtype) {
+        1 => units.to_vec(),
+        _ => units.iter().flat_map(|unit| [unit & 0xff, unit >> 8]).collect(),
+    }
+}
+
+/// Units in front of and behind all tensors of an allocation; nothing may touch them.
 pub const GUARD_ELEMENTS: usize = 2048;
 
 /// How tensors lie in memory.
@@ -26,7 +46,7 @@ pub enum Arrangement {
     Sbhd,
     /// Tensors that are read as slices of one `[batch, row, heads of all, head dim]`.
     Packed,
-    /// 8 columns into rows that are 24 wider than the head dim.
+    /// 16 bytes into rows that are 48 bytes wider than the head dim.
     SlicedHeadDim,
     /// `[batch, head, row, head dim]` with room after every row, head and batch entry.
     Padded,
@@ -80,11 +100,13 @@ pub struct Placed {
     pub is_written: bool,
 }
 
-/// Float32 numbers that a call writes, contiguous, in an allocation of their own.
+/// Float32 numbers of a call, contiguous, in an allocation of their own.
 #[derive(Clone, Debug)]
 pub struct Numbers {
     /// The name that the call gives them.
     pub name: &'static str,
+    /// Whether the call writes them; else it reads them.
+    pub is_written: bool,
     /// The numbers, with [`GUARD_ELEMENTS`] in front and behind.
     pub guarded: Vec<f32>,
 }
@@ -96,7 +118,7 @@ pub struct Memory {
     pub allocations: Vec<Allocation>,
     /// The tensors.
     pub tensors: Vec<Placed>,
-    /// Numbers that are written beside them.
+    /// Numbers beside them.
     pub numbers: Vec<Numbers>,
 }
 
@@ -141,9 +163,10 @@ impl Allocation {
 }
 
 impl Place {
-    /// Every row's first element in the allocation, rows in the order (batch, head, row).
+    /// Every row's first unit in the allocation, rows in the order (batch, head, row).
     pub fn row_starts(&self) -> impl Iterator<Item = usize> + '_ {
-        let ([batches, heads, rows, _], strides) = (self.layout.shape, self.layout.strides);
+        let [batches, heads, rows, _] = self.layout.shape;
+        let strides = self.layout.strides.map(|stride| stride / in_unit(self.layout.dtype));
         (0..batches * heads * rows).map(move |index| {
             let (batch, head, row) = (index / (heads * rows), index / rows % heads, index % rows);
             self.start + batch * strides[0] + head * strides[1] + row * strides[2]
@@ -154,15 +177,16 @@ impl Place {
     fn write(&self, allocation: &mut Allocation, tensor: &Tensor) {
         let head_dim = self.layout.shape[3];
         for (start, row) in self.row_starts().zip(tensor.bits.chunks(head_dim)) {
-            allocation.range_mut(start..start + head_dim).copy_from_slice(row);
+            let units = packed(self.layout.dtype, row);
+            allocation.range_mut(start..start + units.len()).copy_from_slice(&units);
         }
     }
 
     /// The tensor at this place.
     pub fn read(&self, allocation: &Allocation) -> Tensor {
-        let head_dim = self.layout.shape[3];
-        let rows = self.row_starts().map(|start| allocation.range(start..start + head_dim));
-        let bits = rows.flatten().copied().collect();
+        let (dtype, units) = (self.layout.dtype, self.layout.shape[3] / in_unit(self.layout.dtype));
+        let rows = self.row_starts().map(|start| allocation.range(start..start + units));
+        let bits = rows.flat_map(|row| unpacked(dtype, row)).collect();
         Tensor::from_bits(self.layout.dtype, self.layout.shape, bits)
     }
 }
@@ -180,7 +204,7 @@ fn arrange(arrangement: Arrangement, dtype: Dtype, shape: [usize; 4]) -> (Layout
             (strided([heads * head_dim, head_dim, batch * heads * head_dim, 1]), 0)
         }
         Arrangement::SlicedHeadDim => {
-            let wide = head_dim + 24;
+            let wide = head_dim + 24 * in_unit(dtype);
             (strided([rows * heads * wide, wide, heads * wide, 1]), 8)
         }
         Arrangement::Padded => {
@@ -207,7 +231,7 @@ fn place_alone(
 ) -> Place {
     let (layout, offset) = arrange(arrangement, dtype, shape);
     let start = GUARD_ELEMENTS + offset;
-    let span = layout.span_elements().expect("a case's sizes are small");
+    let span = layout.span_elements().expect("a case's sizes are small").div_ceil(in_unit(dtype));
     allocations.push(match arrangement {
         Arrangement::HugeBatchStride => Allocation::sparse(start, entry_elements(shape), shape[0]),
         _ => Allocation::whole(start + span + GUARD_ELEMENTS),
@@ -224,14 +248,15 @@ fn place_packed(
     let [batch, _, rows, head_dim] = shapes[0];
     let row = shapes.iter().map(|shape| shape[1] * head_dim).sum::<usize>();
     let allocation = allocations.len();
-    allocations.push(Allocation::whole(batch * rows * row + 2 * GUARD_ELEMENTS));
+    let units = batch * rows * row / in_unit(dtype);
+    allocations.push(Allocation::whole(units + 2 * GUARD_ELEMENTS));
     let mut start = GUARD_ELEMENTS;
     let place = |&shape: &[usize; 4]| {
         let heads = shape[1];
         assert_eq!(shape, [batch, heads, rows, head_dim], "packed tensors differ in heads alone");
         let layout = Layout::strided(dtype, shape, [rows * row, head_dim, row, 1]);
         let place = Place { allocation, start, layout };
-        start += heads * head_dim;
+        start += heads * head_dim / in_unit(dtype);
         place
     };
     shapes.iter().map(place).collect()
@@ -311,7 +336,14 @@ impl Memory {
     /// Lays out numbers that are written.
     pub fn add_numbers(&mut self, name: &'static str, count: usize) {
         let guarded = vec![f32::from_bits(UNWRITTEN_F32); count + 2 * GUARD_ELEMENTS];
-        self.numbers.push(Numbers { name, guarded });
+        self.numbers.push(Numbers { name, is_written: true, guarded });
+    }
+
+    /// Lays out numbers that are read.
+    pub fn add_given_numbers(&mut self, name: &'static str, values: &[f32]) {
+        self.add_numbers(name, values.len());
+        self.store_numbers(name, values);
+        self.numbers.last_mut().expect("they were added").is_written = false;
     }
 
     /// The place of a tensor, which was laid out.
@@ -345,7 +377,8 @@ impl Memory {
     pub fn written_bits(&self) -> (Vec<u16>, Vec<u32>) {
         let allocations = self.written().map(|it| &self.allocations[it.place.allocation]);
         let regions = allocations.flat_map(|allocation| &allocation.regions);
-        let numbers = self.numbers.iter().flat_map(|numbers| &numbers.guarded);
+        let numbers = self.numbers.iter().filter(|numbers| numbers.is_written);
+        let numbers = numbers.flat_map(|numbers| &numbers.guarded);
         (
             regions.flat_map(|region| region.bits.iter().copied()).collect(),
             numbers.map(|x| x.to_bits()).collect(),
@@ -378,7 +411,7 @@ impl Memory {
     /// The first thing that was written where nothing may be, or left unwritten.
     pub fn check_written(&self) -> Result<(), String> {
         self.written().try_for_each(|tensor| self.check_tensor(tensor))?;
-        self.numbers.iter().try_for_each(Numbers::check)
+        self.numbers.iter().filter(|numbers| numbers.is_written).try_for_each(Numbers::check)
     }
 
     fn check_tensor(&self, Placed { name, place, .. }: &Placed) -> Result<(), String> {

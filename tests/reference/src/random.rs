@@ -32,6 +32,11 @@ pub fn normal(random: &mut ChaCha8Rng) -> f32 {
     StandardNormal.sample(random)
 }
 
+/// Uniform from 0.5 to 1.5.
+pub fn about_1(random: &mut ChaCha8Rng) -> f32 {
+    0.5 + random.random::<f32>()
+}
+
 /// N(0, 1) + N(0, 100) · Bernoulli(0.001), as in the FlashAttention-3 paper.
 pub fn outlier(random: &mut ChaCha8Rng) -> f32 {
     let base = normal(random);

@@ -3,11 +3,14 @@
 use fulgurite::{Dtype, Layout};
 use half::{bf16, f16};
 
+use crate::e4m3;
+
 /// The value of an element.
 pub fn decode(dtype: Dtype, bits: u16) -> f32 {
     match dtype {
         Dtype::Bf16 => bf16::from_bits(bits).to_f32(),
         Dtype::F16 => f16::from_bits(bits).to_f32(),
+        Dtype::E4m3 => e4m3::decode(bits as u8),
         _ => panic!("no reference for elements of {}", dtype.name()),
     }
 }
@@ -17,6 +20,7 @@ pub fn encode(dtype: Dtype, value: f64) -> u16 {
     match dtype {
         Dtype::Bf16 => bf16::from_f64(value).to_bits(),
         Dtype::F16 => f16::from_f64(value).to_bits(),
+        Dtype::E4m3 => u16::from(e4m3::encode(value as f32)),
         _ => panic!("no reference for elements of {}", dtype.name()),
     }
 }
@@ -35,7 +39,7 @@ pub struct RowId {
 /// Borrowed elements.
 #[derive(Clone, Copy, Debug)]
 pub enum Elements<'a> {
-    /// The bits of 16-bit elements, of the layout's type.
+    /// The bits of elements of 16 bits and less, of the layout's type.
     Bits(&'a [u16]),
     /// The numbers that elements of 8 bits stand for.
     Numbers(&'a [f32]),

@@ -5,7 +5,9 @@
 use std::ffi::CStr;
 use std::ptr::{null, null_mut, without_provenance, without_provenance_mut};
 
-use fulgurite_c::{ForwardArgs, ForwardRequest, Layout, PlanOptions, fulgurite_last_error};
+use fulgurite_c::{
+    Descale, ForwardArgs, ForwardRequest, Layout, PlanOptions, fulgurite_last_error,
+};
 
 /// `FULGURITE_BF16`.
 pub const BF16: u32 = 1;
@@ -40,6 +42,9 @@ pub fn request() -> ForwardRequest {
         out: bshd(2, 100, 8, 64),
         precision: 0,
         reserved: 0,
+        descale_q: Descale::default(),
+        descale_k: Descale::default(),
+        descale_v: Descale::default(),
     }
 }
 
@@ -55,6 +60,9 @@ pub fn args() -> ForwardArgs {
         lse: null_mut(),
         workspace: null_mut(),
         workspace_bytes: 0,
+        descale_q: null(),
+        descale_k: null(),
+        descale_v: null(),
     }
 }
 

@@ -96,7 +96,7 @@ pub struct QuantScalars {
 pub struct ScaleAddress {
     /// Device address of `f32`.
     pub address: u64,
-    /// Floats from one batch entry to the next.
+    /// Floats from one batch entry of q to the next; 0 if all have the same.
     pub batch_stride: u64,
     /// Floats from one head to the next.
     pub head_stride: u64,

@@ -145,6 +145,12 @@ impl Tile {
         self.values.bytes() == 1
     }
 
+    /// Whether the quantiser has taken means from K, and from V where that is transposed.
+    #[inline(always)]
+    pub const fn subtracts_means(&self) -> bool {
+        matches!(self.scores, Dtype::I8)
+    }
+
     /// Bytes of a row of a panel of V; transposed, the widest swizzle that divides the keys.
     #[inline(always)]
     pub const fn value_panel_bytes(&self) -> u32 {

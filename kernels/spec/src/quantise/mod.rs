@@ -20,7 +20,7 @@ use crate::kernel::Kernel;
 use crate::launch::LaunchSpec;
 
 pub use params::{QuantiseParams, Source};
-pub use region::{KvRegion, PartialsRegion, QRegion};
+pub use region::{KvRegion, PartialsRegion, QRegion, padded_keys, transposed_bytes};
 
 /// Threads of a block of each of these kernels.
 pub const THREADS: u32 = 256;

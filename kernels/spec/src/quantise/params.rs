@@ -86,5 +86,45 @@ pub struct QuantiseParams {
     pub reserved: [u32; 2],
 }
 
+impl QuantiseParams {
+    /// Parameters of which no kernel reads any, or writes by them.
+    pub const NOTHING: QuantiseParams = {
+        let source = Source { address: 0, batch_stride: 0, head_stride: 0, row_stride: 0 };
+        let one = Divisor::new(1);
+        QuantiseParams {
+            q: source,
+            k: source,
+            v: source,
+            q8: 0,
+            q_scale: 0,
+            q_shift: 0,
+            k8: 0,
+            k_scale: 0,
+            k_shift: 0,
+            v8: 0,
+            v_scale: 0,
+            v_shift: 0,
+            partials: 0,
+            q_heads: one,
+            kv_heads: one,
+            group_size: one,
+            q_blocks: one,
+            k_blocks: one,
+            v_blocks: one,
+            chunks: one,
+            head_dim: 0,
+            q_len: 0,
+            kv_len: 0,
+            kv_pad: 0,
+            kv_rows: 0,
+            batch: 0,
+            k_batch: 0,
+            v_batch: 0,
+            scale: 0.0,
+            reserved: [0; 2],
+        }
+    };
+}
+
 // Without padding.
 const _: () = assert!(size_of::<QuantiseParams>() == 3 * 32 + 10 * 8 + 7 * 12 + 11 * 4);

@@ -67,6 +67,19 @@ impl Places {
     }
 }
 
+/// Keys of a row of transposed V. `None` if that is more than 2⁶⁴.
+pub const fn padded_keys(kv_len: u64) -> Option<u64> {
+    kv_len.checked_next_multiple_of(KV_PAD)
+}
+
+/// Bytes of transposed V of `entries` (KV heads of all batch entries), a multiple of 256. `None` if
+/// that is more than 2⁶⁴.
+pub fn transposed_bytes(entries: u64, kv_len: u64, head_dim: u64) -> Option<u64> {
+    let mut places = Places { next: Some(0) };
+    places.take(&[entries, head_dim, padded_keys(kv_len)?])?;
+    places.next
+}
+
 impl KvRegion {
     /// For `entries` of K and `v_entries` of V (KV heads of all their batch entries), `kv_len`
     /// keys, the forward kernel's head dim and KV rows. `None` if that is more than 2⁶⁴ bytes.
@@ -77,8 +90,7 @@ impl KvRegion {
         kv_rows: u64,
         transposes_v: bool,
     ) -> Option<KvRegion> {
-        let (kv_pad, kv_tiles) =
-            (kv_len.checked_next_multiple_of(KV_PAD)?, kv_len.div_ceil(kv_rows));
+        let (kv_pad, kv_tiles) = (padded_keys(kv_len)?, kv_len.div_ceil(kv_rows));
         let v_entries = if transposes_v { v_entries } else { 0 };
         let mut places = Places { next: Some(0) };
         Some(KvRegion {

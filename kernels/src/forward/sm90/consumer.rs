@@ -317,7 +317,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 let lost = |half: usize| finished.factor[half].is_nan() || first[half];
                 self.lost |= warp::ballot(inside[0] && lost(0) || inside[1] && lost(1));
             }
-            epilogue::store::<S::Values, D>(self.call, job, rows, &mut self.out, &finished, inside);
+            epilogue::store::<S, D>(self.call, job, rows, &mut self.out, &finished, inside);
         }
     }
 

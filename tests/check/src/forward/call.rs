@@ -5,18 +5,19 @@ use std::sync::Arc;
 use fulgurite::cudarc::driver::{CudaStream, CudaViewMut};
 use fulgurite::emulator::{Emulator, Global};
 use fulgurite::{
-    DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions,
-    Precision, Prepared, Read, Tile, Variant, Workspace, Write,
+    Descale, DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan,
+    PlanOptions, Precision, Prepared, Raw, Read, Tile, Variant, Write,
 };
 use half::{bf16, f16};
 use reference::forward::eight_bits::{EightBits, Quantised, Shape};
+use reference::forward::given8::Given8;
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
 use reference::tensor::Tensor;
 
 use crate::call::{self, Call, Decided, Launch};
 use crate::gpu::{Bits, Gpu, OnGpu};
-use crate::memory::{Arrangement, Memory};
+use crate::memory::{Arrangement, GUARD_ELEMENTS, Memory};
 use crate::workspace;
 
 /// One call of attention.
@@ -38,6 +39,8 @@ pub struct ForwardCall {
     pub lse: bool,
     /// How exactly it is computed.
     pub precision: Precision,
+    /// What stored numbers are multiplied with, if they have 8 bits.
+    pub descale: [Descale; 3],
     /// The kernel, if it is not the plan's choice.
     pub variant: Option<Variant>,
 }
@@ -46,8 +49,9 @@ impl ForwardCall {
     /// A call with the default scale and without log-sum-exp, by the plan's choice.
     pub fn plain(q: Layout, kv: Layout, mask: Mask) -> ForwardCall {
         let (k, v, out) = (kv, kv, q);
-        let precision = Precision::Given;
-        ForwardCall { q, k, v, out, mask, scale: None, lse: false, precision, variant: None }
+        let (precision, descale) = (Precision::Given, [Descale::One; 3]);
+        let (scale, lse, variant) = (None, false, None);
+        ForwardCall { q, k, v, out, mask, scale, lse, precision, descale, variant }
     }
 
     /// The request of the host crate.
@@ -56,6 +60,9 @@ impl ForwardCall {
         let mut forward = Forward::new(q, k, v, out, mask).precision(precision);
         forward.scale = scale;
         forward.lse = lse;
+        if q.dtype == Dtype::E4m3 {
+            forward.descale = Some(self.descale);
+        }
         forward
     }
 
@@ -101,11 +108,12 @@ impl ForwardCall {
         prepared.map_err(|error| error.to_string())
     }
 
-    /// The call on q, k and v laid out in memory; this one's own layouts say nothing of it.
+    /// The call on q, k and v laid out in memory; this one's own layouts say nothing of it but the
+    /// output's type.
     pub fn on(self, arrangement: Arrangement, [q, k, v]: [&Tensor; 3]) -> Launch {
         let mut memory = Memory::default();
         memory.add_read(arrangement, &[("q", q), ("k", k), ("v", v)]);
-        memory.add_written(arrangement, "out", q.layout.dtype, q.layout.shape);
+        memory.add_written(arrangement, "out", self.out.dtype, q.layout.shape);
         if self.lse {
             let [batch, heads, rows, _] = q.layout.shape;
             memory.add_numbers("lse", batch * heads * rows);
@@ -130,20 +138,27 @@ impl ForwardCall {
     /// What 8-bit kernels have of the tensors; none of a call in the tensors' own types, or whose
     /// kernel is not known.
     pub fn quantised(&self, problem: &Problem) -> Option<Quantised> {
-        let variant = self.variant.filter(|_| self.precision == Precision::S8E4m3)?;
+        let variant = self.variant.filter(|_| self.precision != Precision::Given)?;
         let [head_dim, kv_rows] = [variant.head_dim, variant.kv_rows].map(|size| size as usize);
-        Some(Quantised::of(problem, Shape { head_dim, kv_rows }))
+        Some(Quantised::of(problem, Shape { head_dim, kv_rows, values: variant.dtype }))
+    }
+
+    /// A call on tensors of 8 bits, with what their numbers are multiplied with.
+    pub fn given8(&self, problem: &Problem, memory: &Memory) -> Option<Given8> {
+        let numbers = DESCALES.map(|name| memory.numbers(name).unwrap_or_default());
+        let is_given = problem.q.layout.dtype == Dtype::E4m3;
+        is_given.then(|| Given8::of(problem, self.descale, numbers, self.out.dtype))
     }
 
     /// Computes by the model, and leaves the answer where a kernel would.
     pub fn model_as(&self, memory: &mut Memory, arithmetic: Arithmetic) {
         let [q, k, v] = inputs(memory);
         let problem = self.problem([&q, &k, &v]);
-        let answer = match self.quantised(&problem) {
-            Some(quantised) => {
-                EightBits::of(&problem, quantised).model(&problem.rows(), arithmetic)
-            }
-            None => lowprec::attention(&problem, &problem.rows(), arithmetic),
+        let rows = problem.rows();
+        let answer = match (self.quantised(&problem), self.given8(&problem, memory)) {
+            (Some(quantised), _) => EightBits::of(&problem, quantised).model(&rows, arithmetic),
+            (_, Some(given)) => given.model(&rows, arithmetic),
+            _ => lowprec::attention(&problem, &rows, arithmetic),
         };
         memory.store("out", answer.out);
         memory.store_numbers("lse", &answer.lse);
@@ -154,19 +169,42 @@ impl ForwardCall {
         let mut workspace = workspace::on_gpu(gpu, prepared.plan().workspace_bytes())?;
         let [q, k, v] = ["q", "k", "v"].map(|name| memory.read(name));
         let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.view::<T>());
+        let typed = [&q, &k, &v].map(|tensor| Read::from(tensor).typed(self.q.dtype));
+        let descales = DESCALES.map(|name| memory.read_numbers(name));
+        let descales = descales
+            .each_ref()
+            .map(|numbers| numbers.as_ref().map(|numbers| numbers.slice(GUARD_ELEMENTS..)));
         memory.write("out").with_view::<T, _>(|out| {
             memory.with_numbers("lse", |lse| {
-                let (stream, workspace) = (gpu.stream(), Some(&mut workspace));
-                launch_in(&prepared, stream, [&q, &k, &v], out, lse, workspace)
+                let [q, k, v] = typed;
+                let mut args = ForwardArgs::new(q, k, v, out).workspace(&mut workspace);
+                if let Some(lse) = lse {
+                    args = args.lse(lse);
+                }
+                let [of_q, of_k, of_v] = &descales;
+                if let Some(numbers) = of_q {
+                    args = args.descale_q(numbers);
+                }
+                if let Some(numbers) = of_k {
+                    args = args.descale_k(numbers);
+                }
+                if let Some(numbers) = of_v {
+                    args = args.descale_v(numbers);
+                }
+                prepared.launch(gpu.stream(), args).map_err(|error| error.to_string())
             })
         })
     }
 }
 
-/// What a good kernel of this precision does.
-pub fn arithmetic_of(precision: Precision) -> Arithmetic {
-    match precision {
-        Precision::S8E4m3 => Arithmetic::EIGHT_BITS,
+/// The names of what numbers of q, k and v are multiplied with.
+pub const DESCALES: [&str; 3] = ["descale_q", "descale_k", "descale_v"];
+
+/// What a good kernel of this precision does with tensors of a type.
+pub fn arithmetic_of(precision: Precision, dtype: Dtype) -> Arithmetic {
+    match (precision, dtype) {
+        (_, Dtype::E4m3) => Arithmetic::E4M3,
+        (Precision::S8E4m3, _) => Arithmetic::EIGHT_BITS,
         _ => Arithmetic::PEER,
     }
 }
@@ -183,40 +221,30 @@ pub fn inputs(memory: &Memory) -> [Tensor; 3] {
 pub fn launch<'a>(
     prepared: &Prepared<Forward>,
     stream: &Arc<CudaStream>,
-    tensors: [impl Into<Read<'a>>; 3],
-    out: impl Into<Write<'a>>,
-    lse: Option<&'a mut CudaViewMut<'_, f32>>,
-) -> Result<(), String> {
-    launch_in(prepared, stream, tensors, out, lse, None)
-}
-
-/// Enqueues a prepared call.
-///
-/// # Errors
-/// A message: what the host crate refuses, or the driver.
-pub fn launch_in<'a>(
-    prepared: &Prepared<Forward>,
-    stream: &Arc<CudaStream>,
     [q, k, v]: [impl Into<Read<'a>>; 3],
     out: impl Into<Write<'a>>,
     lse: Option<&'a mut CudaViewMut<'_, f32>>,
-    workspace: Option<&'a mut Workspace>,
 ) -> Result<(), String> {
-    let mut args = ForwardArgs::new(q, k, v, out);
-    if let Some(lse) = lse {
-        args = args.lse(lse);
-    }
-    if let Some(workspace) = workspace {
-        args = args.workspace(workspace);
-    }
+    let args = ForwardArgs::new(q, k, v, out);
+    let args = match lse {
+        Some(lse) => args.lse(lse),
+        None => args,
+    };
     prepared.launch(stream, args).map_err(|error| error.to_string())
 }
 
-/// The element type and the precision of a request that a kernel is for.
+/// The type of the tensors that a kernel is given, where results have this one.
+pub fn of_inputs(variant: &Variant, dtype: Dtype) -> Dtype {
+    if variant.scores == Dtype::E4m3 { Dtype::E4m3 } else { dtype }
+}
+
+/// The element type of the output, and the precision, of a request that a kernel is for.
 pub fn asked_of(variant: &Variant) -> (Dtype, Precision) {
-    match variant.is_quantised() {
-        true => (Dtype::Bf16, Precision::S8E4m3),
-        false => (variant.dtype, Precision::Given),
+    match (variant.scores, variant.dtype) {
+        (Dtype::E4m3, _) => (Dtype::Bf16, Precision::Given),
+        (Dtype::I8, Dtype::E4m3) => (Dtype::Bf16, Precision::S8E4m3),
+        (Dtype::I8, dtype) => (dtype, Precision::S8x16),
+        (_, dtype) => (dtype, Precision::Given),
     }
 }
 
@@ -226,8 +254,10 @@ pub fn asked_of(variant: &Variant) -> (Dtype, Precision) {
 /// What the host crate refuses, or the driver.
 pub fn load(attention: &FlashAttention, variant: &Variant) -> Result<(), fulgurite::Error> {
     let (dtype, precision) = asked_of(variant);
-    let layout = Layout::bshd(dtype, 1, 64, 1, variant.head_dim as usize);
-    let request = Forward::new(layout, layout, layout, layout, variant.mask).precision(precision);
+    let layout = |dtype| Layout::bshd(dtype, 1, 64, 1, variant.head_dim as usize);
+    let (given, out) = (layout(of_inputs(variant, dtype)), layout(dtype));
+    let call = ForwardCall { out, precision, ..ForwardCall::plain(given, given, variant.mask) };
+    let request = call.request();
     attention.plan_with(&request, &PlanOptions::entry(variant.entry)).map(|_| ())
 }
 
@@ -247,17 +277,23 @@ impl Call for ForwardCall {
         let plan = Plan::with(&self.request(), facts, &self.options())?;
         let [q, k, v, out] = ["q", "k", "v", "out"].map(|name| address(name).unwrap_or_default());
         let args = ForwardArgs::new(q, k, v, out);
-        let args = match address("lse") {
-            Some(lse) => args.lse(lse),
-            None => args,
-        };
+        let given =
+            |args: ForwardArgs<Raw>, name, set: fn(_, u64) -> ForwardArgs<Raw>| match address(name)
+            {
+                Some(address) => set(args, address),
+                None => args,
+            };
+        let args = given(args, "lse", ForwardArgs::lse);
+        let args = given(args, "descale_q", ForwardArgs::descale_q);
+        let args = given(args, "descale_k", ForwardArgs::descale_k);
+        let args = given(args, "descale_v", ForwardArgs::descale_v);
         let args = args.workspace(workspace.map(plan.workspace_bytes(), global));
         let ran = emulator.launch_raw(&plan, args, global)?;
         Ok((self.decided(&plan), ran))
     }
 
     fn launch(&self, gpu: &Gpu, memory: &OnGpu<'_>) -> Result<(), String> {
-        match self.q.dtype {
+        match self.out.dtype {
             Dtype::Bf16 => self.launch_typed::<bf16>(gpu, memory),
             Dtype::F16 => self.launch_typed::<f16>(gpu, memory),
             other => Err(format!("no memory for elements of {}", other.name())),
@@ -265,7 +301,7 @@ impl Call for ForwardCall {
     }
 
     fn model(&self, memory: &mut Memory) {
-        let arithmetic = arithmetic_of(self.precision);
+        let arithmetic = arithmetic_of(self.precision, self.q.dtype);
         let kv_rows = self.variant.map_or(arithmetic.kv_rows, |row| row.kv_rows as usize);
         self.model_as(memory, Arithmetic { kv_rows, ..arithmetic });
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use fulgurite::{Dtype, Layout, Mask, Precision, Tile, Variant};
+use fulgurite::{Descale, Dtype, Layout, Mask, Precision, Tile, Variant};
 use reference::forward::values::{Inputs, Poison, Values};
+use reference::random::{about_1, draw};
 use reference::tensor::Tensor;
 
-use super::call::{ForwardCall, asked_of};
+use super::call::{DESCALES, ForwardCall, asked_of, of_inputs};
 use super::judge::judge;
 use crate::call::{Call, Launch};
 use crate::case::{Case, Job, Needs};
@@ -15,6 +16,7 @@ use crate::rules::Finding;
 
 pub mod eight_bits;
 mod extremes;
+pub mod given8;
 
 /// One attention to check.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,10 +35,12 @@ pub struct ForwardCase {
     pub kv_len: usize,
     /// Columns of a head.
     pub head_dim: usize,
-    /// Element type.
+    /// Element type, of the output alone if the kernel is given tensors of 8 bits.
     pub dtype: Dtype,
     /// How exactly it is computed.
     pub precision: Precision,
+    /// What stored numbers of q, k and v are multiplied with, if they have 8 bits.
+    pub descale: [Descale; 3],
     /// Which keys a row sees.
     pub mask: Mask,
     /// Softmax scale; `None`: the default.
@@ -89,6 +93,7 @@ impl ForwardCase {
             head_dim,
             dtype,
             precision: Precision::Given,
+            descale: [Descale::One; 3],
             mask,
             scale: None,
             lse: true,
@@ -123,15 +128,23 @@ impl ForwardCase {
     pub fn call(&self) -> ForwardCall {
         let (q, kv) = self.shapes();
         let layout = |[batch, heads, rows, head_dim]: [usize; 4]| {
-            Layout::bshd(self.dtype, batch, rows, heads, head_dim)
+            Layout::bshd(self.dtype_of_inputs(), batch, rows, heads, head_dim)
         };
+        let [batch, heads, rows, head_dim] = q;
         ForwardCall {
+            out: Layout::bshd(self.dtype, batch, rows, heads, head_dim),
+            descale: self.descale,
             scale: self.scale,
             lse: self.lse,
             precision: self.precision,
             variant: self.variant,
             ..ForwardCall::plain(layout(q), layout(kv), self.mask)
         }
+    }
+
+    /// Element type of q, k and v.
+    pub fn dtype_of_inputs(&self) -> Dtype {
+        self.variant.map_or(self.dtype, |variant| of_inputs(&variant, self.dtype))
     }
 
     /// The seed of its numbers: the same for every run, another for every case.
@@ -151,7 +164,7 @@ impl ForwardCase {
     /// Its q, k and v, without what is planted in them.
     pub fn clean_inputs(&self) -> Inputs {
         let (q_shape, kv_shape) = self.shapes();
-        let mut inputs = self.values.inputs(self.dtype, q_shape, kv_shape, self.seed());
+        let mut inputs = self.values.inputs(self.dtype_of_inputs(), q_shape, kv_shape, self.seed());
         if self.arrangement == Arrangement::Shared {
             for tensor in [&mut inputs.k, &mut inputs.v] {
                 let entry = tensor.bits.len() / self.batch;
@@ -165,7 +178,7 @@ impl ForwardCase {
     pub fn blank_inputs(&self) -> Inputs {
         let (q_shape, kv_shape) = self.shapes();
         let blank = |shape: [usize; 4]| {
-            Tensor::from_bits(self.dtype, shape, vec![0; shape.iter().product()])
+            Tensor::from_bits(self.dtype_of_inputs(), shape, vec![0; shape.iter().product()])
         };
         Inputs { q: blank(q_shape), k: blank(kv_shape), v: blank(kv_shape) }
     }
@@ -181,7 +194,28 @@ impl ForwardCase {
 
     /// Its tensors in memory.
     pub fn launch(&self, inputs: &Inputs) -> Launch {
-        self.call().on(self.arrangement, [&inputs.q, &inputs.k, &inputs.v])
+        let mut launch = self.call().on(self.arrangement, [&inputs.q, &inputs.k, &inputs.v]);
+        for ((stream, name), descale) in (10..).zip(DESCALES).zip(self.descale) {
+            let count = self.descale_numbers(descale);
+            if count > 0 && self.dtype_of_inputs() == Dtype::E4m3 {
+                // Scores stay of their size; no short numbers.
+                let numbers = draw(self.seed(), stream, count, about_1);
+                launch.memory.add_given_numbers(name, &numbers);
+            }
+        }
+        launch
+    }
+
+    /// Numbers that a descale has.
+    fn descale_numbers(&self, descale: Descale) -> usize {
+        match descale {
+            Descale::PerTensor => 1,
+            Descale::PerHead { strides } => {
+                (self.batch - 1) * strides[0] + (self.heads.1 - 1) * strides[1] + 1
+            }
+            Descale::PerRow => self.batch * self.heads.0 * self.q_len,
+            _ => 0,
+        }
     }
 }
 

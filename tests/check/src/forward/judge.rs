@@ -1,6 +1,6 @@
 //! What must come of a case of attention, and whether it did.
 
-use fulgurite::Precision;
+use fulgurite::{Dtype, Precision};
 use reference::forward::lowprec::{self, Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Problem, Reference};
 use reference::forward::values::{Exact, Inputs, LONE_ROW, Poison, Values};
@@ -30,8 +30,11 @@ pub fn judge(case: &ForwardCase, ran: &[Launch]) -> Vec<Finding> {
     let (clean, last) = (&ran[0].memory, &ran[ran.len() - 1].memory);
     let [q, k, v] = call::inputs(last);
     let inputs = Inputs { q, k, v };
-    if case.precision == Precision::S8E4m3 {
+    if case.precision != Precision::Given {
         return eight_bits::judge(case, &inputs, last);
+    }
+    if case.dtype_of_inputs() == Dtype::E4m3 {
+        return eight_bits::judge_given(case, &inputs, last);
     }
     let (reference, model) = expected(case, &inputs);
     let sampled = Sampled::of(&results(last), &reference);

@@ -9,6 +9,7 @@ use fulgurite::{Dtype, Layout, Mask};
 
 use super::lowprec::{self, Arithmetic, LowPrecision};
 use super::oracle::{self, Problem, Reference};
+use super::quantise::rows;
 use crate::e4m3;
 use crate::tensor::{Elements, RowId, View, encode};
 
@@ -47,6 +48,14 @@ fn numbers<T: Copy>(
     .collect()
 }
 
+/// V as it is, with zeros up to `head_dim` columns.
+fn own_values(problem: &Problem, head_dim: usize) -> Vec<f32> {
+    let [batches, heads, ..] = problem.v.layout.shape;
+    let entries = (0..batches).flat_map(|batch| (0..heads).map(move |head| (batch, head)));
+    let rows = entries.flat_map(|(batch, head)| rows(&problem.v, batch, head, head_dim));
+    rows.flatten().map(|x| x as f32).collect()
+}
+
 impl EightBits {
     /// A call on its quantised tensors.
     pub fn of(problem: &Problem, quantised: Quantised) -> EightBits {
@@ -54,7 +63,7 @@ impl EightBits {
         let layout = |view: View| {
             let [batch, heads, rows, _] = view.layout.shape;
             // What probabilities are rounded to is the type of the values.
-            Layout::bhsd(Dtype::E4m3, batch, heads, rows, head_dim)
+            Layout::bhsd(quantised.shape.values, batch, heads, rows, head_dim)
         };
         let kv_len = problem.k.layout.shape[2];
         let (kv_rows, tiles) = (quantised.shape.kv_rows, kv_len.div_ceil(quantised.shape.kv_rows));
@@ -68,7 +77,10 @@ impl EightBits {
             k: numbers(&k.elements, head_dim, &k.scales, tile_of, f32::from),
             q_doubt: numbers(&q.doubtful, head_dim, &q.scales, |row| row, doubt),
             k_doubt: numbers(&k.doubtful, head_dim, &k.scales, tile_of, doubt),
-            v: numbers(v8, head_dim, v_scale, |row| row / kv_len, e4m3::decode),
+            v: match quantised.shape.values {
+                Dtype::E4m3 => numbers(v8, head_dim, v_scale, |row| row / kv_len, e4m3::decode),
+                _ => own_values(problem, head_dim),
+            },
             mask: problem.mask,
             scale: problem.scale,
             quantised,
@@ -104,11 +116,12 @@ impl EightBits {
     }
 
     /// What the columns of a row's output get back.
-    fn v_shift(&self, id: &RowId) -> &[f32] {
+    fn v_shift(&self, id: &RowId) -> impl Iterator<Item = f32> {
         let [_, heads, ..] = self.layouts[2].shape;
         let entry = id.batch * heads + self.problem().kv_head(id.head);
-        let head_dim = self.quantised.shape.head_dim;
-        &self.quantised.v_shift[entry * head_dim..][..self.own.0]
+        let first = entry * self.quantised.shape.head_dim;
+        let shift = move |column| self.quantised.v_shift.get(first + column).copied();
+        (0..self.own.0).map(move |column| shift(column).unwrap_or(0.0))
     }
 
     /// The exact answer on the quantised tensors; `magnitude` is that of values less their means.
@@ -122,7 +135,8 @@ impl EightBits {
         let wide: Vec<f32> =
             value.zip(key).zip(doubt).flat_map(|((v, k), doubt)| [v, k, doubt].concat()).collect();
         let [batch, heads, keys, _] = self.layouts[2].shape;
-        let layout = Layout::bhsd(Dtype::E4m3, batch, heads, keys, 3 * head_dim);
+        let values = self.quantised.shape.values;
+        let layout = Layout::bhsd(values, batch, heads, keys, 3 * head_dim);
         let v = View { layout: &layout, elements: Elements::Numbers(&wide) };
         let mut reference = oracle::attention(&Problem { v, ..self.problem() }, rows);
         let weighed = reference.magnitude.chunks(3 * head_dim);
@@ -138,7 +152,7 @@ impl EightBits {
         reference.head_dim = own;
         for (index, id) in rows.iter().enumerate().filter(|(index, _)| reference.kept[*index] > 0) {
             let out = &mut reference.out[index * own..(index + 1) * own];
-            out.iter_mut().zip(self.v_shift(id)).for_each(|(x, shift)| *x += f64::from(*shift));
+            out.iter_mut().zip(self.v_shift(id)).for_each(|(x, shift)| *x += f64::from(shift));
             let shift = f64::from(self.q_shift(id));
             reference.lse[index] += shift;
             // The larger of two that are added decides what the sum's rounding is.

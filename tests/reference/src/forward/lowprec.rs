@@ -25,16 +25,27 @@ pub struct Arithmetic {
     /// Whether steps are taken from the last to the first, as kernels of ours do. It matters only
     /// where probabilities may become too small for their type.
     pub last_first: bool,
+    /// Sums as the tensor core has them of e4m3 ([`truncated`]), the output's of so many keys and
+    /// then added elsewhere; `None`: float32 and all keys.
+    pub truncated_keys: Option<usize>,
 }
 
 impl Arithmetic {
     /// What FlashAttention-2 and cuDNN do: steps of 128 keys, always relative to the maximum.
-    pub const PEER: Arithmetic =
-        Arithmetic { kv_rows: 128, rescale_threshold: 0.0, phase: 0.0, last_first: false };
+    pub const PEER: Arithmetic = Arithmetic {
+        kv_rows: 128,
+        rescale_threshold: 0.0,
+        phase: 0.0,
+        last_first: false,
+        truncated_keys: None,
+    };
 
     /// Probabilities in e4m3, 2³ at the anchor: what lies 5.8 octaves above it still fits.
     pub const EIGHT_BITS: Arithmetic =
         Arithmetic { phase: -3.0, last_first: true, ..Arithmetic::PEER };
+
+    /// The same where q and k are e4m3 too, and V's mean was not subtracted.
+    pub const E4M3: Arithmetic = Arithmetic { truncated_keys: Some(512), ..Arithmetic::EIGHT_BITS };
 
     /// The same relative to points that no key need be at, so that every key is rounded: what a
     /// softmax whose anchors are not the maxima comes to in the mean.
@@ -127,6 +138,10 @@ struct OnlineRow<'a> {
     arithmetic: Arithmetic,
     scale_log2: f32,
     out: Vec<f32>,
+    /// What was added elsewhere of the output.
+    parked: Vec<f32>,
+    /// Keys whose products `out` holds.
+    held: usize,
     /// Largest score so far, not scaled.
     row_max: f32,
     row_sum: f32,
@@ -135,8 +150,18 @@ struct OnlineRow<'a> {
 impl<'a> OnlineRow<'a> {
     fn new(problem: &'a Problem, arithmetic: Arithmetic, q: &'a [f32]) -> Self {
         let scale_log2 = (problem.scale * std::f64::consts::LOG2_E) as f32;
-        let (row_max, row_sum) = (f32::NEG_INFINITY, 0.0);
-        OnlineRow { q, problem, arithmetic, scale_log2, out: vec![0.0; q.len()], row_max, row_sum }
+        let zeros = || vec![0.0; q.len()];
+        OnlineRow {
+            q,
+            problem,
+            arithmetic,
+            scale_log2,
+            out: zeros(),
+            parked: zeros(),
+            held: 0,
+            row_max: f32::NEG_INFINITY,
+            row_sum: 0.0,
+        }
     }
 
     fn run(mut self, keys: &[f32], values: &[f32]) -> (Vec<f32>, f32) {
@@ -149,7 +174,8 @@ impl<'a> OnlineRow<'a> {
             true => steps.rev().for_each(|(keys, values)| self.step(keys, values)),
             false => steps.for_each(|(keys, values)| self.step(keys, values)),
         }
-        let out = self.out.iter().map(|x| x / self.row_sum).collect();
+        let all = self.out.iter().zip(&self.parked);
+        let out = all.map(|(held, parked)| (held + parked) / self.row_sum).collect();
         let sum = (self.row_sum.log2() + self.arithmetic.phase) * std::f32::consts::LN_2;
         (out, self.row_max.mul_add(self.problem.scale as f32, sum))
     }
@@ -159,28 +185,80 @@ impl<'a> OnlineRow<'a> {
         let head_dim = self.q.len();
         let dtype = self.problem.v.layout.dtype;
         let scale_log2 = self.scale_log2;
-        let scores: Vec<f32> = keys.chunks(head_dim).map(|key| dot(self.q, key)).collect();
+        let product = if self.arithmetic.truncated_keys.is_some() { truncated_dot } else { dot };
+        let scores: Vec<f32> = keys.chunks(head_dim).map(|key| product(self.q, key)).collect();
         let tile_max = scores.iter().copied().fold(self.row_max, f32::max);
         if (tile_max - self.row_max) * scale_log2 > self.arithmetic.rescale_threshold {
             let factor = ((self.row_max - tile_max) * scale_log2).exp2();
             self.row_sum *= factor;
-            self.out.iter_mut().for_each(|x| *x *= factor);
+            self.out.iter_mut().chain(&mut self.parked).for_each(|x| *x *= factor);
             self.row_max = tile_max;
         }
-        let mut tile_sum = 0.0;
-        for (score, value) in scores.iter().zip(values.chunks(head_dim)) {
-            let prob = ((score - self.row_max) * scale_log2 - self.arithmetic.phase).exp2();
-            tile_sum += prob;
-            let rounded = match dtype {
-                Dtype::E4m3 => e4m3::round(prob),
-                _ => decode(dtype, encode(dtype, f64::from(prob))),
-            };
-            for (sum, x) in self.out.iter_mut().zip(value) {
-                *sum += rounded * x;
+        let prob =
+            |score: &f32| ((score - self.row_max) * scale_log2 - self.arithmetic.phase).exp2();
+        let probs: Vec<f32> = scores.iter().map(prob).collect();
+        self.row_sum += probs.iter().sum::<f32>();
+        let round = |prob: &f32| match dtype {
+            Dtype::E4m3 => e4m3::round(*prob),
+            _ => decode(dtype, encode(dtype, f64::from(*prob))),
+        };
+        let rounded: Vec<f32> = probs.iter().map(round).collect();
+        match self.arithmetic.truncated_keys {
+            Some(keys) => self.add_truncated(keys, &rounded, values),
+            None => {
+                for (prob, value) in rounded.iter().zip(values.chunks(head_dim)) {
+                    self.out.iter_mut().zip(value).for_each(|(sum, x)| *sum += prob * x);
+                }
             }
         }
-        self.row_sum += tile_sum;
     }
+
+    /// Adds products step by step of the tensor core, and empties the sum every so many keys.
+    fn add_truncated(&mut self, keys: usize, probs: &[f32], values: &[f32]) {
+        let head_dim = self.q.len();
+        if self.held + probs.len() > keys {
+            self.parked.iter_mut().zip(&mut self.out).for_each(|(sum, held)| {
+                *sum += std::mem::take(held);
+            });
+            self.held = 0;
+        }
+        self.held += probs.len();
+        for (probs, values) in probs.chunks(STEP).zip(values.chunks(STEP * head_dim)) {
+            for (column, sum) in self.out.iter_mut().enumerate() {
+                let values = values.iter().skip(column).step_by(head_dim);
+                *sum = truncated(*sum, probs.iter().copied().zip(values.copied()));
+            }
+        }
+    }
+}
+
+/// Products of e4m3 that the tensor core adds at a time.
+const STEP: usize = 32;
+
+/// Sum of products of e4m3 in steps of the tensor core.
+fn truncated_dot(a: &[f32], b: &[f32]) -> f32 {
+    let steps = a.chunks(STEP).zip(b.chunks(STEP));
+    steps.fold(0.0, |sum, (a, b)| truncated(sum, a.iter().copied().zip(b.iter().copied())))
+}
+
+/// One step of the tensor core with e4m3: products and what they are added to are cut off 13 bits
+/// behind the largest exponent of any, that of a product being its factors' together, and so is
+/// what they come to (MMA-Sim, arXiv 2511.10909).
+fn truncated(sum: f32, pairs: impl Iterator<Item = (f32, f32)> + Clone) -> f32 {
+    let plain = pairs.clone().fold(sum, |sum, (a, b)| sum + a * b);
+    let exponent = |x: f32| (x != 0.0).then(|| ((x.to_bits() >> 23) & 0xff) as i32 - 127);
+    let exponents = pairs.clone().filter_map(|(a, b)| Some(exponent(a)? + exponent(b)?));
+    let Some(largest) = exponents.chain(exponent(sum)).max() else {
+        return 0.0;
+    };
+    if !plain.is_finite() {
+        return plain;
+    }
+    let unit = 2f64.powi(largest - 13);
+    let terms = pairs.map(|(a, b)| f64::from(a) * f64::from(b)).chain([f64::from(sum)]);
+    let whole: f64 = terms.map(|term| (term / unit).trunc()).sum();
+    // Few bits: exact, unless it is too small for float32.
+    f32::from_bits(((whole * unit) as f32).to_bits() & !0x3ff)
 }
 
 /// Sum of products in float32, in eight interleaved sums.

@@ -4,6 +4,7 @@
 
 pub mod closed_forms;
 pub mod eight_bits;
+pub mod given8;
 pub mod lowprec;
 pub mod oracle;
 pub mod quantise;

@@ -4,18 +4,14 @@
 //! it does.
 
 use super::{Consumer, Shape};
-use crate::{
-    epilogue::scale_of,
-    jobs::{Job, Kv},
-    softmax::OnlineSoftmax,
-};
+use crate::{epilogue::scale_of, jobs::Job, softmax::OnlineSoftmax};
 use fulgurite_gpu::{frag, global, math, product::Scores};
 use fulgurite_spec::{QuantScalars, launch::WARPGROUP_ROWS};
 
 /// Factors as they were read for the next tile.
 #[derive(Clone, Copy)]
 pub(super) struct Factors {
-    /// Of this thread's rows, the softmax scale included.
+    /// Of this thread's rows, the softmax scale included, and that of K if tiles have none.
     rows: [f32; 2],
     /// Of the next tile.
     tile: f32,
@@ -41,16 +37,17 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     pub(super) unsafe fn load_factors(&mut self, job: &Job, tiles: u32) {
         if let Some(quant) = self.call.quant {
             let (batch, head) = job.batch_and_head(self.call.scalars);
-            let (k_batch, kv_head) = job.kv_batch_and_head(self.call.scalars, Kv::K);
+            let kv_head = self.call.scalars.group_size.divide(head);
             // SAFETY: the caller's contract.
             unsafe {
                 let rows = self.row_scales(quant, job, [batch, head, kv_head]);
                 self.factors.rows = rows.map(|scale| scale * self.call.scalars.scale_log2);
                 if S::Scores::TILE_FACTORS {
-                    self.factors.tiles = quant.k_scale.at(k_batch, kv_head);
+                    self.factors.tiles = quant.k_scale.at(batch, kv_head);
                     self.factors.tile = self.tile_factor(tiles - 1);
                 } else {
-                    self.factors.tile = scale_of(&quant.k_scale, k_batch, kv_head);
+                    let tile = scale_of(&quant.k_scale, batch, kv_head);
+                    self.factors.rows = self.factors.rows.map(|row| of_scores(row * tile));
                 }
             }
         }
@@ -104,13 +101,21 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     pub(super) unsafe fn take_factors(&mut self, softmax: &mut OnlineSoftmax, tile: u32) {
         if S::Scores::OWN_FACTORS {
             let Factors { rows, tile: of_tile, .. } = self.factors;
-            // A factor of 0 would make NaN of scores that a mask took. So small a one leaves all
-            // keys the same weight, as they should have; NaN stays NaN.
-            softmax.set_factor(rows.map(|row| math::max_nan(row * of_tile, f32::MIN_POSITIVE)));
+            softmax.set_factor(match S::Scores::TILE_FACTORS {
+                true => rows.map(|row| of_scores(row * of_tile)),
+                false => rows,
+            });
             if S::Scores::TILE_FACTORS {
                 // SAFETY: the caller's contract.
                 self.factors.tile = unsafe { self.tile_factor(tile.saturating_sub(1)) };
             }
         }
     }
+}
+
+/// The factor of a row's scores. One of 0 would make NaN of scores that a mask took. So small a one
+/// leaves all keys the same weight, as they should have; NaN stays NaN.
+#[inline(always)]
+fn of_scores(factor: f32) -> f32 {
+    math::max_nan(factor, f32::MIN_POSITIVE)
 }

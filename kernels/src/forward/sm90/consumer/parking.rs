@@ -10,22 +10,21 @@
 use super::{Consumer, Shape};
 use crate::softmax::OnlineSoftmax;
 use fulgurite_gpu::{
+    product::Values,
     smem::{self, Smem},
     thread,
 };
 use fulgurite_spec::launch::WARPGROUP_THREADS;
 
-/// Keys between two parkings at most. With values of mean 1 and 2^20 keys the error in f16 is
-/// 2.7e-4 then (one H100, head dim 64 to 128; 4.9e-3 without parking), with exact sums 2.0e-4; with
-/// 2^16 keys it would be 3.8e-4 (simulated). The emulator adds exactly; there more frequent parking
-/// lets small cases go through the code.
-const KEYS: u32 = if cfg!(target_arch = "nvptx64") { 1 << 15 } else { 1 << 8 };
+/// Units that are added between branches at head dim 256: else ptxas would load all of them before
+/// it stores some, and spill.
+const PIECE: u32 = 4;
 
 impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     const PARKS: bool = S::SOFTMAX.parks();
 
     /// Steps between two parkings: a power of two, so that a mask finds them.
-    const PARKING_STEPS: u32 = 1 << (KEYS / KV).ilog2();
+    const PARKING_STEPS: u32 = 1 << (S::Values::PARKED_KEYS / KV).ilog2();
 
     /// Bytes from one of a thread's units of 16 bytes to the next.
     const PARKED_STRIDE: u32 = 16 * S::TILE.consumers * WARPGROUP_THREADS;
@@ -68,7 +67,7 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
         if Self::PARKS {
             let factor = softmax.take_since_parked();
             // SAFETY: as `clear_parked`, which has filled these bytes.
-            unsafe { self.out.add_parked::<true>(self.parked(), Self::PARKED_STRIDE, factor) }
+            unsafe { self.add_parked::<true>(factor) }
         }
     }
 
@@ -82,7 +81,27 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
         if Self::PARKS {
             let factor = softmax.take_since_parked();
             // SAFETY: as `park`.
-            unsafe { self.out.add_parked::<false>(self.parked(), Self::PARKED_STRIDE, factor) }
+            unsafe { self.add_parked::<false>(factor) }
+        }
+    }
+
+    /// Adds what was parked to the output, and parks it again, or not.
+    ///
+    /// # Safety
+    /// As [`park`](Self::park).
+    #[inline(always)]
+    #[track_caller]
+    unsafe fn add_parked<const AGAIN: bool>(&mut self, factor: [f32; 2]) {
+        let (at, stride, units) = (self.parked(), Self::PARKED_STRIDE, const { D / 16 });
+        let piece = if D > 192 { PIECE } else { units };
+        let mut first = 0;
+        while first < units {
+            // Always so, but no compiler knows.
+            if first == 0 || self.call.scalars.head_dim <= D {
+                // SAFETY: as `clear_parked`, which has filled these bytes.
+                unsafe { self.out.add_parked::<AGAIN>(at, stride, factor, [first, first + piece]) }
+            }
+            first += piece;
         }
     }
 }

@@ -57,14 +57,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 let (rows, finished) = (self.own_rows(&job), softmax.finish::<S::Values, false>());
                 // Asked again, because kept from above the answer would take registers.
                 let lost = epilogue::lost_rows::<S::Values>(self.call, &job, rows);
-                epilogue::store::<S::Values, D>(
-                    self.call,
-                    &job,
-                    rows,
-                    &mut self.out,
-                    &finished,
-                    lost,
-                );
+                epilogue::store::<S, D>(self.call, &job, rows, &mut self.out, &finished, lost);
             }
             job = jobs.next();
         }

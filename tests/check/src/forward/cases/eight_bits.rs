@@ -4,24 +4,29 @@
 use fulgurite::{Dtype, Mask, Variant};
 use reference::forward::values::{Poison, Values};
 
-use super::ForwardCase;
+use super::{ForwardCase, given8};
 use crate::case::Needs;
 use crate::memory::Arrangement;
 
 /// What a list is of: a kernel, and the type of the tensors that it is given.
 #[derive(Clone, Copy)]
-struct Of<'a> {
-    variant: &'a Variant,
-    dtype: Dtype,
+pub(super) struct Of<'a> {
+    pub(super) variant: &'a Variant,
+    pub(super) dtype: Dtype,
 }
 
 impl Of<'_> {
     /// A case of one batch entry; its name begins with the type.
-    fn case(self, what: &str, heads: (usize, usize), lengths: (usize, usize)) -> ForwardCase {
+    pub(super) fn case(
+        self,
+        what: &str,
+        heads: (usize, usize),
+        lengths: (usize, usize),
+    ) -> ForwardCase {
         self.of_batch(1, what, heads, lengths)
     }
 
-    fn of_batch(
+    pub(super) fn of_batch(
         self,
         batch: usize,
         what: &str,
@@ -34,10 +39,21 @@ impl Of<'_> {
     }
 }
 
+/// Types of the tensors that a kernel of 8 bits is given.
+fn types(variant: &Variant) -> Vec<Dtype> {
+    match variant.dtype {
+        Dtype::E4m3 => vec![Dtype::Bf16, Dtype::F16],
+        own => vec![own],
+    }
+}
+
 /// Every case of a kernel. The emulator has a list of its own.
 pub fn cases(variant: &Variant) -> Vec<ForwardCase> {
+    if variant.scores == Dtype::E4m3 {
+        return given8::cases(variant);
+    }
     let mut all = Vec::new();
-    for dtype in [Dtype::Bf16, Dtype::F16] {
+    for dtype in types(variant) {
         let of = Of { variant, dtype };
         all.extend(lengths(of));
         all.extend(layouts(of));
@@ -55,7 +71,7 @@ pub fn cases(variant: &Variant) -> Vec<ForwardCase> {
 
 /// Around groups of 16 keys, tiles and the padding of transposed V; more queries than keys leave
 /// causal rows without any.
-fn lengths(of: Of) -> Vec<ForwardCase> {
+pub(super) fn lengths(of: Of) -> Vec<ForwardCase> {
     const LENGTHS: &[(usize, usize)] = &[
         (1, 1),
         (1, 15),
@@ -75,7 +91,7 @@ fn lengths(of: Of) -> Vec<ForwardCase> {
     LENGTHS.iter().map(|&lengths| of.case("length", (2, 1), lengths)).collect()
 }
 
-fn layouts(of: Of) -> Vec<ForwardCase> {
+pub(super) fn layouts(of: Of) -> Vec<ForwardCase> {
     let arranged = |what, batch, heads, lengths, arrangement| {
         of.of_batch(batch, what, heads, lengths).with(|case| case.arrangement = arrangement)
     };
@@ -94,7 +110,7 @@ fn layouts(of: Of) -> Vec<ForwardCase> {
 }
 
 /// Head dims that the kernel pads, each a multiple of 16.
-fn head_dims(of: Of) -> Vec<ForwardCase> {
+pub(super) fn head_dims(of: Of) -> Vec<ForwardCase> {
     let dims: &[usize] = match of.variant.head_dim {
         64 => &[16, 48],
         96 => &[80],
@@ -109,7 +125,7 @@ fn head_dims(of: Of) -> Vec<ForwardCase> {
     dims.iter().map(case).collect()
 }
 
-fn options(of: Of) -> Vec<ForwardCase> {
+pub(super) fn options(of: Of) -> Vec<ForwardCase> {
     let case =
         |what, lengths, change: fn(&mut ForwardCase)| of.case(what, (2, 2), lengths).with(change);
     vec![
@@ -162,7 +178,7 @@ fn poisons(of: Of) -> Vec<ForwardCase> {
 
 /// One call for the statistics of the error, one that gives every block several jobs, one of many
 /// keys.
-fn sizes(of: Of) -> Vec<ForwardCase> {
+pub(super) fn sizes(of: Of) -> Vec<ForwardCase> {
     vec![
         of.of_batch(2, "many rows", (8, 4), (512, 640)),
         of.of_batch(12, "many jobs", (16, 4), (260, 90)),
@@ -174,7 +190,11 @@ fn sizes(of: Of) -> Vec<ForwardCase> {
 /// padding, grouped heads and several tiles; those of head dim 64 have all else besides: keyless
 /// rows, moving anchors, rows that are computed again, layouts.
 pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
-    let dtype = if variant.mask == Mask::Causal { Dtype::F16 } else { Dtype::Bf16 };
+    if variant.scores == Dtype::E4m3 {
+        return given8::emulated_cases(variant);
+    }
+    let types = types(variant);
+    let dtype = types[if variant.mask == Mask::Causal { types.len() - 1 } else { 0 }];
     let of = Of { variant, dtype };
     let (q_rows, kv_rows) =
         (fulgurite::Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);

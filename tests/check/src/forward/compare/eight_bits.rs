@@ -15,9 +15,13 @@
 //!   is
 //!   known exactly has no error. Half a unit of e4m3 is 2⁻⁴, or 2⁻¹³ of the largest probability for
 //!   those below 2⁻⁹ of it. The tensor core truncates each sum of 32 products and what it had to 13
-//!   bits.
+//!   bits. Where values stay in 16 bits, all of this is as ever.
 //! * **constant**: where the elements of each column of V are the same, nothing is left of them
 //!   less their mean: the output is exactly that value.
+//! * Tensors that the caller has in e4m3 have one answer, on the numbers that are meant. There the
+//!   tensor core truncates sums of scores as well, to 13 bits: *lse* grants 5e-4 of the largest
+//!   score for that, and *bound* as much of the weights. The model truncates its sums likewise, and
+//!   empties its output every 512 keys; so no column of values counts as known exactly.
 //! * *dominant* and *untouched* say nothing here: the value that has all of a row is rounded itself
 //!   and its probability is exact only at the anchor; scales and means depend on all keys.
 
@@ -51,11 +55,16 @@ pub struct Expected<'a> {
     pub models: (&'a LowPrecision, &'a [LowPrecision]),
     /// Whether the elements of each column of V are the same.
     pub constant: bool,
+    /// The type in which the kernel has probabilities and values.
+    pub values: Dtype,
+    /// Keys whose products the accumulator holds at most, where it is emptied: then scores are cut
+    /// off as well, and rows turn by their doubts.
+    pub parked_keys: Option<usize>,
 }
 
 /// Applies every rule.
 pub fn compare(dtype: Dtype, expected: Expected, answer: Answer) -> Vec<Finding> {
-    let Expected { own, quantised, doubts, models: (model, others), constant } = expected;
+    let Expected { own, quantised, doubts, models: (model, others), constant, .. } = expected;
     let got = values(dtype, answer.out);
     let mut findings = vec![places(quantised, &got, answer.lse)];
     if constant {
@@ -71,7 +80,7 @@ pub fn compare(dtype: Dtype, expected: Expected, answer: Answer) -> Vec<Finding>
         let elements = elements.map(|ideal| element(dtype, &own, &got, ideal));
         findings.extend(elements.max_by(|a, b| a.limit.total_cmp(&b.limit)));
     }
-    findings.push(bound(dtype, quantised, &got));
+    findings.push(bound(dtype, &expected, &got));
     findings.extend(answer.lse.map(|lse| log_sum_exp(quantised, lse, false, |row| doubts[row])));
     findings
 }
@@ -98,13 +107,19 @@ fn exactly(dtype: Dtype, quantised: &Reference, own: &Reference, got: &[f64]) ->
     finding
 }
 
-fn bound(dtype: Dtype, reference: &Reference, got: &[f64]) -> Finding {
+fn bound(dtype: Dtype, expected: &Expected, got: &[f64]) -> Finding {
+    let Expected { quantised: reference, doubts, values: of_values, parked_keys, .. } = *expected;
     let head_dim = reference.head_dim;
     let (unit, least) = roundings(dtype);
     let mut worst = Finding { rule: Rule::Bound, value: 0.0, limit: least, row: None };
     for (index, id) in reference.rows.iter().enumerate() {
-        let steps = reference.kept[index].div_ceil(STEP_KEYS) as f64;
-        let share = E4M3_HALF_UNIT + steps * TRUNCATION;
+        let keys = reference.kept[index].min(parked_keys.unwrap_or(usize::MAX));
+        let steps = keys.div_ceil(STEP_KEYS) as f64;
+        let doubt = if parked_keys.is_some() { doubts[index] } else { 0.0 };
+        let share = match of_values {
+            Dtype::E4m3 => E4M3_HALF_UNIT + steps * TRUNCATION,
+            _ => unit,
+        };
         let range = index * head_dim..(index + 1) * head_dim;
         for i in range.filter(|&i| reference.out[i].is_finite()) {
             let (want, size) = (reference.out[i], reference.magnitude[i]);
@@ -112,7 +127,9 @@ fn bound(dtype: Dtype, reference: &Reference, got: &[f64]) -> Finding {
             let finding = Finding {
                 rule: Rule::Bound,
                 value: (got[i] - want).abs(),
-                limit: RMS_FACTOR * rounded + turn(reference, index, false) * size + least,
+                limit: RMS_FACTOR * rounded
+                    + (turn(reference, index, false) + doubt) * size
+                    + least,
                 row: Some(*id),
             };
             if finding.severity() > worst.severity() {

@@ -1,10 +1,12 @@
 //! What must come of a case in 8 bits.
 
+use fulgurite::Dtype;
 use reference::forward::eight_bits::{EightBits, Quantised};
 use reference::forward::lowprec::{Arithmetic, LowPrecision};
 use reference::forward::oracle::{self, Reference};
 use reference::forward::values::{Inputs, Values};
 
+use super::super::call;
 use super::super::cases::ForwardCase;
 use super::super::compare::Answer;
 use super::super::compare::eight_bits::{self, Expected};
@@ -33,7 +35,8 @@ impl Known {
         let rows = compared_rows(case, &problem);
         let quantised = case.call().quantised(&problem).expect("a kernel of 8 bits is named");
         let eight_bits = EightBits::of(&problem, quantised.clone());
-        let arithmetic = Arithmetic { kv_rows: quantised.shape.kv_rows, ..Arithmetic::EIGHT_BITS };
+        let arithmetic = call::arithmetic_of(case.precision, case.dtype);
+        let arithmetic = Arithmetic { kv_rows: quantised.shape.kv_rows, ..arithmetic };
         let phases = match is_peaked(case.values) {
             true => arithmetic.phases().map(|phase| eight_bits.model(&rows, phase)).to_vec(),
             false => Vec::new(),
@@ -57,6 +60,8 @@ impl Known {
             doubts: &self.doubts,
             models: (&self.model, &self.phases),
             constant: is_constant(case.values),
+            values: self.quantised.shape.values,
+            parked_keys: None,
         };
         eight_bits::compare(case.dtype, expected, answer)
     }
@@ -68,6 +73,38 @@ pub(super) fn judge(case: &ForwardCase, inputs: &Inputs, last: &Memory) -> Vec<F
     let sampled = Sampled::of(&results(last), &known.own);
     known.judge(case, sampled.answer())
 }
+
+/// Judges the results in memory, of the last launch of a case whose tensors have 8 bits.
+pub(super) fn judge_given(case: &ForwardCase, inputs: &Inputs, last: &Memory) -> Vec<Finding> {
+    let problem = problem(case, inputs);
+    let rows = compared_rows(case, &problem);
+    let given = case.call().given8(&problem, last).expect("the tensors have 8 bits");
+    let arithmetic = call::arithmetic_of(case.precision, case.dtype_of_inputs());
+    let kv_rows = case.variant.map_or(arithmetic.kv_rows, |row| row.kv_rows as usize);
+    let arithmetic = Arithmetic { kv_rows, ..arithmetic };
+    let phases = match is_peaked(case.values) {
+        true => arithmetic.phases().map(|phase| given.model(&rows, phase)).to_vec(),
+        false => Vec::new(),
+    };
+    let reference = given.reference(&rows);
+    let doubts: Vec<f64> =
+        reference.peak.iter().map(|peak| TRUNCATED_SCORES * peak.max(1.0)).collect();
+    let expected = Expected {
+        own: &reference,
+        quantised: &reference,
+        doubts: &doubts,
+        models: (&given.model(&rows, arithmetic), &phases),
+        constant: false,
+        values: Dtype::E4m3,
+        parked_keys: arithmetic.truncated_keys,
+    };
+    let sampled = Sampled::of(&results(last), &reference);
+    eight_bits::compare(case.dtype, expected, sampled.answer())
+}
+
+/// What of the largest score of a row its scores may be off by, where sums of products of q and k
+/// are cut off 13 bits behind the largest of them: four units.
+const TRUNCATED_SCORES: f64 = 5e-4;
 
 /// Whether few keys have all of some rows, so that it matters which of them is at the anchor.
 fn is_peaked(values: Values) -> bool {

@@ -1,5 +1,7 @@
 //! A call's tensors as a right quantiser leaves them.
 
+use fulgurite::Dtype;
+
 use crate::e4m3;
 use crate::forward::oracle::Problem;
 use crate::forward::quantise::{
@@ -13,6 +15,8 @@ pub struct Shape {
     pub head_dim: usize,
     /// Keys that share a scale.
     pub kv_rows: usize,
+    /// What values are: e4m3, or the tensors' own type, in which they stay as they are.
+    pub values: Dtype,
 }
 
 /// How near to the middle of two integers float32 may round either way: it has a number of 127 to
@@ -54,7 +58,8 @@ pub struct Quantised {
     pub k: Integers,
     /// `[batch, KV head, head dim]`, not rotated.
     pub k_shift: Vec<f32>,
-    /// e4m3 `[batch, KV head, kv_len, head dim]`, less `v_shift`.
+    /// e4m3 `[batch, KV head, kv_len, head dim]`, less `v_shift`. This and what follows is empty
+    /// where values stay as they are.
     pub v8: Vec<u8>,
     /// `[batch, KV head]`.
     pub v_scale: Vec<f32>,
@@ -81,7 +86,9 @@ impl Quantised {
         for batch in 0..batches {
             for head in 0..kv_heads {
                 all.add_k(&rows(&problem.k, batch, head, head_dim));
-                all.add_v(&rows(&problem.v, batch, head, head_dim));
+                if shape.values == Dtype::E4m3 {
+                    all.add_v(&rows(&problem.v, batch, head, head_dim));
+                }
             }
             for head in 0..q_heads {
                 let entry = batch * kv_heads + problem.kv_head(head);
