@@ -1,5 +1,5 @@
-"""Peers that multiply numbers of 8 bits (e4m3). They get them from PyTorch before their calls, which
-hold no quantising: their own benchmarks time them so, too."""
+"""Peers that multiply numbers of 8 bits (e4m3). They get them from PyTorch before their calls,
+which hold no quantising: their own benchmarks time them so, too."""
 import torch
 
 from implementations import FlashAttention3, Implementation, import_from, version

@@ -1,5 +1,5 @@
-"""Times Fulgurite and its peers in one process, taking turns, on the same tensors; or compares their
-errors, if the job has problems in place of cells.
+"""Times Fulgurite and its peers in one process, taking turns, on the same tensors; or compares
+their errors, if the job has problems in place of cells.
 
 Started by `fulgurite-check bench --peers-dir`, which writes the job to standard input as one line
 of JSON and reads one JSON object per line from standard output as things happen. Anything that a
