@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
-use super::measurement::{Measurement, OURS};
+use super::measurement::{Called, Measurement, OURS};
 use super::{peers, plot};
 
 /// What all lines of a record share.
@@ -179,13 +179,18 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
             kv_len: line.kv_len.unwrap_or(line.seqlen),
             batch: line.batch,
         };
-        let time = |peer: &str, ms, tflops| {
-            let (kind, options) = (line.kind.clone(), line.options.clone());
-            Measurement { kind, options, tflops, ..Measurement::forward(peer, &cell, ms) }
+        let (kind, options) = (line.kind.clone(), line.options.clone());
+        let called = Called { cell, kind, options };
+        let time = |peer: &str, Called { kind, options, .. }, ms, tflops| Measurement {
+            kind,
+            options,
+            tflops,
+            ..Measurement::forward(peer, &cell, ms)
         };
-        all.push(time(OURS, line.ms, line.tflops));
+        let timed = called.without_quantising();
+        all.push(time(OURS, called, line.ms, line.tflops));
         if let Some(tflops) = line.peer_tflops {
-            all.push(time("best peer", line.ms * line.tflops / tflops, tflops));
+            all.push(time("best peer", timed, line.ms * line.tflops / tflops, tflops));
         }
     }
     Ok(all)
