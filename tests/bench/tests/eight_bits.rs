@@ -6,7 +6,7 @@ use bench::accuracy::{self, Line, Problem};
 use bench::facts::{Earlier, Facts, Run};
 use bench::grid::{Cell, DtypeName};
 use bench::measurement::{self, Called, Measurement, OURS, QUANTISE};
-use bench::{peers, record, section, table};
+use bench::{page, peers, record, section, table};
 use check::call::Call;
 use clap::Parser;
 use fulgurite::{DeviceFacts, Dtype, Plan};
@@ -115,6 +115,28 @@ fn a_record_says_what_its_times_hold() {
     assert!(earlier.missing(&Cell::grid(EIGHT_BITS, false)).is_empty());
     let page = section::markdown(&facts, &all);
     assert!(page.contains("| s8e4m3 | 512 |") && page.contains("| 900 (0.90) |"), "{page}");
+}
+
+/// A record of 8 bits alone stands on the page beside that of 16 bits, and does not replace it.
+#[test]
+fn the_page_has_the_newest_record_of_each_dtype() {
+    let checkout = scratch();
+    let directory = checkout.path().join("xtask/record/h100");
+    let (of_8_bits, of_16): (Vec<_>, Vec<_>) =
+        times().into_iter().partition(|time| time.dtype == "s8e4m3");
+    for (day, times) in [("05", &of_16), ("06", &of_16), ("06", &of_8_bits), ("07", &of_8_bits)] {
+        let mut facts = Facts::of(origin(), Run::default(), times);
+        facts.origin.date = format!("2026-12-{day}");
+        facts.origin.commit = times[0].dtype.clone();
+        record::write(&directory, &facts, times).expect("it can be written");
+    }
+    let records = page::newest(checkout.path()).expect("they can be read");
+    let names: Vec<String> = records.iter().map(|(facts, _)| facts.origin.date.clone()).collect();
+    assert_eq!(names, ["2026-12-06", "2026-12-07"], "the newest of bf16, and of 8 bits");
+    let page = page::page(&records);
+    for heading in ["\n## NVIDIA H100 80GB HBM3\n", "\n## NVIDIA H100 80GB HBM3, s8e4m3\n"] {
+        assert!(page.contains(heading), "{heading:?} is not in\n{page}");
+    }
 }
 
 /// Runs `bench` with a program in place of Python that keeps its job and says `events`.
