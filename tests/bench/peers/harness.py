@@ -173,6 +173,17 @@ def run_cells(job, deadline, output):
         output.event("sensors", **ranges)
 
 
+def run_problem(index, problem, peers, output):
+    for peer, scheme, found in accuracy.errors(problem, peers):
+        named = {"cell": index, "peer": peer.name}
+        if isinstance(found, Exception):
+            output.event("skip", **named, reason=f"{scheme}: {reason(found)}")
+            if is_lost():
+                raise found
+        else:
+            output.event("error", **named, scheme=scheme, rmse=found[0], relative=found[1])
+
+
 def run_problems(job, deadline, output):
     """Compares errors on the job's problems."""
     peers = loaded(job, lambda made: made.name in accuracy.COMPARED, output)
@@ -180,14 +191,12 @@ def run_problems(job, deadline, output):
         if time.monotonic() > deadline:
             output.event("note", text=f"the budget is spent after {index} problems")
             break
-        for peer, scheme, found in accuracy.errors(problem, peers):
-            named = {"cell": index, "peer": peer.name}
-            if isinstance(found, Exception):
-                output.event("skip", **named, reason=f"{scheme}: {reason(found)}")
-                if is_lost():
-                    raise found
-            else:
-                output.event("error", **named, scheme=scheme, rmse=found[0], relative=found[1])
+        try:
+            run_problem(index, problem, peers, output)
+        except Exception as error:  # too little memory, say: other problems need less
+            output.event("note", text=f"{problem['data']}: {reason(error)}")
+            if is_lost():
+                raise
 
 
 def run(job, output):

@@ -205,6 +205,15 @@ impl<'a> Run<'a> {
         name.unwrap_or_else(|| format!("cell {cell}"))
     }
 
+    fn error(&mut self, problem: usize, who: [&str; 2], rmse: f64, relative: f64) {
+        let Some(problem) = self.problems.get(problem) else {
+            return self.problem(format!("an error on problem {problem}, which is none"));
+        };
+        let [scheme, peer] = who;
+        println!("{problem}: {peer} in {scheme}: {rmse:.3e}, relative {relative:.3e}");
+        self.measured.errors.push(Line::new(problem, who, rmse, relative));
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Gpu { name, torch, versions } => {
@@ -257,12 +266,7 @@ impl<'a> Run<'a> {
                 self.measured.times.push(time);
             }
             Event::Error { cell, peer, scheme, rmse, relative } => {
-                let Some(problem) = self.problems.get(cell) else {
-                    return self.problem(format!("an error on problem {cell}, which is none"));
-                };
-                println!("{problem}: {peer} in {scheme}: {rmse:.3e}, relative {relative:.3e}");
-                let line = Line::new(problem, [&scheme, &peer], rmse, relative);
-                self.measured.errors.push(line);
+                self.error(cell, [&scheme, &peer], rmse, relative);
             }
             Event::Cublas { size, ms } => {
                 let time = Measurement::cublas(size, ms);
