@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use check::gpu::{Bits, Gpu};
 use check::progress::Steps;
+use fulgurite::Precision;
 use half::{bf16, f16};
 
 use super::Options;
@@ -35,7 +36,7 @@ pub struct Measured {
 /// A message if there is no usable GPU, the driver refuses, a cell's result is wrong, or a cell is
 /// of 8 bits.
 pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
-    if let Some(cell) = cells.iter().find(|cell| cell.dtype == DtypeName::S8E4m3) {
+    if let Some(cell) = cells.iter().find(|cell| cell.dtype.precision() != Precision::Given) {
         return Err(format!("{cell}: 8 bits are measured beside the peers, with --peers-dir"));
     }
     let gpu = Gpu::open(options.device).map_err(|error| error.to_string())?;
