@@ -40,6 +40,7 @@ The kernels are inside the program; the driver compiles each one on first use.
     ./fulgurite-check verify                  compare every kernel with a float64 reference
     ./fulgurite-check bench                   measure the kernels
     ./fulgurite-check bench --peers-dir DIR   measure peers beside them (Python with PyTorch)
+    ./fulgurite-check bench --errors --peers-dir DIR   compare errors instead
     ./fulgurite-check first-use               time from process start to first result
     ./fulgurite-check info                    what a report of an error should say
     ./fulgurite-check help                    all options

@@ -1,4 +1,5 @@
-"""Times Fulgurite and its peers in one process, taking turns, on the same tensors.
+"""Times Fulgurite and its peers in one process, taking turns, on the same tensors; or compares
+their errors, if the job has problems in place of cells.
 
 Started by `fulgurite-check bench --peers-dir`, which writes the job to standard input as one line
 of JSON and reads one JSON object per line from standard output as things happen. Anything that a
@@ -11,10 +12,15 @@ import time
 
 import torch
 
+import accuracy
+import eight_bits
 import implementations
 import reference
 from measure import Timer
 from sensors import Sensors
+
+# All who can be measured.
+IMPLEMENTATIONS = implementations.ALL + eight_bits.ALL
 
 # Cells between two measurements of cuBLAS, and the size of its square matrices.
 CUBLAS_INTERVAL = 12
@@ -79,13 +85,15 @@ def checked(peers, cell, index, output):
     wanted = reference.Reference(q, k, v, cell["causal"])
     ready = []
     for peer in peers:
+        if cell["dtype"] not in peer.dtypes:
+            continue
         named = {"cell": index, "peer": peer.name}
         try:
             call = peer.prepare(cell, q, k, v)
             with peer.context():
                 result = call()
             torch.cuda.synchronize()
-            rms, complaint = wanted.judge(result)
+            rms, complaint = wanted.judge(peer.decoded(result), peer.scheme(cell["dtype"]))
         except Exception as error:  # whatever a peer raises, the others go on
             output.event("skip", **named, reason=reason(error))
             if is_lost():
@@ -107,8 +115,9 @@ def run_cell(job, peers, index, timer, sensors, output):
     times = timer.medians_ms([(peer.context, call) for peer, call, _ in ready])
     clock_mhz, power_watts = sensors.mean_since(start)
     for (peer, _, rms), ms, late in zip(ready, times, timer.late):
-        output.event("time", cell=index, peer=peer.name, ms=ms, calls=timer.calls, late=late,
-                     error=rms, clock_mhz=clock_mhz, power_watts=power_watts)
+        output.event("time", cell=index, peer=peer.name, options=peer.options(cell["dtype"]), ms=ms,
+                     calls=timer.calls, late=late, error=rms, clock_mhz=clock_mhz,
+                     power_watts=power_watts)
 
 
 class Cublas:
@@ -129,19 +138,22 @@ class Cublas:
         self.output.event("cublas", size=CUBLAS_SIZE, ms=ms)
 
 
-def run(job, output):
-    deadline = time.monotonic() + job["budget_seconds"]
-    torch.cuda.set_device(job["device"])
-    torch.set_grad_enabled(False)
-    output.event("gpu", name=torch.cuda.get_device_name(), torch=torch.__version__,
-                 versions=versions())
+def loaded(job, wants, output):
+    """Those whose class `wants`, as far as they are there."""
     peers = []
-    for name, make in implementations.ALL:
+    for make in filter(wants, IMPLEMENTATIONS):
         try:
             peers.append(make(job))
-            output.event("origin", peer=name, origin=str(peers[-1].origin))
+            output.event("origin", peer=make.name, origin=str(peers[-1].origin))
         except Exception as error:  # a peer that is not there is no failure
-            output.event("absent", peer=name, reason=reason(error))
+            output.event("absent", peer=make.name, reason=reason(error))
+    return peers
+
+
+def run_cells(job, deadline, output):
+    """Times the job's cells."""
+    dtypes = {cell["dtype"] for cell in job["cells"]}
+    peers = loaded(job, lambda made: dtypes.intersection(made.dtypes), output)
     timer = Timer(job["rounds"], job["cell_ms"])
     sensors = Sensors()
     try:
@@ -159,6 +171,44 @@ def run(job, output):
     ranges = sensors.ranges()
     if ranges is not None:
         output.event("sensors", **ranges)
+
+
+def run_problem(index, problem, peers, output):
+    for peer, scheme, found in accuracy.errors(problem, peers):
+        named = {"cell": index, "peer": peer.name}
+        if isinstance(found, Exception):
+            output.event("skip", **named, reason=f"{scheme}: {reason(found)}")
+            if is_lost():
+                raise found
+        else:
+            output.event("error", **named, scheme=scheme, rmse=found[0], relative=found[1])
+
+
+def run_problems(job, deadline, output):
+    """Compares errors on the job's problems."""
+    peers = loaded(job, lambda made: made.name in accuracy.COMPARED, output)
+    for index, problem in enumerate(job["problems"]):
+        if time.monotonic() > deadline:
+            output.event("note", text=f"the budget is spent after {index} problems")
+            break
+        try:
+            run_problem(index, problem, peers, output)
+        except Exception as error:  # too little memory, say: other problems need less
+            output.event("note", text=f"{problem['data']}: {reason(error)}")
+            if is_lost():
+                raise
+
+
+def run(job, output):
+    deadline = time.monotonic() + job["budget_seconds"]
+    torch.cuda.set_device(job["device"])
+    torch.set_grad_enabled(False)
+    output.event("gpu", name=torch.cuda.get_device_name(), torch=torch.__version__,
+                 versions=versions())
+    if job["cells"]:
+        run_cells(job, deadline, output)
+    if job["problems"]:
+        run_problems(job, deadline, output)
     output.event("end")
 
 

@@ -1,5 +1,4 @@
-"""Those who are measured. Each has a name, an origin (which version of it), `prepare`, which gives
-the call for a cell's tensors, and `context`, inside which its calls are made."""
+"""Those who are measured, in 16 bits and ourselves; `eight_bits` has the others."""
 import contextlib
 import ctypes
 import hashlib
@@ -15,7 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import interface
 
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
+# Types of the tensors in a cell of each dtype. In 8 bits they are what is quantised.
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "s8e4m3": torch.bfloat16}
+
+# The names of these types in our interface.
+TYPE_NAMES = {torch.bfloat16: "bf16", torch.float16: "f16"}
 
 # Where a peer's file is unpacked to: the folder of this program, which is a temporary one.
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -43,24 +46,54 @@ def no_context():
     return contextlib.nullcontext()
 
 
-def layout(dtype, tensor):
+def layout(tensor):
     """The layout of a tensor [batch, rows, heads, head_dim]."""
     batch, rows, heads, head_dim = tensor.shape
     batch_stride, row_stride, head_stride, column_stride = tensor.stride()
-    return interface.Layout.batched(dtype, (batch, heads, rows, head_dim),
+    return interface.Layout.batched(TYPE_NAMES[tensor.dtype], (batch, heads, rows, head_dim),
                                     (batch_stride, head_stride, row_stride, column_stride))
 
 
-class Fulgurite:
+class Implementation:
+    """What all share. Each has a `name`, an `origin` (which version of it) and `prepare`, which
+    gives the call for a cell's tensors."""
+    # Dtypes of the cells it takes.
+    dtypes = ("bf16", "f16")
+
+    def context(self):
+        """Inside of this its calls are made."""
+        return no_context()
+
+    def scheme(self, dtype):
+        """The numbers that it computes with in a cell of this dtype."""
+        return dtype
+
+    def options(self, dtype):
+        """What its times of such cells hold besides attention."""
+        return ""
+
+    def decoded(self, result):
+        """What a call gave, as numbers of 16 bits or more."""
+        return result
+
+
+class Fulgurite(Implementation):
     """Ourselves, through the C interface."""
     name = "fulgurite"
-    context = staticmethod(no_context)
+    dtypes = ("bf16", "f16", "s8e4m3")
 
     def __init__(self, job):
         self.device = job["device"]
         self.library = interface.Library(job["library"])
         self.plan = None
+        # What the plan's launches read.
+        self.tensors = None
+        self.workspace = None
         self.origin = identity(job["library"])
+
+    def options(self, dtype):
+        # Each launch quantises the tensors of 16 bits.
+        return "quantise" if dtype in interface.PRECISIONS else ""
 
     def prepare(self, cell, q, k, v):
         if self.plan is not None:
@@ -69,19 +102,36 @@ class Fulgurite:
         # Elements that no one writes are found by the check.
         out = torch.full_like(q, float("nan"))
         mask = interface.MASKS["causal" if cell["causal"] else "full"]
-        layouts = {name: layout(cell["dtype"], tensor)
+        precision = interface.PRECISIONS.get(cell["dtype"], interface.PRECISIONS["given"])
+        layouts = {name: layout(tensor)
                    for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out))}
-        request = interface.ForwardRequest(device=self.device, mask=mask, **layouts)
+        request = interface.ForwardRequest(device=self.device, mask=mask, precision=precision,
+                                           **layouts)
         self.plan = self.library.plan_forward(request)
+        self.tensors = (q, k, v)
+        stream = torch.cuda.current_stream().cuda_stream
         args = interface.ForwardArgs(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
-                                     out=out.data_ptr())
-        launch = self.plan.launcher(torch.cuda.current_stream().cuda_stream, args)
+                                     out=out.data_ptr(),
+                                     **self.room(self.plan.workspace_bytes(), stream))
+        launch = self.plan.launcher(stream, args)
 
         def call():
             launch()
             return out
 
         return call
+
+    def room(self, size, stream):
+        """The workspace for a plan that needs so many bytes, as fields of a launch's arguments."""
+        if size == 0:
+            return {}
+        if self.workspace is None or self.workspace.numel() < size:
+            # The old one is freed first.
+            self.workspace = None
+            self.workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
+            self.library.check(self.library.functions.fulgurite_workspace_reset(
+                self.device, stream, self.workspace.data_ptr(), size))
+        return {"workspace": self.workspace.data_ptr(), "workspace_bytes": self.workspace.numel()}
 
 
 def unpacked(directory, name):
@@ -92,16 +142,23 @@ def unpacked(directory, name):
     if not os.path.exists(path + ".xz"):
         return None
     target = os.path.join(HERE, name)
+    if os.path.exists(target):
+        return target
     with lzma.open(path + ".xz") as source, open(target, "wb") as copy:
         shutil.copyfileobj(source, copy, 1 << 24)
     return target
 
 
-class FlashAttention3:
+def import_from(directory):
+    """Lets Python import packages that were unpacked into a folder; those installed go first."""
+    if os.path.isdir(directory) and directory not in sys.path:
+        sys.path.append(directory)
+
+
+class FlashAttention3(Implementation):
     """FlashAttention-3's operators from a public build, loaded without its Python package. The
     builds register the same names, so that a process can hold one of them."""
     name = "fa3"
-    context = staticmethod(no_context)
 
     def __init__(self, job):
         directory = job["peers_dir"]
@@ -118,21 +175,23 @@ class FlashAttention3:
         self.origin = identity(path)
 
     def prepare(self, cell, q, k, v):
-        options = {"softmax_scale": q.shape[-1] ** -0.5, "is_causal": cell["causal"],
-                   "window_size_left": -1, "window_size_right": -1, "num_splits": 1}
-        return lambda: self.forward(q, k, v, **options)[0]
+        return self.call(cell, (q, k, v))
+
+    def call(self, cell, tensors, **more):
+        """A call of the operator on q, k and v."""
+        options = {"softmax_scale": tensors[0].shape[-1] ** -0.5, "is_causal": cell["causal"],
+                   "window_size_left": -1, "window_size_right": -1, "num_splits": 1, **more}
+        return lambda: self.forward(*tensors, **options)[0]
 
 
-class FlashAttention4:
+class FlashAttention4(Implementation):
     """FlashAttention-4, where its Python packages can be imported."""
     name = "fa4"
-    context = staticmethod(no_context)
 
     def __init__(self, job):
         directory = job["peers_dir"]
-        for path in (directory, os.path.join(directory, "nvidia_cutlass_dsl", "dsl_packages")):
-            if os.path.isdir(path):
-                sys.path.append(path)
+        import_from(directory)
+        import_from(os.path.join(directory, "nvidia_cutlass_dsl", "dsl_packages"))
         from flash_attn.cute import flash_attn_func
         self.forward = flash_attn_func
         packages = ("flash-attn-4", "nvidia-cutlass-dsl")
@@ -147,7 +206,7 @@ class FlashAttention4:
         return call
 
 
-class Sdpa:
+class Sdpa(Implementation):
     """PyTorch's attention with one of its backends; it wants [batch, heads, rows, head_dim]."""
     backend = None
 
@@ -189,5 +248,4 @@ class SdpaFlashAttention2(Sdpa):
         return lambda: forward(*turned, 0.0, True)[0].transpose(1, 2)
 
 
-ALL = [(made.name, made)
-       for made in (Fulgurite, FlashAttention3, FlashAttention4, SdpaCudnn, SdpaFlashAttention2)]
+ALL = (Fulgurite, FlashAttention3, FlashAttention4, SdpaCudnn, SdpaFlashAttention2)

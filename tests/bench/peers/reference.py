@@ -5,13 +5,15 @@ import torch
 HEADS = 8
 ROWS = 32
 
-# Relative error ||out - ref|| / ||ref|| that a right result stays below. Kernels that round
-# probabilities to 16 bits have 2.3e-3 (bf16) and 2.8e-4 (f16) on long normal data.
-RMS_LIMIT = {torch.bfloat16: 4e-3, torch.float16: 5e-4}
+# Relative error ||out - ref|| / ||ref|| that a right result stays below, by what it was computed
+# in. Kernels that round probabilities to 16 bits have 2.3e-3 (bf16) and 2.8e-4 (f16) on long
+# normal data; s8e4m3 was off bf16 by 0.034 to 0.041 on an H100; e4m3 has 0.053 by a model, and an
+# output in e4m3 adds 0.026 (in squares).
+RMS_LIMIT = {"bf16": 4e-3, "f16": 5e-4, "s8e4m3": 0.05, "e4m3": 0.1}
 
 # No element is off by more than this share of its row's root mean square, plus twice that share of
-# an eighth of its own value (its rounding).
-ELEMENT_LIMIT = {torch.bfloat16: 2.0**-5, torch.float16: 2.0**-8}
+# an eighth of its own value (its rounding; in e4m3, half a unit of it is a sixteenth).
+ELEMENT_LIMIT = {"bf16": 2.0**-5, "f16": 2.0**-8, "s8e4m3": 2.0**-1, "e4m3": 2.0**-1}
 
 
 def spread(count, total):
@@ -25,7 +27,7 @@ class Reference:
     """What rows of a call's result must be."""
 
     def __init__(self, q, k, v, causal):
-        self.dtype, self.shape = q.dtype, q.shape
+        self.shape = q.shape
         batch, q_len, heads, head_dim = q.shape
         kv_len, group = k.shape[1], heads // k.shape[2]
         places = torch.tensor(spread(HEADS, batch * heads), device=q.device)
@@ -49,19 +51,19 @@ class Reference:
         """All rows of k or v that the compared rows meet: [place, row, head_dim]."""
         return tensor[self.entries, :, self.heads // group].double()
 
-    def judge(self, out):
+    def judge(self, out, scheme):
         """The relative error, and what is wrong with the result (None: nothing)."""
-        if out.shape != self.shape or out.dtype != self.dtype:
-            return None, f"shape {tuple(out.shape)} {out.dtype}"
+        if out.shape != self.shape:
+            return None, f"shape {tuple(out.shape)}"
         if not bool(torch.isfinite(out).all()):
             return None, "elements that are not finite, or were not written"
         off = (self.take(out) - self.wanted).abs()
         rms = (off.norm() / self.wanted.norm()).item()
-        share = ELEMENT_LIMIT[self.dtype]
+        share = ELEMENT_LIMIT[scheme]
         row_rms = self.wanted.square().mean(-1, keepdim=True).sqrt()
         allowed = share * row_rms + share / 4 * self.wanted.abs()
-        if rms > RMS_LIMIT[self.dtype]:
-            return rms, f"relative error {rms:.2e}, allowed is {RMS_LIMIT[self.dtype]:.0e}"
+        if rms > RMS_LIMIT[scheme]:
+            return rms, f"relative error {rms:.2e}, allowed is {RMS_LIMIT[scheme]:.0e}"
         if bool((off > allowed).any()):
             worst = (off - allowed).argmax().item()
             error, limit = off.flatten()[worst].item(), allowed.flatten()[worst].item()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use check::forward::call::ForwardCall;
 use clap::ValueEnum;
-use fulgurite::{Dtype, Layout, Mask};
+use fulgurite::{Dtype, Layout, Mask, Precision};
 use reference::forward::oracle::kept_keys;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ const HEAD_DIMS: [usize; 3] = [64, 128, 256];
 const LENGTHS: [usize; 6] = [512, 1024, 2048, 4096, 8192, 16_384];
 const QUICK_LENGTHS: [usize; 3] = [1024, 4096, 16_384];
 
-/// Element types that can be measured.
+/// What calls compute with: the type of the tensors, or of what they are quantised to.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
 )]
@@ -28,12 +28,27 @@ pub enum DtypeName {
     Bf16,
     /// IEEE half.
     F16,
+    /// q and k as integers of 8 bits, v as e4m3: of tensors in bf16.
+    #[value(name = "s8e4m3")]
+    S8E4m3,
 }
 
-impl From<DtypeName> for Dtype {
-    fn from(name: DtypeName) -> Dtype {
-        match name {
-            DtypeName::Bf16 => Dtype::Bf16,
+impl DtypeName {
+    /// All, those first that a budget shall not cut off.
+    pub const ALL: [DtypeName; 3] = [DtypeName::Bf16, DtypeName::F16, DtypeName::S8E4m3];
+
+    /// The precision of the request.
+    pub const fn precision(self) -> Precision {
+        match self {
+            DtypeName::Bf16 | DtypeName::F16 => Precision::Given,
+            DtypeName::S8E4m3 => Precision::S8E4m3,
+        }
+    }
+
+    /// The element type of the tensors.
+    pub const fn tensors(self) -> Dtype {
+        match self {
+            DtypeName::Bf16 | DtypeName::S8E4m3 => Dtype::Bf16,
             DtypeName::F16 => Dtype::F16,
         }
     }
@@ -51,7 +66,10 @@ impl From<Dtype> for DtypeName {
 
 impl fmt::Display for DtypeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Dtype::from(*self).name())
+        f.write_str(match self.precision() {
+            Precision::Given => self.tensors().name(),
+            precision => precision.name(),
+        })
     }
 }
 
@@ -119,10 +137,12 @@ impl Cell {
 
     /// The call, on contiguous tensors `[batch, row, head, head dim]`.
     pub fn call(&self) -> ForwardCall {
-        let layout =
-            |rows, heads| Layout::bshd(self.dtype.into(), self.batch, rows, heads, self.head_dim);
+        let layout = |rows, heads| {
+            Layout::bshd(self.dtype.tensors(), self.batch, rows, heads, self.head_dim)
+        };
         let (q, kv) = (layout(self.q_len, self.heads), layout(self.kv_len, self.heads_kv));
-        ForwardCall::plain(q, kv, self.mask())
+        let precision = self.dtype.precision();
+        ForwardCall { precision, ..ForwardCall::plain(q, kv, self.mask()) }
     }
 
     fn mask(&self) -> Mask {

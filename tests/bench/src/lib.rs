@@ -1,10 +1,11 @@
 //! `bench`: the time of every cell, ours and the peers', each checked before it is timed; and the
 //! commands beside it: `first-use`, `variants`, `plot`, `readme`.
 //!
-//! * [`grid`]: the cells; [`peers`]: ours beside the others'.
+//! * [`grid`]: the cells; [`peers`]: ours beside the others'; [`accuracy`]: their errors.
 //! * [`measurement`], [`record`], [`facts`]: what is written down.
 //! * [`plot`], [`section`]: the picture, and the text for the README.
 
+pub mod accuracy;
 mod data;
 pub mod facts;
 pub mod first_use;
@@ -24,7 +25,6 @@ pub mod variants;
 use std::path::PathBuf;
 
 use clap::Args;
-use fulgurite::Dtype;
 
 use facts::{Earlier, Facts};
 use grid::{Cell, DtypeName};
@@ -37,18 +37,28 @@ use check::csv_file;
 /// Options of `bench`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Element types, comma separated
+    /// What calls compute with, comma separated; s8e4m3: tensors in bf16, quantised by each call
     #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,f16")]
     pub dtype: Vec<DtypeName>,
     /// Three lengths of six
     #[arg(long)]
     pub quick: bool,
-    /// Only cells whose "bf16 d128 causal 4096" contains this text; may be repeated (all must)
+    /// Only cells whose "bf16 d128 causal 4096" (with --errors: whose "outlier d128 2048") contains
+    /// this text; may be repeated (all must)
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
     /// Measure the peers too: a folder with their files, may be empty; needs Python with PyTorch
     #[arg(long, value_name = "DIR")]
     pub peers_dir: Option<PathBuf>,
+    /// Instead of times, the errors against float64: outliers, long rows, a language model
+    #[arg(
+        long,
+        requires = "peers_dir",
+        conflicts_with_all = [
+            "dtype", "quick", "extra", "csv", "onto", "page", "reps", "rep_ms", "cell_ms"
+        ]
+    )]
+    pub errors: bool,
     /// Besides the grid: other head dims, unequal lengths, grouped heads, long and short sequences
     #[arg(long, requires = "peers_dir")]
     pub extra: bool,
@@ -71,7 +81,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Write the record DIR/<gpu>/<date>-<commit>.csv, and beside it every time, versions and
-    /// pictures
+    /// pictures; with --errors <date>-<commit>-errors.csv alone
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
     /// Go on with the record that has this .json: measure the cells that it lacks, write it anew
@@ -93,6 +103,13 @@ pub struct Options {
     /// The C interface's library; otherwise libfulgurite.so beside this program
     #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether all texts of the filter are in a name.
+    fn wants(&self, name: &str) -> bool {
+        self.filter.iter().all(|text| name.contains(text))
+    }
 }
 
 /// Options of `plot`.
@@ -123,6 +140,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     if let Some(checkout) = &options.page {
         println!("{}", page::write_page(checkout)?.display());
         return Ok(true);
+    }
+    if let (true, Some(peers_dir)) = (options.errors, &options.peers_dir) {
+        return accuracy::run(options, peers_dir);
     }
     let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;
     if let Some(earlier) = &earlier {
@@ -187,12 +207,8 @@ fn write(options: &Options, earlier: Option<Earlier>, measured: &Measured) -> Re
 /// The cells that the options ask for, so that a budget cuts off the least: all that the headline
 /// counts come first, and of those bf16.
 pub fn wanted_cells(options: &Options) -> Vec<Cell> {
-    let wants = |cell: &Cell| {
-        let name = cell.to_string();
-        options.filter.iter().all(|text| name.contains(text))
-    };
-    let dtypes = [DtypeName::Bf16, DtypeName::F16];
-    let dtypes = dtypes.into_iter().filter(|dtype| options.dtype.contains(dtype));
+    let wants = |cell: &Cell| options.wants(&cell.to_string());
+    let dtypes = DtypeName::ALL.into_iter().filter(|dtype| options.dtype.contains(dtype));
     let grid = dtypes.clone().flat_map(|dtype| Cell::grid(dtype, options.quick));
     let extra = dtypes.filter(|_| options.extra);
     let extra = extra.flat_map(|dtype| Cell::extra(dtype, options.quick));
@@ -212,8 +228,7 @@ pub fn run_plot(options: &PlotOptions) -> Result<bool, String> {
         all.extend(if is_record { record::read(path)? } else { measurement::read(path)? });
     }
     let wanted = |row: &Measurement| {
-        (options.only.is_empty() || options.only.contains(&row.peer))
-            && row.is_main(Dtype::from(options.dtype))
+        (options.only.is_empty() || options.only.contains(&row.peer)) && row.is_main(options.dtype)
     };
     all.retain(wanted);
     let path = plot::draw(&options.out, &options.title, &all)?;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::Path;
 
 use clap::ValueEnum;
-use fulgurite::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::grid::{Cell, DtypeName, HIDDEN};
@@ -23,6 +22,9 @@ pub const COLD: &str = "first-use-cold";
 /// With the driver's cache warm.
 pub const WARM: &str = "first-use-warm";
 
+/// In the `options` column of a call: its time holds the quantising of the tensors.
+pub const QUANTISE: &str = "quantise";
+
 /// What was called: times of the same call can be compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Called {
@@ -40,9 +42,19 @@ impl Called {
         Called { cell, kind: FORWARD.to_owned(), options: String::new() }
     }
 
-    /// Whether it is one.
+    /// Whether it is one, with or without quantising.
     pub fn is_plain(&self) -> bool {
-        self.kind == FORWARD && self.options.is_empty()
+        self.kind == FORWARD && self.without_quantising().options.is_empty()
+    }
+
+    /// The same call on tensors that were quantised before. It gives the same result, and its times
+    /// are what a call that quantises is compared with.
+    pub fn without_quantising(&self) -> Called {
+        let mut called = self.clone();
+        if called.options == QUANTISE {
+            called.options.clear();
+        }
+        called
     }
 }
 
@@ -68,7 +80,8 @@ pub struct Measurement {
     pub hd: usize,
     /// 1 for causal, 0 for full.
     pub causal: u8,
-    /// What else was asked for; empty for a plain call, and in older files missing.
+    /// What else was asked for, or [`QUANTISE`]; empty for a plain call, and in older files
+    /// missing.
     #[serde(default)]
     pub options: String,
     /// Batch entries.
@@ -162,14 +175,14 @@ impl Measurement {
         is_call.then_some(Called { cell, kind, options })
     }
 
-    /// The cell, if the line is a plain forward call of one.
+    /// The cell, if the line is a plain forward call of one, with or without quantising.
     pub fn cell(&self) -> Option<Cell> {
         self.called().filter(Called::is_plain).map(|called| called.cell)
     }
 
     /// Whether the line is a forward call that the headline counts, of this element type.
-    pub fn is_main(&self, dtype: Dtype) -> bool {
-        self.dtype == dtype.name() && self.cell().is_some_and(|cell| cell.is_main())
+    pub fn is_main(&self, dtype: DtypeName) -> bool {
+        self.cell().is_some_and(|cell| cell.dtype == dtype && cell.is_main())
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Range;
-use super::grid::Cell;
+use super::grid::{Cell, DtypeName};
 use super::measurement::{Called, MATMUL, Measurement, OURS};
 
-/// The fastest peer of each call.
+/// The fastest peer of each call. Of calls that quantise, look for
+/// [`Called::without_quantising`]: that is how peers are timed.
 pub fn best(all: &[Measurement]) -> BTreeMap<Called, Measurement> {
     let mut best: BTreeMap<Called, Measurement> = BTreeMap::new();
     let others = all.iter().filter(|peer| peer.peer != OURS);
@@ -60,15 +61,20 @@ pub fn cublas(all: &[Measurement]) -> Option<Range> {
     Range::of(all.iter().filter(|time| time.kind == MATMUL).map(|time| time.tflops))
 }
 
-/// The peers that have other calls, but not this one, for each of our calls that lacks one.
-pub fn missing(all: &[Measurement]) -> BTreeMap<Called, Vec<&str>> {
+/// The peers that have other calls of a dtype, but not this one, for each of our calls that lacks
+/// one; the calls are those [`Called::without_quantising`].
+pub fn missing<'a>(all: &'a [Measurement]) -> BTreeMap<Called, Vec<&'a str>> {
     let mut of_call: BTreeMap<Called, BTreeSet<&str>> = BTreeMap::new();
+    let mut of_dtype: BTreeMap<DtypeName, BTreeSet<&'a str>> = BTreeMap::new();
     for (called, time) in all.iter().filter_map(|time| Some((time.called()?, time))) {
-        of_call.entry(called).or_default().insert(&time.peer);
+        of_dtype.entry(called.cell.dtype).or_default().insert(&time.peer);
+        of_call.entry(called.without_quantising()).or_default().insert(&time.peer);
     }
-    let everyone: BTreeSet<&str> = of_call.values().flatten().copied().collect();
     let ours = of_call.into_iter().filter(|(_, there)| there.contains(OURS));
-    ours.map(|(called, there)| (called, everyone.difference(&there).copied().collect()))
-        .filter(|(_, lacking): &(Called, Vec<&str>)| !lacking.is_empty())
-        .collect()
+    let lacking = |(called, there): (Called, BTreeSet<&'a str>)| {
+        let everyone = &of_dtype[&called.cell.dtype];
+        let lacking: Vec<&'a str> = everyone.difference(&there).copied().collect();
+        (!lacking.is_empty()).then_some((called, lacking))
+    };
+    ours.filter_map(lacking).collect()
 }

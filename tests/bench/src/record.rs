@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use check::csv_file;
 use clap::ValueEnum;
-use fulgurite::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use super::grid::{Cell, DtypeName};
-use super::measurement::{Measurement, OURS};
+use super::measurement::{Called, Measurement, OURS};
 use super::{peers, plot};
 
 /// What all lines of a record share.
@@ -51,7 +50,8 @@ pub struct Line {
     pub head_dim: usize,
     /// `full` or `causal`.
     pub mask: String,
-    /// What else was asked for; empty for a plain call, and in older records missing.
+    /// What else was asked for, or `quantise`; empty for a plain call, and in older records
+    /// missing.
     #[serde(default)]
     pub options: String,
     /// Batch entries.
@@ -89,7 +89,8 @@ pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
     let thousandths = |number: f64| (number * 1e3).round() / 1e3;
     let line = |ours: &Measurement| {
         let called = ours.called()?;
-        let (cell, peer) = (&called.cell, best.get(&called));
+        let timed = called.without_quantising();
+        let (cell, peer) = (&called.cell, best.get(&timed));
         Some(Line {
             date: origin.date.clone(),
             commit: origin.commit.clone(),
@@ -111,7 +112,7 @@ pub fn lines(origin: &Origin, all: &[Measurement]) -> Vec<Line> {
             peer_tflops: peer.map(|peer| peer.tflops),
             ratio: peer.map(|peer| thousandths(ours.tflops / peer.tflops)),
             cublas_share: cublas.map(|cublas| thousandths(ours.tflops / cublas.median)),
-            without: missing.get(&called).map(|peers| peers.join(" ")),
+            without: missing.get(&timed).map(|peers| peers.join(" ")),
         })
     };
     all.iter().filter(|time| time.peer == OURS).filter_map(line).collect()
@@ -146,11 +147,12 @@ pub fn write(directory: &Path, facts: &Facts, all: &[Measurement]) -> Result<Vec
     csv_file::write(&written[1], all)?;
     let text = facts.text()?;
     std::fs::write(&written[2], text).map_err(|error| at(&written[2], error.to_string()))?;
-    for (dtype, ending) in [(Dtype::Bf16, ""), (Dtype::F16, "-f16")] {
+    for dtype in DtypeName::ALL {
         let rows: Vec<_> = all.iter().filter(|row| row.is_main(dtype)).cloned().collect();
         if !rows.is_empty() {
-            let title = format!("Attention forward, {}, TFLOP/s (higher is better)", dtype.name());
-            written.push(plot::draw(&file(ending), &title, &rows)?);
+            let title = format!("Attention forward, {dtype}, TFLOP/s (higher is better)");
+            let ending = if dtype == DtypeName::Bf16 { String::new() } else { format!("-{dtype}") };
+            written.push(plot::draw(&file(&ending), &title, &rows)?);
         }
     }
     Ok(written)
@@ -177,13 +179,18 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
             kv_len: line.kv_len.unwrap_or(line.seqlen),
             batch: line.batch,
         };
-        let time = |peer: &str, ms, tflops| {
-            let (kind, options) = (line.kind.clone(), line.options.clone());
-            Measurement { kind, options, tflops, ..Measurement::forward(peer, &cell, ms) }
+        let (kind, options) = (line.kind.clone(), line.options.clone());
+        let called = Called { cell, kind, options };
+        let time = |peer: &str, Called { kind, options, .. }, ms, tflops| Measurement {
+            kind,
+            options,
+            tflops,
+            ..Measurement::forward(peer, &cell, ms)
         };
-        all.push(time(OURS, line.ms, line.tflops));
+        let timed = called.without_quantising();
+        all.push(time(OURS, called, line.ms, line.tflops));
         if let Some(tflops) = line.peer_tflops {
-            all.push(time("best peer", line.ms * line.tflops / tflops, tflops));
+            all.push(time("best peer", timed, line.ms * line.tflops / tflops, tflops));
         }
     }
     Ok(all)

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use check::gpu::{Bits, Gpu};
 use check::progress::Steps;
-use fulgurite::Dtype;
+use fulgurite::Precision;
 use half::{bf16, f16};
 
 use super::Options;
+use super::accuracy::Line;
 use super::data::{Data, Expected};
 use super::facts;
-use super::grid::Cell;
+use super::grid::{Cell, DtypeName};
 use super::measurement::{Measurement, OURS};
 use super::timing::Timer;
 
@@ -21,6 +22,8 @@ pub struct Measured {
     pub gpu: String,
     /// The times, in the order of the cells; fewer if the budget ran out.
     pub times: Vec<Measurement>,
+    /// The errors, in the order of the problems.
+    pub errors: Vec<Line>,
     /// What went wrong and leaves the rest standing.
     pub problems: Vec<String>,
     /// Versions and sensors of the process that measured.
@@ -30,20 +33,23 @@ pub struct Measured {
 /// Measures cells.
 ///
 /// # Errors
-/// A message if there is no usable GPU, the driver refuses, or a cell's result is wrong.
+/// A message if there is no usable GPU, the driver refuses, a cell's result is wrong, or a cell is
+/// of 8 bits.
 pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
+    if let Some(cell) = cells.iter().find(|cell| cell.dtype.precision() != Precision::Given) {
+        return Err(format!("{cell}: 8 bits are measured beside the peers, with --peers-dir"));
+    }
     let gpu = Gpu::open(options.device).map_err(|error| error.to_string())?;
     let name = gpu.facts().name.clone();
     println!("GPU: {name}");
     let (mut times, start) = (Vec::new(), Instant::now());
-    for dtype in [Dtype::Bf16, Dtype::F16] {
-        let of_dtype = |cell: &&Cell| Dtype::from(cell.dtype) == dtype;
+    for dtype in [DtypeName::Bf16, DtypeName::F16] {
+        let of_dtype = |cell: &&Cell| cell.dtype == dtype;
         let cells: Vec<Cell> = cells.iter().filter(of_dtype).copied().collect();
         if !cells.is_empty() {
             times.extend(match dtype {
-                Dtype::Bf16 => measure_typed::<bf16>(&gpu, options, &cells, start)?,
-                Dtype::F16 => measure_typed::<f16>(&gpu, options, &cells, start)?,
-                other => panic!("no kernel has elements of {}", other.name()),
+                DtypeName::F16 => measure_typed::<f16>(&gpu, options, &cells, start)?,
+                _ => measure_typed::<bf16>(&gpu, options, &cells, start)?,
             });
         }
     }

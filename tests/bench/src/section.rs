@@ -35,7 +35,7 @@ pub fn markdown(facts: &Facts, all: &[Measurement]) -> String {
         let _ = writeln!(text, "* {line}");
     }
     let _ = writeln!(text, "* {}", behind(all));
-    for dtype in [DtypeName::Bf16, DtypeName::F16] {
+    for dtype in DtypeName::ALL {
         text += &grid(dtype, all);
     }
     text += &others(all);

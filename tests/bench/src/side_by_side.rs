@@ -1,8 +1,9 @@
 //! Measures ourselves and the peers in one Python process, so that heat and power hit all alike.
 //!
 //! The harness is `tests/bench/peers/`, embedded here: the program needs no checkout, only Python
-//! with PyTorch, the peers' files and the shared library of the C interface. Cells go to the
-//! harness as one line of JSON; what it measures comes back line by line.
+//! with PyTorch, the peers' files and the shared library of the C interface. Cells, or problems
+//! whose errors are compared, go to the harness as one line of JSON; what it measures comes back
+//! line by line.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -14,19 +15,23 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::Options;
+use super::accuracy::{Line, Problem};
 use super::facts::{Sensors, Skipped};
 use super::grid::Cell;
 use super::measurement::{Measurement, OURS};
 use super::run::Measured;
 
-/// The harness, the program first, and the C interface's structs for it.
-const HARNESS: [(&str, &str); 6] = [
-    ("harness.py", include_str!("../peers/harness.py")),
-    ("implementations.py", include_str!("../peers/implementations.py")),
-    ("measure.py", include_str!("../peers/measure.py")),
-    ("reference.py", include_str!("../peers/reference.py")),
-    ("sensors.py", include_str!("../peers/sensors.py")),
-    ("interface.py", include_str!("../../../host/c/interface.py")),
+/// The harness, the program first, the C interface's structs for it, and stored tensors.
+const HARNESS: [(&str, &[u8]); 9] = [
+    ("harness.py", include_bytes!("../peers/harness.py")),
+    ("accuracy.py", include_bytes!("../peers/accuracy.py")),
+    ("eight_bits.py", include_bytes!("../peers/eight_bits.py")),
+    ("implementations.py", include_bytes!("../peers/implementations.py")),
+    ("measure.py", include_bytes!("../peers/measure.py")),
+    ("reference.py", include_bytes!("../peers/reference.py")),
+    ("sensors.py", include_bytes!("../peers/sensors.py")),
+    ("interface.py", include_bytes!("../../../host/c/interface.py")),
+    ("minilm.safetensors", include_bytes!("../../check/data/minilm.safetensors")),
 ];
 
 /// The shared library of the C interface, beside this program.
@@ -45,9 +50,10 @@ struct Job<'a> {
     rounds: usize,
     cell_ms: f64,
     cells: &'a [Cell],
+    problems: &'a [Problem],
 }
 
-/// What the harness says.
+/// What the harness says. A cell is one by its index, or a problem.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event {
@@ -73,6 +79,8 @@ enum Event {
     Time {
         cell: usize,
         peer: String,
+        #[serde(default)]
+        options: String,
         ms: f64,
         calls: usize,
         late: usize,
@@ -80,6 +88,8 @@ enum Event {
         clock_mhz: Option<f64>,
         power_watts: Option<f64>,
     },
+    /// The error on a problem.
+    Error { cell: usize, peer: String, scheme: String, rmse: f64, relative: f64 },
     /// The time of a matrix product of cuBLAS.
     Cublas { size: usize, ms: f64 },
     /// Clock and power while cells were timed.
@@ -96,6 +106,27 @@ enum Event {
 /// A message if a file is missing or Python cannot be started. What goes wrong later is among the
 /// problems of what was measured.
 pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Measured, String> {
+    harness(options, peers_dir, cells, &[])
+}
+
+/// Compares errors.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_errors(
+    options: &Options,
+    peers_dir: &Path,
+    problems: &[Problem],
+) -> Result<Measured, String> {
+    harness(options, peers_dir, &[], problems)
+}
+
+fn harness(
+    options: &Options,
+    peers_dir: &Path,
+    cells: &[Cell],
+    problems: &[Problem],
+) -> Result<Measured, String> {
     let job = Job {
         library: library(options)?,
         peers_dir: absolute(peers_dir)?,
@@ -104,6 +135,7 @@ pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Me
         rounds: options.reps,
         cell_ms: options.cell_ms,
         cells,
+        problems,
     };
     let directory = scratch("harness")?;
     for (name, text) in HARNESS {
@@ -115,7 +147,7 @@ pub fn measure(options: &Options, peers_dir: &Path, cells: &[Cell]) -> Result<Me
     let start = |error| format!("cannot start `{}` (see --python): {error}", options.python);
     let mut child = command.spawn().map_err(start)?;
     let told = send(&mut child, &job);
-    let mut run = Run::new(cells);
+    let mut run = Run::new(cells, problems);
     let pulse = Pulse::text("the harness measures");
     let heard = listen(&mut child, &mut run);
     drop(pulse);
@@ -151,14 +183,15 @@ fn listen(child: &mut Child, run: &mut Run<'_>) -> Result<(), String> {
 /// A run as it goes on.
 struct Run<'a> {
     cells: &'a [Cell],
+    problems: &'a [Problem],
     measured: Measured,
     ended: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(cells: &'a [Cell]) -> Run<'a> {
+    fn new(cells: &'a [Cell], problems: &'a [Problem]) -> Run<'a> {
         let measured = Measured { gpu: "unknown".to_owned(), ..Measured::default() };
-        Run { cells, measured, ended: false }
+        Run { cells, problems, measured, ended: false }
     }
 
     fn problem(&mut self, text: String) {
@@ -167,7 +200,18 @@ impl<'a> Run<'a> {
     }
 
     fn name(&self, cell: usize) -> String {
-        self.cells.get(cell).map_or_else(|| format!("cell {cell}"), Cell::to_string)
+        let of_problem = || self.problems.get(cell).map(Problem::to_string);
+        let name = self.cells.get(cell).map(Cell::to_string).or_else(of_problem);
+        name.unwrap_or_else(|| format!("cell {cell}"))
+    }
+
+    fn error(&mut self, problem: usize, who: [&str; 2], rmse: f64, relative: f64) {
+        let Some(problem) = self.problems.get(problem) else {
+            return self.problem(format!("an error on problem {problem}, which is none"));
+        };
+        let [scheme, peer] = who;
+        println!("{problem}: {peer} in {scheme}: {rmse:.3e}, relative {relative:.3e}");
+        self.measured.errors.push(Line::new(problem, who, rmse, relative));
     }
 
     fn take(&mut self, event: Event) {
@@ -201,11 +245,12 @@ impl<'a> Run<'a> {
             Event::Wrong { cell, peer, reason } => {
                 self.problem(format!("{}: WRONG RESULT of {peer}: {reason}", self.name(cell)));
             }
-            Event::Time { cell, peer, ms, calls, late, error, clock_mhz, power_watts } => {
+            Event::Time { cell, peer, options, ms, calls, late, error, clock_mhz, power_watts } => {
                 let Some(cell) = self.cells.get(cell) else {
                     return self.problem(format!("a time of cell {cell}, which is none"));
                 };
                 let time = Measurement {
+                    options,
                     calls: Some(calls),
                     late: Some(late),
                     error: Some((error * 1e7).round() / 1e7),
@@ -213,12 +258,15 @@ impl<'a> Run<'a> {
                     power_watts,
                     ..Measurement::forward(&peer, cell, ms)
                 };
-                let name = cell.to_string();
+                let name = time.called().map_or_else(|| cell.to_string(), |it| it.to_string());
                 println!("{name:40} {peer:12} {ms:9.4} ms {:7.1} TFLOP/s", time.tflops);
                 if late * 4 > calls {
                     println!("  {late} of {calls} calls came late: the host's time is in them");
                 }
                 self.measured.times.push(time);
+            }
+            Event::Error { cell, peer, scheme, rmse, relative } => {
+                self.error(cell, [&scheme, &peer], rmse, relative);
             }
             Event::Cublas { size, ms } => {
                 let time = Measurement::cublas(size, ms);

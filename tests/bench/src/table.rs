@@ -34,7 +34,7 @@ fn table(all: &[Measurement]) -> Table {
             format!("{:.1}", time.tflops),
             cublas.map_or_else(String::new, |range| format!("{:.3}", time.tflops / range.median)),
         ];
-        if let Some(peer) = best.get(&called) {
+        if let Some(peer) = best.get(&called.without_quantising()) {
             row.push(peer.peer.clone());
             row.push(format!("{:.1}", peer.tflops));
             row.push(format!("{:.3}", time.tflops / peer.tflops));
@@ -63,7 +63,7 @@ pub fn summary(all: &[Measurement]) -> Vec<String> {
             ));
         }
     };
-    for dtype in [DtypeName::Bf16, DtypeName::F16] {
+    for dtype in DtypeName::ALL {
         sum_up(dtype.to_string(), &|cell| cell.dtype == dtype && cell.is_main());
         sum_up(format!("{dtype}, other cells"), &|cell| cell.dtype == dtype && !cell.is_main());
     }
