@@ -1,6 +1,7 @@
 //! Embeds the kernels: a table with one row per kernel, whose PTX is in `ptx/` or missing.
 //!
 //! `cargo xtask build` writes `ptx/`; a published package contains it. Nothing is compiled here.
+//! `cfg(packaged)` tells the two apart, for what is said where kernels are missing.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,6 +14,12 @@ fn main() {
     let directory = Path::new(&package).join("ptx");
     // Cargo takes a missing path for changed every time; the package itself is always there.
     println!("cargo::rerun-if-changed={}", if directory.is_dir() { "ptx" } else { "." });
+
+    // Cargo puts this file into packages, which have no `cargo xtask`.
+    println!("cargo::rustc-check-cfg=cfg(packaged)");
+    if Path::new(&package).join(".cargo_vcs_info.json").is_file() {
+        println!("cargo::rustc-cfg=packaged");
+    }
 
     let mut table = String::from("[\n");
     for kernel in KERNELS {

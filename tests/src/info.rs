@@ -11,8 +11,9 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
+use fulgurite::DeviceFacts;
 use fulgurite::cudarc::driver::{result, sys};
-use fulgurite::{DeviceFacts, KERNELS, Kernel};
+use fulgurite::internals::{KERNELS, Kernel};
 use serde::Serialize;
 
 use cache::Cache;

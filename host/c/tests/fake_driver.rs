@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{args, bshd, options, request, says};
 use fulgurite::cudarc::driver::sys;
-use fulgurite::{Error, FlashAttention, RawWorkspace, VARIANTS};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Error, FlashAttention, RawWorkspace};
 use fulgurite_c::{
     ForwardArgs, ForwardRequest, Plan, PlanOptions, Status, fulgurite_device_supported,
     fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,

@@ -10,7 +10,8 @@ use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fulgurite::{Access, Forward, Plan, VARIANTS};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Access, Forward, Plan};
 use fulgurite_c::{Buffer, ForwardArgs, ForwardRequest, Layout, PlanOptions, Status};
 
 /// The source of the fake driver.

@@ -7,7 +7,8 @@ mod fake;
 
 use std::process::Command;
 
-use fulgurite::{Forward, Plan, VARIANTS};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Forward, Plan};
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";

@@ -15,8 +15,9 @@ use fulgurite_spec::{
 use super::Forward;
 use super::check::softmax_scale;
 use super::plan::{is_shared, result_slots};
+use crate::tensor_map::TensorMapSpec;
 use crate::work::{Block, Launch, Memory, Slot};
-use crate::{DeviceFacts, Dtype, Error, Layout, TensorMapSpec, Workspace, module};
+use crate::{DeviceFacts, Dtype, Error, Layout, Workspace, module};
 
 /// Blocks of a grid that the quantiser counts with 32-bit integers.
 const BLOCK_LIMIT: u32 = i32::MAX as u32;

@@ -9,7 +9,7 @@ mod scenes;
 
 use std::process::Command;
 
-use fulgurite::VARIANTS;
+use fulgurite::internals::VARIANTS;
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "tests/fake_driver/libcuda.rs";

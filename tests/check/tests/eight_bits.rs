@@ -10,7 +10,7 @@ use check::forward::cases::eight_bits::{cases, emulated_cases};
 use check::forward::compare::Answer;
 use check::forward::judge::{eight_bits::Known, problem};
 use check::rules::{Finding, Rule};
-use fulgurite::{VARIANTS_8BIT, Variant};
+use fulgurite::internals::{VARIANTS_8BIT, Variant};
 use rayon::prelude::*;
 use reference::forward::eight_bits::{EightBits, Quantised};
 use reference::forward::lowprec::Arithmetic;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fulgurite::{VARIANTS, Variant};
+use fulgurite::internals::{VARIANTS, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::super::grid::DtypeName;

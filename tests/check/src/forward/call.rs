@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use fulgurite::cudarc::driver::{CudaStream, CudaViewMut};
 use fulgurite::emulator::{Emulator, Global};
+use fulgurite::internals::{Tile, Variant};
 use fulgurite::{
     DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions,
-    Precision, Prepared, Read, Tile, Variant, Workspace, Write,
+    Precision, Prepared, Read, Workspace, Write,
 };
 use half::{bf16, f16};
 use reference::forward::eight_bits::{EightBits, Quantised, Shape};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use fulgurite::{Dtype, Layout, Mask, Precision, Tile, Variant};
+use fulgurite::internals::{Tile, Variant};
+use fulgurite::{Dtype, Layout, Mask, Precision};
 use reference::forward::values::{Inputs, Poison, Values};
 use reference::tensor::Tensor;
 

@@ -1,6 +1,7 @@
 //! What can be checked without a GPU.
 
-use fulgurite::{DeviceFacts, KERNELS, Kernel, VARIANTS};
+use fulgurite::DeviceFacts;
+use fulgurite::internals::{KERNELS, Kernel, VARIANTS};
 use output::Pulse;
 use reference::forward::closed_forms;
 
