@@ -88,8 +88,9 @@ pub enum Error {
     /// A kernel was chosen by hand that cannot compute the request.
     #[error(
         "the kernel {entry} does not compute {} with a {mask:?} mask at head_dim {head_dim}: \
-         choose a row of internals::VARIANTS with the same element types and mask and at least this \
-         head_dim (without keys: a causal one that stores keyless query tiles), or let the plan choose",
+         choose a row of internals::VARIANTS with the same element types and mask and at least \
+         this head_dim (without keys: a causal one that stores keyless query tiles), or let the \
+         plan choose",
         dtype.name()
     )]
     WrongEntry {
@@ -493,7 +494,7 @@ mod tests {
         let error = Error::NotBuilt { entry: "fwd_x".to_owned() }.to_string();
         let here = "the kernel fwd_x is not in this build: run `cargo xtask build`";
         assert!(cfg!(packaged) || error.starts_with(here), "{error}");
-        let packaged = remedy_of_missing(true);
-        assert!(packaged.contains("please report it") && !packaged.contains("xtask"), "{packaged}");
+        let text = remedy_of_missing(true);
+        assert!(text.contains("please report it") && !text.contains("xtask"), "{text}");
     }
 }

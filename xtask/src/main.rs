@@ -15,6 +15,7 @@ mod harness;
 mod inputs;
 mod libraries;
 mod manifest;
+mod package;
 mod probes;
 mod process;
 mod progress;
@@ -53,6 +54,8 @@ enum Command {
     Info(Passed),
     /// Build a program that verifies and measures on a machine without Rust (target/dist)
     Dist(BuildArgs),
+    /// Check all that must hold before the crates are published, up to a use from outside
+    Package,
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
     Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
@@ -97,6 +100,7 @@ fn run(command: Command) -> error::Result<()> {
         Command::Bench(passed) => check("bench", passed),
         Command::Info(passed) => check("info", passed),
         Command::Dist(arguments) => harness::dist(&workspace, &arguments),
+        Command::Package => package::run(&workspace),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),

@@ -164,7 +164,8 @@ impl Plan<Forward> {
     }
 
     /// The row of [`VARIANTS`](crate::internals::VARIANTS) or of
-    /// [`VARIANTS_8BIT`](crate::internals::VARIANTS_8BIT) that computes it; `None` if there is no work.
+    /// [`VARIANTS_8BIT`](crate::internals::VARIANTS_8BIT) that computes it; `None` if there is no
+    /// work.
     pub fn variant(&self) -> Option<&'static Variant> {
         let entry = self.attention()?.entry();
         variants().find(|variant| variant.entry == entry)
