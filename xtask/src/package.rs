@@ -48,17 +48,25 @@ pub fn run(workspace: &Workspace) -> Result<()> {
 
 /// Has cargo pack the packages and build each from its package, and does not let it warn.
 fn dry_run(workspace: &Workspace) -> Result<()> {
-    let _pulse = Pulse::of(|| "cargo publish --dry-run".to_string());
+    let said = for_all(workspace, &["publish", "--dry-run"])?;
+    let warnings = warnings(&said);
+    if warnings.is_empty() { Ok(()) } else { Err(Error::Package(warnings)) }
+}
+
+/// Runs a command of cargo on all packages and returns what it said on the way.
+fn for_all(workspace: &Workspace, arguments: &[&str]) -> Result<String> {
+    let name = format!("cargo {}", arguments.join(" "));
+    let pulse = name.clone();
+    let _pulse = Pulse::of(move || pulse.clone());
     let mut command = cargo(workspace.root());
     // It must be told to take generated files; what else is dirty was refused before.
-    command.args(["publish", "--dry-run", "--allow-dirty", "--color=never"]);
+    command.args(arguments).args(["--allow-dirty", "--color=never"]);
     for package in PUBLISHED {
         command.args(["--package", package]);
     }
     command.arg("--target-dir").arg(workspace.target());
-    let said = capture("cargo publish --dry-run", &mut command)?.stderr;
-    let warnings = warnings(&String::from_utf8_lossy(&said));
-    if warnings.is_empty() { Ok(()) } else { Err(Error::Package(warnings)) }
+    let said = capture(&name, &mut command)?.stderr;
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 /// What cargo warns of, but for the dry run's own end.
@@ -73,8 +81,10 @@ fn archive(workspace: &Workspace, package: &str) -> PathBuf {
     workspace.target().join("package").join(format!("{package}-{VERSION}.crate"))
 }
 
-/// Unpacks the packages as cargo does, into an empty directory; returns it.
+/// Packs once more, since a dry run keeps no package in a place that cargo's users may rely on, and
+/// unpacks into an empty directory; returns it.
 fn unpack(workspace: &Workspace) -> Result<PathBuf> {
+    for_all(workspace, &["package", "--no-verify"])?;
     let to = workspace.target().join("unpacked");
     if to.is_dir() {
         fs::remove_dir_all(&to).map_err(Error::file("remove", &to))?;
