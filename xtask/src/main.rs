@@ -10,6 +10,7 @@ mod ci;
 mod closed_output;
 mod compile;
 mod copy;
+mod cross;
 mod error;
 mod harness;
 mod inputs;
@@ -29,6 +30,7 @@ mod workspace;
 
 use build::BuildArgs;
 use ci::CiArgs;
+use cross::CrossArgs;
 use tiles::TilesArgs;
 use workspace::Workspace;
 
@@ -56,6 +58,8 @@ enum Command {
     Dist(BuildArgs),
     /// Check all that must hold before the crates are published, up to a use from outside
     Package,
+    /// Check that the crates compile for other platforms and with the oldest Rust
+    Cross(CrossArgs),
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
     Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
@@ -101,6 +105,7 @@ fn run(command: Command) -> error::Result<()> {
         Command::Info(passed) => check("info", passed),
         Command::Dist(arguments) => harness::dist(&workspace, &arguments),
         Command::Package => package::run(&workspace),
+        Command::Cross(arguments) => cross::run(&workspace, &arguments),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),
