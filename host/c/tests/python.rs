@@ -64,6 +64,7 @@ plan.destroy()
 plan.destroy()
 library.check(library.functions.fulgurite_device_supported(0))
 library.check(library.functions.fulgurite_workspace_reset(0, None, 512, 64))
+library.check(library.functions.fulgurite_preload_forward(request))
 library.check(library.functions.fulgurite_forward(request, None, interface.ForwardArgs(**good)))
 
 # A mirror that does not fit is found out when the library is loaded.
