@@ -11,6 +11,7 @@ mod closed_output;
 mod compile;
 mod copy;
 mod cross;
+mod dist;
 mod error;
 mod harness;
 mod inputs;
@@ -54,7 +55,7 @@ enum Command {
     Bench(Passed),
     /// Build, then print what a report of an error should say; arguments go to the program
     Info(Passed),
-    /// Build a program that verifies and measures on a machine without Rust (target/dist)
+    /// Build what machines without Rust need: the program that checks, the C library, archives
     Dist(BuildArgs),
     /// Check all that must hold before the crates are published, up to a use from outside
     Package,
@@ -103,7 +104,7 @@ fn run(command: Command) -> error::Result<()> {
         Command::Verify(passed) => check("verify", passed),
         Command::Bench(passed) => check("bench", passed),
         Command::Info(passed) => check("info", passed),
-        Command::Dist(arguments) => harness::dist(&workspace, &arguments),
+        Command::Dist(arguments) => dist::run(&workspace, &arguments),
         Command::Package => package::run(&workspace),
         Command::Cross(arguments) => cross::run(&workspace, &arguments),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
