@@ -126,7 +126,7 @@ pub use crate::forward::{Forward, ForwardArgs, Precision};
 pub use crate::launch::Prepared;
 pub use crate::layout::{Form, Layout};
 pub use crate::library::driver_info;
-pub use crate::module::ptx;
+pub use crate::module::{is_built, ptx};
 pub use crate::place::{Device, Element, Place, Raw, RawWorkspace, Read, Write};
 #[cfg(feature = "emulator-sample")]
 pub use crate::place::{Host, HostRead, HostWrite, NoWorkspace};

@@ -29,7 +29,7 @@ fn says_what_a_report_needs() {
     assert!(text.contains("CUDA_VISIBLE_DEVICES=0"), "{text}");
     let library = fake::driver().join("libcuda.so");
     assert!(text.contains(library.to_str().expect("a plain path")), "{text}");
-    let built = KERNELS.iter().filter(|kernel| fulgurite::ptx(kernel.entry).is_some()).count();
+    let built = KERNELS.iter().filter(|kernel| fulgurite::is_built(kernel.entry)).count();
     for part in [
         "12.4",
         "Fake H100, compute capability 9.0, 132 multiprocessors, 81920 MiB",

@@ -18,7 +18,7 @@ pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";
 
 /// What an example prints in a language; `None` without a compiler or kernels.
 fn said(example: &str, language: (&str, &[&str])) -> Option<String> {
-    if KERNELS.iter().any(|kernel| fulgurite::ptx(kernel.entry).is_none()) {
+    if KERNELS.iter().any(|kernel| !fulgurite::is_built(kernel.entry)) {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
         return None;
     }

@@ -205,7 +205,7 @@ arguments' `lse`, or plan a request that does without
 #[test]
 #[cfg(target_os = "linux")]
 fn a_program_plans_and_launches() {
-    if fulgurite::ptx(VARIANTS[0].entry).is_none() {
+    if !fulgurite::is_built(VARIANTS[0].entry) {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
         return;
     }

@@ -16,7 +16,7 @@ pub const SOURCE: &str = "tests/fake_driver/libcuda.rs";
 
 /// Whether kernels are in this build; without them there is nothing to load.
 fn built() -> bool {
-    let built = fulgurite::ptx(VARIANTS[0].entry).is_some();
+    let built = fulgurite::is_built(VARIANTS[0].entry);
     if !built {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
     }

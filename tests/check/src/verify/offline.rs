@@ -50,7 +50,7 @@ fn ptx(kernel: &Kernel) -> Result<(), String> {
     let Some(text) = fulgurite::ptx(kernel.entry) else {
         return Err(format!("{} is not in this build: run `cargo xtask build`", kernel.entry));
     };
-    match ptx_faults(kernel, text).first() {
+    match ptx_faults(kernel, &text).first() {
         None => Ok(()),
         Some(fault) => Err(format!("{}: {fault}", kernel.entry)),
     }

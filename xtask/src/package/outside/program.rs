@@ -7,7 +7,7 @@ fn main() -> Result<(), fulgurite::Error> {
     let layout = Layout::bshd(Dtype::Bf16, 2, 4096, 16, 128);
     let forward = Forward::new(layout, layout, layout, layout, Mask::Causal);
     println!("{}", Plan::new(&forward, &DeviceFacts::h200())?);
-    let missing = KERNELS.iter().find(|kernel| fulgurite::ptx(kernel.entry).is_none());
+    let missing = KERNELS.iter().find(|kernel| !fulgurite::is_built(kernel.entry));
     if let Some(kernel) = missing {
         return Err(fulgurite::Error::NotBuilt { entry: kernel.entry.to_owned() });
     }
