@@ -31,13 +31,19 @@ It needs an NVIDIA driver, a Hopper GPU (H100, H200), and
 GLIBC; no CUDA toolkit, no Rust.
 The kernels are inside the program; the driver compiles each one on first use.
 
-    PROGRAM verify                  compare every kernel with a float64 reference
-    PROGRAM bench                   measure the kernels
-    PROGRAM bench --peers-dir DIR   measure peers beside them (Python with PyTorch)
-    PROGRAM first-use               time from process start to first result
-    PROGRAM info                    what a report of an error should say
-    PROGRAM help                    all options
+    PROGRAM verify      compare every kernel with a float64 reference
+    PROGRAM bench       measure the kernels
+    PROGRAM first-use   time from process start to first result
+    PROGRAM info        what a report of an error should say
+    PROGRAM help        all options
 
+";
+
+/// What stands at its end where all lies in one folder.
+const BESIDE: &str = "\
+libfulgurite.so and fulgurite.h are the C interface (libfulgurite.so.0 is the same library, by the
+name that linked programs look for). `bench --peers-dir DIR` measures peers beside ourselves (Python
+with PyTorch), and uses the library.
 ";
 
 /// What a platform gets.
@@ -80,10 +86,7 @@ fn beside_each_other(workspace: &Workspace, built: &Built, to: &Path) -> Result<
     put(&built.library, &to.join(C_LIBRARY))?;
     put(&built.library, &to.join(C_SONAME))?;
     put(&workspace.root().join(C_HEADER), &to.join("fulgurite.h"))?;
-    let library = "libfulgurite.so and fulgurite.h are the C interface (libfulgurite.so.0 is the \
-                   same library, by the\nname that linked programs look for); `bench --peers-dir` \
-                   uses the library.\n";
-    let text = readme(built, "./fulgurite-check")? + library;
+    let text = readme(built, "./fulgurite-check")? + BESIDE;
     write_if_changed(&to.join("README.txt"), &text)?;
     Ok(copy)
 }

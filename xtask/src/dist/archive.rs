@@ -24,6 +24,10 @@ include/fulgurite.h and lib/libfulgurite.so are the C interface. Programs find t
 or, in CMake with -DCMAKE_PREFIX_PATH=PREFIX, by find_package(fulgurite) and the target
 fulgurite::fulgurite; at run time by LD_LIBRARY_PATH=PREFIX/lib, or by an rpath. PREFIX is this
 folder, wherever it lies. share/doc/fulgurite has examples, licences and what to do about errors.
+
+    bin/fulgurite-check bench --peers-dir DIR --library lib/libfulgurite.so
+
+measures peers beside ourselves (Python with PyTorch).
 ";
 
 /// Writes the archive of a platform into a directory; returns its path.
