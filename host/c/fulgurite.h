@@ -46,8 +46,10 @@
 
 #include <stdint.h>
 
-/* The version that this header belongs to. */
+/* The version that this header belongs to, as a text and as a number for the preprocessor: major *
+ * 10000 + minor * 100 + patch. */
 #define FULGURITE_VERSION "0.1.0"
+#define FULGURITE_VERSION_NUMBER 100
 
 #ifdef __cplusplus
 extern "C" {
@@ -309,10 +311,17 @@ fulgurite_status fulgurite_launch_forward(const fulgurite_plan *plan, struct CUs
 
 /*
  * Both in one: plans that were made before, of the last 1024 different requests on a device, are
- * found again. In a capture, only for a request whose kernel was loaded before.
+ * found again. In a capture, only for a request whose kernel was loaded before
+ * (fulgurite_preload_forward).
  */
 fulgurite_status fulgurite_forward(const fulgurite_forward_request *request,
                                    struct CUstream_st *stream, const fulgurite_forward_args *args);
+
+/*
+ * Loads the kernels of a request ahead of its first use, and keeps its plan for fulgurite_forward: a
+ * second now instead of later, and what a capture needs before it begins.
+ */
+fulgurite_status fulgurite_preload_forward(const fulgurite_forward_request *request);
 
 /* Writes the bytes of workspace that a launch needs at least. */
 fulgurite_status fulgurite_plan_workspace_bytes(const fulgurite_plan *plan, uint64_t *bytes);

@@ -89,6 +89,7 @@ FUNCTIONS = {
                                ctypes.POINTER(Address)],
     "fulgurite_launch_forward": [Address, Address, ctypes.POINTER(ForwardArgs)],
     "fulgurite_forward": [ctypes.POINTER(ForwardRequest), Address, ctypes.POINTER(ForwardArgs)],
+    "fulgurite_preload_forward": [ctypes.POINTER(ForwardRequest)],
     "fulgurite_plan_workspace_bytes": [Address, ctypes.POINTER(ctypes.c_uint64)],
     "fulgurite_plan_describe": [Address, ctypes.POINTER(ctypes.c_char_p)],
     "fulgurite_plan_entry": [Address, ctypes.POINTER(ctypes.c_char_p)],

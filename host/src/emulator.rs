@@ -9,8 +9,9 @@ use fulgurite_kernels::entry;
 
 use crate::args::{Args, BUFFER_LIMIT};
 use crate::place::{Given, Host, Raw};
+use crate::tensor_map::TensorMapSpec;
 use crate::work::{Addresses, Work};
-use crate::{DeviceFacts, Error, Plan, PlanOptions, Request, TensorMapSpec, Workspace};
+use crate::{DeviceFacts, Error, Plan, PlanOptions, Request, Workspace};
 
 pub use fulgurite_gpu::emu::{
     Accumulator, Change, Doing, Event, Fault, FaultKind, Global, Mutation, MutationSite, Primitive,

@@ -88,8 +88,9 @@ pub enum Error {
     /// A kernel was chosen by hand that cannot compute the request.
     #[error(
         "the kernel {entry} does not compute {} with a {mask:?} mask at head_dim {head_dim}: \
-         choose a row of VARIANTS with the same element types and mask and at least this head_dim \
-         (without keys: a causal one that stores keyless query tiles), or let the plan choose",
+         choose a row of internals::VARIANTS with the same element types and mask and at least \
+         this head_dim (without keys: a causal one that stores keyless query tiles), or let the \
+         plan choose",
         dtype.name()
     )]
     WrongEntry {
@@ -473,7 +474,7 @@ pub enum Error {
         pid: u32,
     },
     /// The crate was built without this kernel.
-    #[error("the kernel {entry} is not in this build: run `cargo xtask build`, then build again")]
+    #[error("the kernel {entry} is not in this build: {}", remedy_of_missing(cfg!(packaged)))]
     NotBuilt {
         /// The missing entry.
         entry: String,
@@ -492,6 +493,17 @@ impl fmt::Debug for Error {
     }
 }
 
+/// What to do about kernels that are not there: a package of a registry has all of them, or was
+/// published by mistake; in a checkout they are built.
+fn remedy_of_missing(packaged: bool) -> &'static str {
+    if packaged {
+        "this package was published without it; please report it, and use another version until \
+         there is a new one"
+    } else {
+        "run `cargo xtask build`, then build again"
+    }
+}
+
 /// What to say about an ordinal beyond the devices there are.
 fn devices_shown(count: usize) -> String {
     match count {
@@ -503,5 +515,19 @@ fn devices_shown(count: usize) -> String {
             "this machine shows {count} (see CUDA_VISIBLE_DEVICES); ordinals start at 0, so use \
              one below {count}"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_kernels_are_built_in_a_checkout_only() {
+        let error = Error::NotBuilt { entry: "fwd_x".to_owned() }.to_string();
+        let here = "the kernel fwd_x is not in this build: run `cargo xtask build`";
+        assert!(cfg!(packaged) || error.starts_with(here), "{error}");
+        let text = remedy_of_missing(true);
+        assert!(text.contains("please report it") && !text.contains("xtask"), "{text}");
     }
 }

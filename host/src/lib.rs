@@ -68,10 +68,18 @@
 //!   the same as with an online softmax that follows the maximum. Up to head dim 192 it does not
 //!   grow with the number of keys (1.16 times at 2²⁰ keys, f16, values of mean 1).
 //!
+//! # Versions
+//! [`cudarc`] is part of the interface: a new minor version of it is one of ours. A program that
+//! uses another version of cudarc works all the same, by [`FlashAttention::open`] (the device's
+//! primary context is the same one) and [`Prepared::launch_raw`] with bare addresses and streams.
+//! What is in [`internals`] changes with every tuning of the kernels and is exempt.
+//!
 //! # Sources
 //! The algorithm is that of FlashAttention-2 (Dao 2023, section 3.1: online softmax, one
 //! rescaling at the end, LSE) with the Hopper pipeline of FlashAttention-3 (Shah et al. 2024,
 //! sections 3.1 and 3.2: warp specialisation, ping-pong scheduling of softmax and products).
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod args;
 mod cache;
@@ -83,6 +91,7 @@ pub mod emulator;
 mod error;
 mod fork;
 mod forward;
+pub mod internals;
 mod launch;
 mod layout;
 mod library;
@@ -102,11 +111,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 
 pub use cudarc;
-pub use fulgurite_spec::{
-    Arch, Dtype, FORWARD as VARIANTS, FORWARD8 as VARIANTS_8BIT, ForwardRow as Variant, Fwd8Params,
-    FwdParams, FwdScalars, JobOrder, KERNELS, Kernel, LaunchSpec, MaskClass as Mask, SoftmaxKind,
-    TensorMap, Tile,
-};
+pub use fulgurite_spec::{Arch, Dtype, MaskClass as Mask};
 
 pub use crate::args::Access;
 #[doc(hidden)]
@@ -121,14 +126,13 @@ pub use crate::forward::{Descale, Forward, ForwardArgs, Precision};
 pub use crate::launch::Prepared;
 pub use crate::layout::{Form, Layout};
 pub use crate::library::driver_info;
-pub use crate::module::ptx;
+pub use crate::module::{is_built, ptx};
 pub use crate::place::{Device, Element, Place, Raw, RawWorkspace, Read, Write};
 #[cfg(feature = "emulator-sample")]
 pub use crate::place::{Host, HostRead, HostWrite, NoWorkspace};
 pub use crate::plan::Plan;
 pub use crate::request::{PlanOptions, Request};
-pub use crate::tensor_map::TensorMapSpec;
-pub use crate::work::{BufferNeed, Launch};
+pub use crate::work::BufferNeed;
 pub use crate::workspace::Workspace;
 
 use crate::cache::PlanCache;

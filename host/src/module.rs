@@ -12,13 +12,24 @@ use crate::{Error, fork};
 /// Kernels that there are.
 pub(crate) const KERNEL_COUNT: usize = KERNELS.len();
 
-/// PTX of each of [`KERNELS`], as far as it was there when the crate was built.
-static PTX: [Option<&str>; KERNEL_COUNT] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
+/// PTX of each of [`KERNELS`], as far as it was there when the crate was built; compressed.
+static PTX: [Option<&[u8]>; KERNEL_COUNT] = include!(concat!(env!("OUT_DIR"), "/ptx_table.rs"));
 
 /// The PTX text of a kernel; `None` if the crate was built before `cargo xtask build`, or there is
-/// no kernel of this name.
-pub fn ptx(entry: &str) -> Option<&'static str> {
-    index(entry).ok().and_then(|index| PTX[index])
+/// no kernel of this name. It is decompressed by each call: [`is_built`] does without.
+pub fn ptx(entry: &str) -> Option<String> {
+    index(entry).ok().and_then(text)
+}
+
+/// Whether this build has the kernel of a name.
+pub fn is_built(entry: &str) -> bool {
+    index(entry).is_ok_and(|index| PTX[index].is_some())
+}
+
+/// The PTX text of a kernel. One that `build.rs` did not write so, which cannot be, is none.
+fn text(index: usize) -> Option<String> {
+    let text = lz4_flex::block::decompress_size_prepended(PTX[index]?).ok()?;
+    String::from_utf8(text).ok()
 }
 
 /// The number of the kernel of a name.
@@ -70,9 +81,9 @@ unsafe impl Sync for Kernel {}
 impl Kernel {
     fn load(context: &CudaContext, index: usize, life: u64) -> Result<Kernel, Error> {
         let entry = entry(index);
-        let text = PTX[index].ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })?;
+        let text = text(index).ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })?;
         let _current = CurrentContext::enter(context)?;
-        let module = driver::load_module(entry, text)?;
+        let module = driver::load_module(entry, &text)?;
         // SAFETY: the module was just loaded in the context that is current.
         unsafe { driver::function(module, entry, launch_spec(index).smem_bytes) }
             .map(|function| Kernel { function, life })
@@ -141,16 +152,18 @@ mod tests {
     fn a_kernel_that_there_is_not_is_not_built() {
         let error = index("fwd_unknown").unwrap_err();
         assert_eq!(error, Error::NotBuilt { entry: "fwd_unknown".to_owned() });
-        assert!(error.to_string().contains("run `cargo xtask build`"));
         assert_eq!(ptx("fwd_unknown"), None);
+        assert!(!is_built("fwd_unknown"));
     }
 
     #[test]
-    fn embedded_ptx_has_its_entry() {
-        let built = |index: &usize| ptx(entry(*index)).is_some();
+    fn embedded_ptx_is_that_of_its_file() {
+        let built = |index: &usize| is_built(entry(*index));
         for index in (0..KERNEL_COUNT).filter(built) {
             let text = ptx(entry(index)).expect("it is built");
             assert!(text.contains(&format!(".entry {}", entry(index))));
+            let file = format!("{}/ptx/{}.ptx", env!("CARGO_MANIFEST_DIR"), entry(index));
+            assert!(text == std::fs::read_to_string(&file).unwrap(), "{file} is another one");
         }
         assert_eq!(check_built().is_ok(), (0..KERNEL_COUNT).any(|index| built(&index)));
     }

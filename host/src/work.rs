@@ -7,7 +7,8 @@ use fulgurite_spec::{LaunchSpec, TensorMap};
 use crate::args::{Access, BUFFER_LIMIT, Buffers, Field};
 use crate::module::{self, KERNEL_COUNT};
 use crate::place::{Offer, Raw};
-use crate::{Dtype, Error, TensorMapSpec};
+use crate::tensor_map::TensorMapSpec;
+use crate::{Dtype, Error};
 
 /// Launches of a plan at most.
 pub(crate) const LAUNCH_LIMIT: usize = 4;

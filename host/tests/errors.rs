@@ -1,8 +1,9 @@
 //! One test per error of a request: that it is found, and that its message says what was got, what
 //! is allowed and what to do.
 
+use fulgurite::internals::VARIANTS;
 use fulgurite::{
-    DeviceFacts, Dtype, Error, ErrorClass, Form, Forward, Layout, Mask, Plan, PlanOptions, VARIANTS,
+    DeviceFacts, Dtype, Error, ErrorClass, Form, Forward, Layout, Mask, Plan, PlanOptions,
 };
 
 fn request(q: Layout, kv: Layout) -> Forward {
@@ -292,7 +293,10 @@ fn a_kernel_chosen_by_hand_must_fit() {
             Ok(plan) => assert!(fits && plan.variant() == Some(variant)),
             Err(error) => {
                 assert!(!fits);
-                says(&error, &[variant.entry, "choose a row of VARIANTS", "let the plan choose"]);
+                says(
+                    &error,
+                    &[variant.entry, "choose a row of internals::VARIANTS", "let the plan choose"],
+                );
             }
         }
     }

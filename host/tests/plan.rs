@@ -3,10 +3,8 @@
 use std::collections::HashSet;
 
 use approx::assert_relative_eq;
-use fulgurite::{
-    DeviceFacts, Dtype, Forward, ForwardArgs, FwdScalars, JobOrder, Launch, Layout, Mask, Plan,
-    PlanOptions, TensorMapSpec, Tile, VARIANTS, Variant,
-};
+use fulgurite::internals::{FwdScalars, JobOrder, Launch, TensorMapSpec, Tile, VARIANTS, Variant};
+use fulgurite::{DeviceFacts, Dtype, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions};
 
 fn request(q: Layout, kv: Layout, mask: Mask) -> Forward {
     Forward::new(q, kv, kv, q, mask)

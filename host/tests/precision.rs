@@ -1,8 +1,9 @@
 //! What is planned for a forward in 8 bits, without a GPU.
 
+use fulgurite::internals::{Launch, TensorMapSpec, VARIANTS, VARIANTS_8BIT};
 use fulgurite::{
-    DeviceFacts, Dtype, Error, ErrorClass, Forward, ForwardArgs, Launch, Layout, Mask, Plan,
-    PlanOptions, Precision, RawWorkspace, TensorMapSpec, VARIANTS, VARIANTS_8BIT, Workspace,
+    DeviceFacts, Dtype, Error, ErrorClass, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions,
+    Precision, RawWorkspace, Workspace,
 };
 
 fn quantised(q: Layout, kv: Layout, mask: Mask) -> Forward {

@@ -11,8 +11,9 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
+use fulgurite::DeviceFacts;
 use fulgurite::cudarc::driver::{result, sys};
-use fulgurite::{DeviceFacts, KERNELS, Kernel};
+use fulgurite::internals::{KERNELS, Kernel};
 use serde::Serialize;
 
 use cache::Cache;
@@ -154,7 +155,7 @@ pub fn run(options: &Options, commit: Option<&str>) -> Result<bool, String> {
 /// Asks the machine.
 fn gather(commit: Option<&str>) -> Info {
     let (built, missing): (Vec<&Kernel>, Vec<&Kernel>) =
-        KERNELS.iter().partition(|row| fulgurite::ptx(row.entry).is_some());
+        KERNELS.iter().partition(|row| fulgurite::is_built(row.entry));
     Info {
         version: env!("CARGO_PKG_VERSION"),
         commit: commit.unwrap_or("not known: built without cargo xtask").to_owned(),
@@ -185,7 +186,7 @@ fn gather(commit: Option<&str>) -> Info {
 }
 
 fn gpu(ordinal: usize, facts: &DeviceFacts) -> Gpu {
-    let built = KERNELS.iter().filter(|row| fulgurite::ptx(row.entry).is_some());
+    let built = KERNELS.iter().filter(|row| fulgurite::is_built(row.entry));
     let (run, refused): (Vec<_>, Vec<_>) =
         built.map(|row| facts.check(row)).partition(Result::is_ok);
     Gpu {

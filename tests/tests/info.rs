@@ -7,6 +7,8 @@ mod fake;
 
 use std::path::Path;
 
+use fulgurite::internals::KERNELS;
+
 /// The source of the fake driver.
 pub const SOURCE: &str = "../host/tests/fake_driver/libcuda.rs";
 
@@ -27,8 +29,7 @@ fn says_what_a_report_needs() {
     assert!(text.contains("CUDA_VISIBLE_DEVICES=0"), "{text}");
     let library = fake::driver().join("libcuda.so");
     assert!(text.contains(library.to_str().expect("a plain path")), "{text}");
-    let is_built = |row: &&fulgurite::Kernel| fulgurite::ptx(row.entry).is_some();
-    let built = fulgurite::KERNELS.iter().filter(is_built).count();
+    let built = KERNELS.iter().filter(|kernel| fulgurite::is_built(kernel.entry)).count();
     for part in [
         "12.4",
         "Fake H100, compute capability 9.0, 132 multiprocessors, 81920 MiB",
@@ -70,5 +71,5 @@ fn a_missing_driver_is_told_and_no_failure() {
     assert!(driver.contains("no NVIDIA driver"), "{driver}");
     let built = value["kernels_built"].as_u64().expect("a number");
     let missing = value["kernels_missing"].as_array().expect("a list").len() as u64;
-    assert_eq!(built + missing, fulgurite::KERNELS.len() as u64);
+    assert_eq!(built + missing, KERNELS.len() as u64);
 }

@@ -27,6 +27,8 @@ pub enum Error {
     Resources(Vec<String>),
     /// Rules of the repository that files break; one line each.
     Tidy(Vec<String>),
+    /// Why the packages may not be published; one line each.
+    Package(Vec<String>),
     /// An option has a value that makes no sense; the text says what is allowed.
     Option(String),
 }
@@ -56,6 +58,7 @@ impl fmt::Display for Error {
             Error::Toolchain(text) | Error::Option(text) => f.write_str(text),
             Error::Ptx(lines) => list(f, "the PTX breaks rules", lines),
             Error::Resources(lines) => list(f, "ptxas reports problems", lines),
+            Error::Package(lines) => list(f, "the packages are not fit to be published", lines),
             Error::Tidy(lines) => list(f, "tidy found problems", lines),
         }
     }

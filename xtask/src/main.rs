@@ -10,11 +10,14 @@ mod ci;
 mod closed_output;
 mod compile;
 mod copy;
+mod cross;
+mod dist;
 mod error;
 mod harness;
 mod inputs;
 mod libraries;
 mod manifest;
+mod package;
 mod probes;
 mod process;
 mod progress;
@@ -28,6 +31,7 @@ mod workspace;
 
 use build::BuildArgs;
 use ci::CiArgs;
+use cross::CrossArgs;
 use tiles::TilesArgs;
 use workspace::Workspace;
 
@@ -51,8 +55,12 @@ enum Command {
     Bench(Passed),
     /// Build, then print what a report of an error should say; arguments go to the program
     Info(Passed),
-    /// Build a program that verifies and measures on a machine without Rust (target/dist)
+    /// Build what machines without Rust need: the program that checks, the C library, archives
     Dist(BuildArgs),
+    /// Check all that must hold before the crates are published, up to a use from outside
+    Package,
+    /// Check that the crates compile for other platforms and with the oldest Rust
+    Cross(CrossArgs),
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
     Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
@@ -96,7 +104,9 @@ fn run(command: Command) -> error::Result<()> {
         Command::Verify(passed) => check("verify", passed),
         Command::Bench(passed) => check("bench", passed),
         Command::Info(passed) => check("info", passed),
-        Command::Dist(arguments) => harness::dist(&workspace, &arguments),
+        Command::Dist(arguments) => dist::run(&workspace, &arguments),
+        Command::Package => package::run(&workspace),
+        Command::Cross(arguments) => cross::run(&workspace, &arguments),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),

@@ -216,6 +216,20 @@ pub unsafe extern "C" fn fulgurite_forward(
     })
 }
 
+/// `fulgurite_preload_forward` of the header.
+///
+/// # Safety
+/// `request` is null or points to a struct as large as it says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fulgurite_preload_forward(request: *const ForwardRequest) -> Status {
+    guard(|| {
+        // SAFETY: null or a request, by this function's contract.
+        let request = unsafe { grown::read(request, "request") }?;
+        let options = fulgurite::PlanOptions::default();
+        crate::device::plan(request.device, &request.meaning()?, &options).map(|_| ())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::mem::offset_of;

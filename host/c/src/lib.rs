@@ -21,7 +21,7 @@ use fulgurite::cudarc::driver::sys::CUstream;
 pub use descale::Descale;
 pub use forward::{
     ForwardArgs, ForwardRequest, fulgurite_forward, fulgurite_launch_forward,
-    fulgurite_plan_forward,
+    fulgurite_plan_forward, fulgurite_preload_forward,
 };
 pub use layout::Layout;
 pub use options::PlanOptions;

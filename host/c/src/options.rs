@@ -2,7 +2,8 @@
 
 use std::ffi::{CStr, c_char};
 
-use fulgurite::{KERNELS, PlanOptions as Meaning};
+use fulgurite::PlanOptions as Meaning;
+use fulgurite::internals::KERNELS;
 
 use crate::grown::{self, Grown};
 use crate::layout::{ARCHS, choose};

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{args, bshd, options, request, says};
 use fulgurite::cudarc::driver::sys;
-use fulgurite::{Error, FlashAttention, RawWorkspace, VARIANTS};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Error, FlashAttention, RawWorkspace};
 use fulgurite_c::{
     ForwardArgs, ForwardRequest, Plan, PlanOptions, Status, fulgurite_device_supported,
     fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,
@@ -66,7 +67,7 @@ fn scene(name: &str) -> Command {
 
 /// Runs a scene, if there are kernels to load, and returns what was printed.
 fn play(name: &str) -> Option<String> {
-    if fulgurite::ptx(VARIANTS[0].entry).is_none() {
+    if !fulgurite::is_built(VARIANTS[0].entry) {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
         return None;
     }
@@ -170,7 +171,7 @@ fn scene_of_options() {
 
 #[test]
 fn a_request_is_judged_by_the_device_that_is_there() {
-    if fulgurite::ptx(VARIANTS[0].entry).is_some() {
+    if fulgurite::is_built(VARIANTS[0].entry) {
         fake::said(scene("scene_without_devices").env("FAKE_DEVICES", "0"));
     }
 }

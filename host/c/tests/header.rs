@@ -6,19 +6,20 @@
 #[cfg(target_os = "linux")]
 mod fake;
 
+mod compiler;
+
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use fulgurite::{Access, Forward, Plan, VARIANTS};
+use compiler::{LANGUAGES, Scratch, compiler, run};
+
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Access, Forward, Plan};
 use fulgurite_c::{Buffer, Descale, ForwardArgs, ForwardRequest, Layout, PlanOptions, Status};
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";
-
-/// The compilers, and how they are told to be strict.
-const LANGUAGES: [(&str, &[&str]); 2] =
-    [("cc", &["-x", "c", "-std=c99"]), ("c++", &["-x", "c++", "-std=c++11"])];
 
 /// A struct of the header: its name, its bytes, and of each field the name, place and bytes.
 struct Struct {
@@ -61,50 +62,6 @@ fn structs() -> [Struct; 6] {
     ]
 }
 
-/// Where cargo puts the shared library beside this test.
-fn libraries() -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows its place");
-    test.parent().expect("a file is in a directory").to_path_buf()
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().expect("it can be started");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command:?} failed ({}): {text}", output.status);
-    output
-}
-
-/// A directory of this process, which goes away with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(purpose: &str) -> Scratch {
-        let name = format!("fulgurite-{purpose}-{}", std::process::id());
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&directory).expect("it can be created");
-        Scratch(directory)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What stays lies in cargo's own folder.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A strict compiler of a language that finds the header; none if there is none here.
-fn compiler((name, arguments): (&str, &[&str])) -> Option<Command> {
-    if Command::new(name).arg("--version").output().is_err() {
-        eprintln!("skipped: there is no compiler `{name}` here");
-        return None;
-    }
-    let mut command = Command::new(name);
-    command.args(arguments).args(["-pedantic", "-Wall", "-Wextra", "-Werror", "-I"]);
-    command.arg(env!("CARGO_MANIFEST_DIR"));
-    Some(command)
-}
-
 /// A program that does not compile unless the header has Rust's structs and numbers, and a field
 /// for each buffer of a launch, which may be written exactly if the launch writes it.
 fn agreement() -> String {
@@ -121,6 +78,13 @@ fn agreement() -> String {
             holds(&mut text, format!("sizeof((({name} *)0)->{field}) == {bytes}"));
         }
     }
+    let [major, minor, patch] = [
+        env!("CARGO_PKG_VERSION_MAJOR"),
+        env!("CARGO_PKG_VERSION_MINOR"),
+        env!("CARGO_PKG_VERSION_PATCH"),
+    ];
+    let number = format!("{major} * 10000 + {minor} * 100 + {patch}");
+    holds(&mut text, format!("FULGURITE_VERSION_NUMBER == {number}"));
     for (number, name) in numbers() {
         holds(&mut text, format!("FULGURITE_{name} == {number}"));
     }
@@ -191,16 +155,10 @@ fn the_header_agrees_with_the_library() {
     }
 }
 
-/// Compiles the program beside this file in a language; it finds the library by its SONAME.
+/// Compiles the program beside this file in a language.
 fn program(scratch: &Path, language: (&str, &[&str])) -> Option<PathBuf> {
-    let program = scratch.join(language.0);
-    let mut compiler = compiler(language)?;
-    compiler.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program.c"));
-    compiler.arg("-L").arg(libraries()).args(["-lfulgurite_c", "-o"]).arg(&program);
-    run(&mut compiler);
-    let library = scratch.join("libfulgurite.so.0");
-    std::fs::copy(libraries().join("libfulgurite_c.so"), library).expect("it can be copied");
-    Some(program)
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/program.c");
+    compiler::program(scratch, &source, language, &[])
 }
 
 #[test]
@@ -250,7 +208,7 @@ arguments' `lse`, or plan a request that does without
 #[test]
 #[cfg(target_os = "linux")]
 fn a_program_plans_and_launches() {
-    if fulgurite::ptx(VARIANTS[0].entry).is_none() {
+    if !fulgurite::is_built(VARIANTS[0].entry) {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
         return;
     }

@@ -9,7 +9,7 @@ use fulgurite_c::{
     Descale, ForwardRequest, Layout, Plan, PlanOptions, Status, fulgurite_device_supported,
     fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,
     fulgurite_plan_destroy, fulgurite_plan_entry, fulgurite_plan_forward, fulgurite_plan_is_noop,
-    fulgurite_plan_workspace_bytes, fulgurite_workspace_reset,
+    fulgurite_plan_workspace_bytes, fulgurite_preload_forward, fulgurite_workspace_reset,
 };
 
 /// What no call writes.
@@ -50,6 +50,8 @@ fn null_pointers() {
         says(&["`request` is null"]);
         assert_eq!(fulgurite_plan_forward(&request(), null(), null_mut()), argument);
         says(&["`plan` is null"]);
+        assert_eq!(fulgurite_preload_forward(null()), argument);
+        says(&["`request` is null"]);
         assert_eq!(fulgurite_forward(null(), null_mut(), &args()), argument);
         says(&["`request` is null"]);
         assert_eq!(fulgurite_forward(&request(), null_mut(), null()), argument);

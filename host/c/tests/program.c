@@ -94,6 +94,7 @@ int main(int argument_count, char **arguments) {
                                                        args.workspace_bytes));
     check("launch", fulgurite_launch_forward(plan, NULL, &args));
     check("destroy", fulgurite_plan_destroy(plan));
+    check("preload", fulgurite_preload_forward(&request));
     check("forward", fulgurite_forward(&request, NULL, &args));
     args.lse = NULL;
     if (fulgurite_forward(&request, NULL, &args) != FULGURITE_ERROR_BUFFER) return 2;

@@ -7,7 +7,8 @@ mod fake;
 
 use std::process::Command;
 
-use fulgurite::{Forward, Plan, VARIANTS};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Forward, Plan};
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";
@@ -63,6 +64,7 @@ plan.destroy()
 plan.destroy()
 library.check(library.functions.fulgurite_device_supported(0))
 library.check(library.functions.fulgurite_workspace_reset(0, None, 512, 64))
+library.check(library.functions.fulgurite_preload_forward(request))
 library.check(library.functions.fulgurite_forward(request, None, interface.ForwardArgs(**good)))
 
 # A mirror that does not fit is found out when the library is loaded.
@@ -86,7 +88,7 @@ assert "its caller knows 0.0" in load(VERSION="0.0")
 
 #[test]
 fn the_mirror_plans_and_launches() {
-    if fulgurite::ptx(VARIANTS[0].entry).is_none() {
+    if !fulgurite::is_built(VARIANTS[0].entry) {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
         return;
     }

@@ -20,8 +20,8 @@ use crate::args::args;
 use crate::layout::Layout;
 use crate::place::Place;
 use crate::request::{Decide, PlanOptions, Request};
-use crate::work::Work;
-use crate::{DeviceFacts, Error, Launch, Plan};
+use crate::work::{Launch, Work};
+use crate::{DeviceFacts, Error, Plan};
 
 pub use descale::Descale;
 pub use precision::Precision;
@@ -195,8 +195,9 @@ impl Plan<Forward> {
         self.launches().last()
     }
 
-    /// The row of [`VARIANTS`](crate::VARIANTS) or [`VARIANTS_8BIT`](crate::VARIANTS_8BIT) that
-    /// computes it; `None` if there is no work.
+    /// The row of [`VARIANTS`](crate::internals::VARIANTS) or of
+    /// [`VARIANTS_8BIT`](crate::internals::VARIANTS_8BIT) that computes it; `None` if there is no
+    /// work.
     pub fn variant(&self) -> Option<&'static Variant> {
         let entry = self.attention()?.entry();
         variants().find(|variant| variant.entry == entry)

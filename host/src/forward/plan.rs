@@ -18,8 +18,9 @@ use super::{Forward, ForwardArgs, Precision};
 use crate::args::{Access, Args};
 use crate::place::Raw;
 use crate::request::PlanOptions;
+use crate::tensor_map::TensorMapSpec;
 use crate::work::{Block, BufferNeed, Launch, Memory, Slot, Work};
-use crate::{DeviceFacts, Dtype, Error, Layout, TensorMapSpec, module};
+use crate::{DeviceFacts, Dtype, Error, Layout, module};
 
 /// Alignment of q, k, v and out in bytes, asked for by TMA and by 16-byte stores.
 const TENSOR_ALIGNMENT_BYTES: u64 = 16;

@@ -9,14 +9,14 @@ mod scenes;
 
 use std::process::Command;
 
-use fulgurite::VARIANTS;
+use fulgurite::internals::VARIANTS;
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "tests/fake_driver/libcuda.rs";
 
 /// Whether kernels are in this build; without them there is nothing to load.
 fn built() -> bool {
-    let built = fulgurite::ptx(VARIANTS[0].entry).is_some();
+    let built = fulgurite::is_built(VARIANTS[0].entry);
     if !built {
         eprintln!("skipped: the kernels are not built (`cargo xtask build`)");
     }

@@ -4,9 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use fulgurite::cudarc::driver::sys;
-use fulgurite::{
-    Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared, TensorMapSpec,
-};
+use fulgurite::internals::TensorMapSpec;
+use fulgurite::{Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared};
 
 /// 1 batch entry, 4096 rows, 16 heads, head dim 64: the first kernel for the mask.
 fn request(mask: Mask) -> Forward {

@@ -1,8 +1,9 @@
 //! What holds for every plan, by simple formulas in wide integers.
 
+use fulgurite::internals::{FwdScalars, JobOrder, Launch, TensorMapSpec, Tile, Variant};
 use fulgurite::{
-    DeviceFacts, Dtype, Error, Forward, ForwardArgs, FwdScalars, JobOrder, Launch, Layout, Mask,
-    Plan, Precision, RawWorkspace, TensorMapSpec, Tile, Variant, Workspace,
+    DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision, RawWorkspace,
+    Workspace,
 };
 use fulgurite_spec::JobCursor;
 use rand::RngExt;

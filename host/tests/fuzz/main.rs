@@ -7,7 +7,8 @@ mod requests;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use fulgurite::{DeviceFacts, Forward, Plan, PlanOptions, VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::{DeviceFacts, Forward, Plan, PlanOptions};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

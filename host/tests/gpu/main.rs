@@ -9,9 +9,8 @@ mod support;
 use std::time::Instant;
 
 use fulgurite::cudarc::driver::DeviceRepr;
-use fulgurite::{
-    Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, PlanOptions, Prepared, VARIANTS,
-};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, PlanOptions, Prepared};
 use half::bf16;
 
 use crate::support::{SENTINEL, aloud, bits, gpu, untouched};

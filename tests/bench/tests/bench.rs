@@ -195,7 +195,8 @@ fn the_record_of_tile_shapes_marks_the_best() {
 #[test]
 fn all_built_variants_can_be_measured_in_turn() {
     for row in variants::Row::built_in() {
-        let variant = fulgurite::VARIANTS.iter().find(|variant| variant.entry == row.entry);
+        let variant =
+            fulgurite::internals::VARIANTS.iter().find(|variant| variant.entry == row.entry);
         let variant = variant.expect("a variant of this build");
         for cell in Cell::lengths(row.dtype, row.head_dim, row.mask == "causal", false) {
             assert!(cell.batch * cell.q_len * cell.heads * cell.head_dim <= TOKENS * HIDDEN);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use fulgurite::cudarc::driver::{
     CudaSlice, CudaStream, CudaView, CudaViewMut, DeviceRepr, DriverError,
 };
-use fulgurite::{DeviceFacts, Element, FlashAttention, VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::{DeviceFacts, Element, FlashAttention};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 

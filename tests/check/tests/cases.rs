@@ -8,7 +8,7 @@ use check::forward::cases::cases;
 use check::forward::judge::results;
 use check::memory::{Arrangement, UNWRITTEN};
 use check::verify::{every_case, ptx_faults, static_checks};
-use fulgurite::{Tile, VARIANTS};
+use fulgurite::internals::{Tile, VARIANTS};
 
 #[test]
 fn names_are_unique_and_every_variant_has_every_kind() {
@@ -95,7 +95,7 @@ fn offsets_beyond_32_bits_are_there() {
 fn faults_in_ptx_are_seen() {
     let variant = &VARIANTS[0];
     let kernel = &variant.kernel();
-    let (entry, size) = (variant.entry, size_of::<fulgurite::FwdParams>());
+    let (entry, size) = (variant.entry, size_of::<fulgurite::internals::FwdParams>());
     let good = format!(
         ".target sm_90a\n.visible .entry {entry}(\n\
          .param .align 64 .b8 {entry}_param_0[{size}]\n)\n\

@@ -9,7 +9,8 @@ use check::forward::judge::{expected, problem};
 use check::forward::model::ModelOf;
 use check::forward::mutants::{Bug, Mutant};
 use check::rules::{Rule, sampling_slack};
-use fulgurite::{Dtype, Mask, VARIANTS, Variant};
+use fulgurite::internals::{VARIANTS, Variant};
+use fulgurite::{Dtype, Mask};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::values::Poison;
 

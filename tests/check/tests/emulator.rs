@@ -3,7 +3,7 @@
 use check::case::Job;
 use check::emulator::Emulated;
 use check::verify::{every_emulated_case, run_jobs};
-use fulgurite::VARIANTS_8BIT;
+use fulgurite::internals::VARIANTS_8BIT;
 
 /// Whether a case is one of 8 bits.
 fn is_8bit(job: &Job) -> bool {

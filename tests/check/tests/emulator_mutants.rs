@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use check::call::Launch;
 use check::emulator::{function_of, run_once};
 use check::forward::cases::{ForwardCase, mutation_cases};
+use fulgurite::Mask;
 use fulgurite::emulator::{Change, Mutation, Options, Primitive, Summary};
-use fulgurite::{Mask, Tile, VARIANTS, Variant};
+use fulgurite::internals::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 
 /// Runs of a mutant at most, each under a schedule of its own.

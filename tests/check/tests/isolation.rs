@@ -7,7 +7,7 @@ use check::forward::cases::ForwardCase;
 use check::forward::company::same_alone;
 use check::forward::judge::results;
 use fulgurite::emulator::{Options, Summary};
-use fulgurite::{Tile, VARIANTS, Variant};
+use fulgurite::internals::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use reference::forward::values::{Inputs, LONE_ROW, Poison, Values};
 use reference::tensor::encode;

@@ -4,7 +4,7 @@ use check::case::Summary;
 use check::forward::cases::cases;
 use check::report::{Record, Tally, Who};
 use check::rules::{Finding, Rule};
-use fulgurite::VARIANTS;
+use fulgurite::internals::VARIANTS;
 
 /// One record for every variant and case, each with the same findings.
 fn records(value: f64) -> Vec<Record> {

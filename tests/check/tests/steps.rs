@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use check::emulator::run_once;
 use check::forward::cases::{ForwardCase, mutation_cases};
 use fulgurite::emulator::Options;
-use fulgurite::{Tile, VARIANTS, Variant};
+use fulgurite::internals::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use reference::forward::values::Values;
 

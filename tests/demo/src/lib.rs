@@ -16,8 +16,8 @@ use check::call::Launch;
 use check::emulator::run_once;
 use check::forward::cases::ForwardCase;
 use check::forward::judge::{expected, results};
-use fulgurite::VARIANTS;
 use fulgurite::emulator::{Options, Stats, Summary};
+use fulgurite::internals::VARIANTS;
 use fulgurite_kernels::entry::SAMPLE;
 use reference::tensor::{RowId, decode};
 

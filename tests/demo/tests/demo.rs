@@ -84,9 +84,9 @@ fn the_text_fits_and_says_it_all() {
     assert_eq!(bare, text, "colours change no word");
 }
 
-/// A text block of the README, by the language of its fence.
-fn readme_block(language: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+/// A text block of a README of the checkout, by the language of its fence.
+fn readme_block(readme: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(readme);
     let text = std::fs::read_to_string(path).expect("it is there");
     let (_, rest) = text.split_once(&format!("```{language}\n")).expect("it has such a block");
     rest.split_once("```").expect("the block ends").0.to_owned()
@@ -96,14 +96,17 @@ fn readme_block(language: &str) -> String {
 fn the_readme_shows_this_timeline() {
     let text = DEMO.text(Style::Plain);
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    for line in readme_block("text").lines() {
+    for line in readme_block("README.md", "text").lines() {
         assert!(lines.contains(&line), "{line:?} is in README.md, and not in:\n{text}");
     }
 }
 
 #[test]
-fn the_readme_shows_the_basic_example() {
+fn the_readmes_show_the_basic_example() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../host/examples/basic.rs");
     let example = std::fs::read_to_string(path).expect("it is there");
-    assert!(example.ends_with(&readme_block("rust")), "README.md shows another basic.rs");
+    for readme in ["README.md", "host/README.md"] {
+        let shown = readme_block(readme, "rust");
+        assert!(example.ends_with(&shown), "{readme} shows another basic.rs");
+    }
 }

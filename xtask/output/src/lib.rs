@@ -49,7 +49,8 @@ pub const CLOSED_PIPE: i32 = 141;
 pub fn end_if_closed() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload_as_str().unwrap_or_default();
+        // The print macros' panics carry a `String`.
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
         if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
             std::process::exit(CLOSED_PIPE);
         }

@@ -13,7 +13,8 @@ const FUNCTION_LINES: usize = 70;
 const LINE_CHARS: usize = 100;
 
 /// Lines of the documents that are read first.
-const DOCUMENT_LINES: [(&str, usize); 2] = [("README.md", 200), ("ARCHITECTURE.md", 300)];
+const DOCUMENT_LINES: [(&str, usize); 3] =
+    [("README.md", 200), ("ARCHITECTURE.md", 300), ("CONTRIBUTING.md", 60)];
 
 /// The only directory where instructions are written.
 const ASM_DIRECTORY: &str = "kernels/gpu/src/ptx/";

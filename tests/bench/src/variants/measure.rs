@@ -6,7 +6,8 @@ use check::device::Device;
 use check::forward::call::ForwardCall;
 use check::gpu::{Bits, Gpu};
 use check::progress::Steps;
-use fulgurite::{Forward, Prepared, VARIANTS};
+use fulgurite::internals::VARIANTS;
+use fulgurite::{Forward, Prepared};
 use half::{bf16, f16};
 
 use super::super::data::{Data, Expected};

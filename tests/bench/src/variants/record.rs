@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fulgurite::{VARIANTS, Variant};
+use fulgurite::internals::{VARIANTS, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::super::grid::DtypeName;
@@ -61,7 +61,7 @@ impl Row {
             spill_bytes: None,
             left_out: String::new(),
         };
-        VARIANTS.iter().filter(|variant| fulgurite::ptx(variant.entry).is_some()).map(row).collect()
+        VARIANTS.iter().filter(|variant| fulgurite::is_built(variant.entry)).map(row).collect()
     }
 }
 

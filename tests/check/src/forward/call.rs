@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use fulgurite::cudarc::driver::{CudaStream, CudaViewMut};
 use fulgurite::emulator::{Emulator, Global};
+use fulgurite::internals::{Tile, Variant};
 use fulgurite::{
     Descale, DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan,
-    PlanOptions, Precision, Prepared, Raw, Read, Tile, Variant, Write,
+    PlanOptions, Precision, Prepared, Raw, Read, Write,
 };
 use half::{bf16, f16};
 use reference::forward::eight_bits::{EightBits, Quantised, Shape};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use fulgurite::{Descale, Dtype, Layout, Mask, Precision, Tile, Variant};
+use fulgurite::internals::{Tile, Variant};
+use fulgurite::{Descale, Dtype, Layout, Mask, Precision};
 use reference::forward::values::{Inputs, Poison, Values};
 use reference::random::{about_1, draw};
 use reference::tensor::Tensor;

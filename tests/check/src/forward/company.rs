@@ -1,6 +1,6 @@
 //! A batch entry's results have the same bits alone and in any company, wherever its tensors lie.
 
-use fulgurite::{VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, Variant};
 use reference::forward::values::{Inputs, Poison};
 use reference::tensor::Tensor;
 

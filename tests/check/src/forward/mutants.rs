@@ -1,6 +1,7 @@
 //! Planted errors: a right answer made wrong in the ways kernels go wrong. The rules must see each.
 
-use fulgurite::{Dtype, Mask, Variant};
+use fulgurite::internals::Variant;
+use fulgurite::{Dtype, Mask};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
 use reference::forward::values::LONE_ROW;

@@ -1,8 +1,9 @@
 //! What is launched, and what must come of it, by plain loops.
 
 use approx::relative_eq;
+use fulgurite::Dtype;
 use fulgurite::emulator::Accumulator;
-use fulgurite::{Dtype, VARIANTS};
+use fulgurite::internals::VARIANTS;
 use fulgurite_gpu::emu::{MapFields, Swizzle};
 use fulgurite_spec::PROBES;
 use half::{bf16, f16};
@@ -386,7 +387,7 @@ fn stored_product() -> Case {
 /// Whether every width that a kernel of the table multiplies is probed.
 pub fn cover_the_table() -> bool {
     VARIANTS.iter().all(|variant| {
-        let tile = fulgurite::Tile::of(variant);
+        let tile = fulgurite::internals::Tile::of(variant);
         [tile.kv_rows, tile.head_dim].iter().all(|width| {
             let entry = format!("probe_product_{}_n{width}", variant.dtype.name());
             PROBES.contains(&entry.as_str())

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use comfy_table::{Cell, CellAlignment};
 
-use fulgurite::{Dtype, VARIANTS_8BIT};
+use fulgurite::Dtype;
+use fulgurite::internals::VARIANTS_8BIT;
 use reference::tensor::{Tensor, decode};
 
 use super::{Options, run_jobs};

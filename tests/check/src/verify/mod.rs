@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use fulgurite::{VARIANTS, VARIANTS_8BIT};
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT};
 use output::{Pulse, WIDTH, wrapped};
 use rayon::prelude::*;
 

@@ -1,6 +1,7 @@
 //! What can be checked without a GPU.
 
-use fulgurite::{DeviceFacts, KERNELS, Kernel, VARIANTS};
+use fulgurite::DeviceFacts;
+use fulgurite::internals::{KERNELS, Kernel, VARIANTS};
 use output::Pulse;
 use reference::forward::closed_forms;
 
@@ -49,7 +50,7 @@ fn ptx(kernel: &Kernel) -> Result<(), String> {
     let Some(text) = fulgurite::ptx(kernel.entry) else {
         return Err(format!("{} is not in this build: run `cargo xtask build`", kernel.entry));
     };
-    match ptx_faults(kernel, text).first() {
+    match ptx_faults(kernel, &text).first() {
         None => Ok(()),
         Some(fault) => Err(format!("{}: {fault}", kernel.entry)),
     }

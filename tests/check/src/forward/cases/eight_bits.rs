@@ -1,7 +1,8 @@
 //! The cases of kernels of 8 bits: lengths that leave padding of every kind, heads whose scales
 //! differ, values that integers and short floats trip over.
 
-use fulgurite::{Dtype, Mask, Variant};
+use fulgurite::internals::Variant;
+use fulgurite::{Dtype, Mask};
 use reference::forward::values::{Poison, Values};
 
 use super::{ForwardCase, given8};
@@ -197,7 +198,7 @@ pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
     let dtype = types[if variant.mask == Mask::Causal { types.len() - 1 } else { 0 }];
     let of = Of { variant, dtype };
     let (q_rows, kv_rows) =
-        (fulgurite::Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);
+        (fulgurite::internals::Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);
     let mut all = vec![
         // Two whole tiles and a part of one, at least.
         of.case("partial tiles", (2, 1), (17, 337)).with(|case| case.values = Values::Biased),

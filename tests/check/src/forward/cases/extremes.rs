@@ -1,7 +1,8 @@
 //! Cases at the edges of the types: large scores, climbs, long rows, and what other results must
 //! not notice where rows have settled.
 
-use fulgurite::{Dtype, Tile, Variant};
+use fulgurite::Dtype;
+use fulgurite::internals::{Tile, Variant};
 use reference::forward::values::{Climb, Exact, Poison, Values, exact};
 
 use super::ForwardCase;

@@ -1,7 +1,8 @@
 //! The cases of kernels that are given tensors of 8 bits: those of quantised ones, as far as they
 //! make sense here, and numbers that the stored ones are multiplied with.
 
-use fulgurite::{Descale, Dtype, Mask, Variant};
+use fulgurite::internals::{Tile, Variant};
+use fulgurite::{Descale, Dtype, Mask};
 use reference::forward::values::{Poison, Values};
 
 use super::ForwardCase;
@@ -96,8 +97,7 @@ fn poisons(of: Of) -> Vec<ForwardCase> {
 pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
     let dtype = if variant.mask == Mask::Causal { Dtype::F16 } else { Dtype::Bf16 };
     let of = Of { variant, dtype };
-    let (q_rows, kv_rows) =
-        (fulgurite::Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);
+    let (q_rows, kv_rows) = (Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);
     let mut all = vec![of.of_batch(2, "parked, descale", (2, 1), (17, 597)).with(|case| {
         case.values = Values::MeanOne;
         case.descale = [Descale::PerRow, per_head(case), per_head(case)];
