@@ -1,0 +1,239 @@
+"""PyTorch: the operators `torch.ops.fulgurite.forward` and `forward_out`, and the registration
+with transformers. Importing this module registers the operators."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+from . import _counts
+from ._errors import (ArgumentError, DeviceError, DriverError, RequestError, UnsupportedError,
+                      shown)
+from ._forward import Plan, Request, Tensor, check_rank, copies, family, preloaded
+
+DTYPES: dict[torch.dtype, str] = {
+    torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32",
+    torch.float8_e4m3fn: "e4m3", torch.float8_e5m2: "e5m2", torch.uint8: "u8", torch.int8: "i8",
+    torch.int32: "i32", torch.int64: "i64"}
+"""The names of element types."""
+
+# Plans by what a call looks like; the oldest is forgotten beyond this count.
+_PLANS_MOST = 4096
+_plans: dict[tuple[Any, ...], _Call] = {}
+
+
+class _Call:
+    """What is known about calls of one kind."""
+
+    __slots__ = ("plan", "copies", "out_shape", "lse_shape")
+
+    def __init__(self, plan: Plan | None, copied: tuple[bool, bool, bool],
+                 out_shape: tuple[int, ...], lse_shape: tuple[int, ...]) -> None:
+        self.plan, self.copies = plan, copied
+        self.out_shape, self.lse_shape = out_shape, lse_shape
+
+
+def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
+            precision: str, out: torch.Tensor | None, return_lse: bool) -> Any:
+    """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is "full" or
+    "causal"."""
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise no_backward(q, k, v)
+    if out is None:
+        result, lse = _forward_op(q, k, v, mask, scale, precision, return_lse)
+    else:
+        result, lse = out, _forward_out_op(q, k, v, out, mask, scale, precision, return_lse)
+    return (result, lse) if return_lse else result
+
+
+def no_backward(*inputs: torch.Tensor) -> UnsupportedError:
+    """The exception where a gradient would be needed."""
+    names = [name for name, tensor in zip("qkv", inputs) if tensor.requires_grad]
+    which = ", ".join(names) or "an input"
+    return UnsupportedError(
+        f"backward is not supported yet, but {which} requires gradients: call under "
+        "torch.no_grad(), or pass detached tensors")
+
+
+def _described(name: str, tensor: torch.Tensor, device: torch.device) -> Tensor:
+    """A tensor as plans see it."""
+    check_rank(name, tensor.shape)
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise UnsupportedError(f"{name} has elements of type {tensor.dtype}: convert it to "
+                               "torch.bfloat16 or torch.float16")
+    if tensor.device != device:
+        raise RequestError(f"{name} is on {tensor.device}, q on {device}: all tensors must be on "
+                           f"one device; move {name}")
+    return Tensor(dtype, tuple(tensor.shape), tuple(tensor.stride()))
+
+
+def _described_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None,
+                    mask: str, scale: float | None, precision: str, with_lse: bool) -> Request:
+    """A call as plans see it. An output that is not given is contiguous."""
+    if mask not in ("full", "causal"):
+        raise ArgumentError(f"mask={mask!r} of the operator: it must be 'full' or 'causal'")
+    tensors = [_described(name, tensor, q.device)
+               for name, tensor in (("q", q), ("k", k), ("v", v))]
+    if out is None:
+        result = Tensor.contiguous(tensors[0].dtype, tensors[0].shape)
+    else:
+        result = _described("out", out, q.device)
+    return Request(*tensors, result, mask, scale, precision, with_lse)
+
+
+def _plan(key: tuple[Any, ...], request: Request, device: int, is_capturing: bool) -> _Call:
+    """Makes the plan of a new kind of call and keeps it."""
+    batch, rows, heads, _ = request.q.shape
+    lse_shape = (batch, heads, rows) if request.with_lse else (0,)
+    copied = copies(request.q, request.k, request.v)
+    plan = None
+    if not any(copied):
+        if is_capturing and family(request, device) not in preloaded:
+            raise DriverError(
+                "a stream is being captured into a CUDA graph, and no call like this one came "
+                "before: the first one loads its kernel, which a capture does not allow; make the "
+                "call once before the capture, or fulgurite.preload(...)")
+        plan = Plan(request, device)
+    call = _Call(plan, copied, request.q.shape, lse_shape)
+    if len(_plans) >= _PLANS_MOST:
+        _plans.pop(next(iter(_plans)), None)
+    _plans[key] = call
+    return call
+
+
+def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None, mask: str,
+           scale: float | None, precision: str, with_lse: bool, device: int,
+           stream: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plans the call, if none like it came before, and enqueues its kernels on the stream. Outputs
+    and the workspace come from PyTorch's allocator."""
+    key = (q.dtype, q.shape, q.stride(), k.dtype, k.shape, k.stride(), v.dtype, v.shape,
+           v.stride(), k.device, v.device, device, mask, scale, precision, with_lse,
+           None if out is None else (out.dtype, out.shape, out.stride(), out.device))
+    call = _plans.get(key)
+    if call is None:
+        request = _described_call(q, k, v, out, mask, scale, precision, with_lse)
+        call = _plan(key, request, device, _is_capturing())
+    at_q, at_k, at_v = q.data_ptr(), k.data_ptr(), v.data_ptr()
+    plan = call.plan
+    if plan is None or (at_q | at_k | at_v) & 15:
+        copied = [tensor.clone(memory_format=torch.contiguous_format)
+                  if wanted or tensor.data_ptr() & 15 else tensor
+                  for tensor, wanted in zip((q, k, v), call.copies)]
+        _counts.copies += sum(one is not other for one, other in zip(copied, (q, k, v)))
+        return launch(copied[0], copied[1], copied[2], out, mask, scale, precision, with_lse,
+                      device, stream)
+    result = q.new_empty(call.out_shape) if out is None else out
+    lse = q.new_empty(call.lse_shape, dtype=torch.float32)
+    workspace = 0
+    if plan.workspace_bytes:
+        # Freed on return: the allocator gives it to later work of this stream only.
+        memory = q.new_empty(plan.workspace_bytes, dtype=torch.uint8)
+        workspace = memory.data_ptr()
+    at_lse = lse.data_ptr() if with_lse else 0
+    try:
+        plan.run(stream, at_q, at_k, at_v, result.data_ptr(), at_lse, workspace, device)
+    except DriverError:
+        # The context may have been reset: the next call plans anew.
+        _plans.pop(key, None)
+        raise
+    return result, lse
+
+
+def _is_capturing() -> bool:
+    return bool(torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+
+
+# The first is the stream's address without a Python object around it (0.3 against 1.5 us).
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+
+
+def _stream(device: int) -> int:
+    if _raw_stream is not None:
+        return int(_raw_stream(device))
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def _on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
+             precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    device = q.get_device()
+    return launch(q, k, v, None, mask, scale, precision, with_lse, device, _stream(device))
+
+
+def _out_on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, mask: str,
+                 scale: float | None, precision: str, with_lse: bool) -> torch.Tensor:
+    # An operator that writes to its arguments has no autograd of its own that could refuse.
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        raise no_backward(q, k, v)
+    device = q.get_device()
+    return launch(q, k, v, out, mask, scale, precision, with_lse, device, _stream(device))[1]
+
+
+def on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
+           precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Refuses tensors that are on no GPU. Tests put a body in its place."""
+    raise DeviceError(
+        f"q={shown(q)} is on {q.device}: the kernels run on GPUs only; move q, k and v there, or "
+        "use torch.nn.functional.scaled_dot_product_attention")
+
+
+def _on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
+            precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    return on_cpu(q, k, v, mask, scale, precision, with_lse)
+
+
+def _out_on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, mask: str,
+                scale: float | None, precision: str, with_lse: bool) -> torch.Tensor:
+    result, lse = on_cpu(q, k, v, mask, scale, precision, with_lse)
+    out.copy_(result)
+    return lse
+
+
+def _fake_lse(q: torch.Tensor, with_lse: bool) -> torch.Tensor:
+    batch, rows, heads, _ = q.shape
+    return q.new_empty((batch, heads, rows) if with_lse else (0,), dtype=torch.float32)
+
+
+def _fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
+          precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    check_rank("q", q.shape)
+    return q.new_empty(q.shape), _fake_lse(q, with_lse)
+
+
+def _fake_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, mask: str,
+              scale: float | None, precision: str, with_lse: bool) -> torch.Tensor:
+    check_rank("q", q.shape)
+    return _fake_lse(q, with_lse)
+
+
+def _refuse_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    raise no_backward(*inputs[:3])
+
+
+def _refuse_backward(ctx: Any, *gradients: Any) -> Any:
+    raise no_backward()
+
+
+def _define() -> torch.library.Library:
+    """Defines the operators. They live as long as what this returns."""
+    library = torch.library.Library("fulgurite", "DEF")
+    options = "str mask, float? scale=None, str precision='given', bool with_lse=False"
+    tags = (torch.Tag.needs_fixed_stride_order, torch.Tag.pt2_compliant_tag)
+    library.define(f"forward(Tensor q, Tensor k, Tensor v, {options}) -> (Tensor, Tensor)",
+                   tags=tags)
+    library.define(f"forward_out(Tensor q, Tensor k, Tensor v, Tensor(a!) out, {options}) -> "
+                   "Tensor", tags=tags)
+    for name, cuda, cpu, fake in (("forward", _on_cuda, _on_cpu, _fake),
+                                  ("forward_out", _out_on_cuda, _out_on_cpu, _fake_out)):
+        library.impl(name, cuda, "CUDA")
+        library.impl(name, cpu, "CPU")
+        torch.library.register_fake(f"fulgurite::{name}", fake, lib=library)
+    torch.library.register_autograd("fulgurite::forward", _refuse_backward,
+                                    setup_context=_refuse_gradients, lib=library)
+    return library
+
+
+_library = _define()
+_forward_op = torch.ops.fulgurite.forward.default
+_forward_out_op = torch.ops.fulgurite.forward_out.default
