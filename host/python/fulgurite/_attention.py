@@ -90,8 +90,8 @@ def _through_torch(q: Any, k: Any, v: Any, mask: str, scale: float | None, preci
     except ImportError as error:
         raise UnsupportedError(f"q={shown(q)}: arrays of other frameworks are read through "
                                f"PyTorch, which is not installed ({error})") from error
-    lent = [torch.from_dlpack(array) for array in (q, k, v)]
-    results = door.forward(*lent, mask, scale, precision, None, return_lse)
+    lent_q, lent_k, lent_v = (torch.from_dlpack(array) for array in (q, k, v))
+    results = door.forward(lent_q, lent_k, lent_v, mask, scale, precision, None, return_lse)
     back = namespace().from_dlpack
     return tuple(back(one) for one in results) if return_lse else back(results)
 

@@ -65,7 +65,7 @@ def dense(q: Any, k: Any, v: Any, scale: float | None, causal: bool,
     if missing:
         if scale is None and head_dim > 0:
             scale = float(head_dim) ** -0.5
-        q, k, v = (door.pad(tensor, [0, missing]) for tensor in (q, k, v))
+        q, k, v = (door.padded(tensor, missing) for tensor in (q, k, v))
     results = door.forward(q, k, v, kernel, scale, "given", None, with_lse)
     out, lse = results if with_lse else (results, None)
     return (out[..., :head_dim] if missing else out), lse

@@ -80,8 +80,10 @@ def copies(q: Tensor, k: Tensor, v: Tensor) -> tuple[bool, bool, bool]:
 def _layout(tensor: Tensor) -> _interface.Layout:
     """The layout, whose axes are (batch, heads, rows, head_dim)."""
     order = (0, 2, 1, 3)
-    return _interface.Layout.batched(tensor.dtype, [tensor.shape[axis] for axis in order],
-                                     [tensor.strides[axis] for axis in order])
+    shape, strides = ([numbers[axis] for axis in order]
+                      for numbers in (tensor.shape, tensor.strides))
+    layout: _interface.Layout = _interface.Layout.batched(tensor.dtype, shape, strides)
+    return layout
 
 
 def _scale(scale: float | None) -> float:

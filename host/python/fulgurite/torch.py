@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
 from . import _counts
 from ._errors import (ArgumentError, DeviceError, DriverError, RequestError, UnsupportedError,
@@ -47,6 +46,11 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale:
     return (result, lse) if return_lse else result
 
 
+def padded(tensor: torch.Tensor, columns: int) -> torch.Tensor:
+    """The tensor with so many columns of zeros behind its own."""
+    return torch.nn.functional.pad(tensor, [0, columns])
+
+
 def no_backward(*inputs: torch.Tensor) -> UnsupportedError:
     """The exception where a gradient would be needed."""
     names = [name for name, tensor in zip("qkv", inputs) if tensor.requires_grad]
@@ -74,13 +78,13 @@ def _described_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torc
     """A call as plans see it. An output that is not given is contiguous."""
     if mask not in ("full", "causal"):
         raise ArgumentError(f"mask={mask!r} of the operator: it must be 'full' or 'causal'")
-    tensors = [_described(name, tensor, q.device)
-               for name, tensor in (("q", q), ("k", k), ("v", v))]
+    queries, keys, values = (_described(name, tensor, q.device)
+                             for name, tensor in (("q", q), ("k", k), ("v", v)))
     if out is None:
-        result = Tensor.contiguous(tensors[0].dtype, tensors[0].shape)
+        result = Tensor.contiguous(queries.dtype, queries.shape)
     else:
         result = _described("out", out, q.device)
-    return Request(*tensors, result, mask, scale, precision, with_lse)
+    return Request(queries, keys, values, result, mask, scale, precision, with_lse)
 
 
 def _plan(key: tuple[Any, ...], request: Request, device: int, is_capturing: bool) -> _Call:
@@ -237,3 +241,15 @@ def _define() -> torch.library.Library:
 _library = _define()
 _forward_op = torch.ops.fulgurite.forward.default
 _forward_out_op = torch.ops.fulgurite.forward_out.default
+
+
+def enable_transformers() -> str:
+    """Registers attention with transformers and returns its name, "fulgurite", for
+    `model.set_attn_implementation(fulgurite.torch.enable_transformers())`.
+
+    Models then run in bf16 or f16 under `torch.no_grad()`, with batches that need no padding.
+    What a model asks for beyond that raises `UnsupportedError` with its name.
+    """
+    from ._transformers import NAME, register
+    register()
+    return NAME
