@@ -55,8 +55,9 @@ def kernel_of(q: Any, k: Any, v: Any, causal: bool, window_size: tuple[int, int]
 
 def dense(q: Any, k: Any, v: Any, scale: float | None, causal: bool,
           window_size: tuple[int, int], with_lse: bool) -> tuple[Any, Any]:
-    """Output and, if wanted, log-sum-exp of q (batch, rows, heads, head_dim) and k, v (batch, kv_rows,
-    kv_heads, head_dim), with any head dim up to 256: others than multiples of 8 are padded."""
+    """Output and, if wanted, log-sum-exp of q (batch, rows, heads, head_dim) and k, v (batch,
+    kv_rows, kv_heads, head_dim), with any head dim up to 256: others than multiples of 8 are
+    padded."""
     kernel = kernel_of(q, k, v, causal, window_size)
     from . import torch as door
 

@@ -159,14 +159,19 @@ def _stream(device: int) -> int:
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 
-def _on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
-             precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+# Of the bodies below the dispatcher leaves out arguments that are equal to the schema's defaults.
+
+
+def _on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str,
+             scale: float | None = None, precision: str = "given",
+             with_lse: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     device = q.get_device()
     return launch(q, k, v, None, mask, scale, precision, with_lse, device, _stream(device))
 
 
 def _out_on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, mask: str,
-                 scale: float | None, precision: str, with_lse: bool) -> torch.Tensor:
+                 scale: float | None = None, precision: str = "given",
+                 with_lse: bool = False) -> torch.Tensor:
     # An operator that writes to its arguments has no autograd of its own that could refuse.
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise no_backward(q, k, v)
@@ -182,13 +187,15 @@ def on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: 
         "use torch.nn.functional.scaled_dot_product_attention")
 
 
-def _on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
-            precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str,
+            scale: float | None = None, precision: str = "given",
+            with_lse: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     return on_cpu(q, k, v, mask, scale, precision, with_lse)
 
 
 def _out_on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, mask: str,
-                scale: float | None, precision: str, with_lse: bool) -> torch.Tensor:
+                scale: float | None = None, precision: str = "given",
+                with_lse: bool = False) -> torch.Tensor:
     result, lse = on_cpu(q, k, v, mask, scale, precision, with_lse)
     out.copy_(result)
     return lse
@@ -199,14 +206,16 @@ def _fake_lse(q: torch.Tensor, with_lse: bool) -> torch.Tensor:
     return q.new_empty((batch, heads, rows) if with_lse else (0,), dtype=torch.float32)
 
 
-def _fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
-          precision: str, with_lse: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str,
+          scale: float | None = None, precision: str = "given",
+          with_lse: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     check_rank("q", q.shape)
     return q.new_empty(q.shape), _fake_lse(q, with_lse)
 
 
 def _fake_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor, mask: str,
-              scale: float | None, precision: str, with_lse: bool) -> torch.Tensor:
+              scale: float | None = None, precision: str = "given",
+              with_lse: bool = False) -> torch.Tensor:
     check_rank("q", q.shape)
     return _fake_lse(q, with_lse)
 

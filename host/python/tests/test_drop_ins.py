@@ -142,7 +142,8 @@ def test_rows_without_keys_are_known() -> None:
 def test_caches_are_checked_before_they_are_written() -> None:
     use = _drop_in.cache_in_use
     for message, k, v, length in (("give both", KV, None, 1), ("say where", KV, KV, None),
-                                  ("the cache has 8", KV, KV, 1), ("the cache has 8", None, None, 9),
+                                  ("the cache has 8", KV, KV, 1),
+                                  ("the cache has 8", None, None, 9),
                                   ("cache_seqlens=-1", None, None, -1)):
         with pytest.raises(ValueError, match=message):
             use(Q, KV, KV, k, v, length, False, (-1, -1))
