@@ -4,9 +4,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ._errors import ArgumentError, UnsupportedError, not_there, shown
+from ._errors import ArgumentError, UnsupportedError, not_there, refuse, shown
 from ._forward import check_rank
-from ._masks import kernel_mask
+from ._masks import CAUSAL, kernel_mask
 
 
 def attention(q: Any, k: Any, v: Any, mask: object, *, scale: float | None = None,
@@ -37,20 +37,39 @@ def attention(q: Any, k: Any, v: Any, mask: object, *, scale: float | None = Non
 
     >>> out = fulgurite.attention(q, k, v, fulgurite.CAUSAL)  # doctest: +SKIP
     """
-    unsupported = (("softcap", softcap), ("bias", bias), ("score", score), ("sinks", sinks),
-                   ("descale", descale), ("cu_q", cu_q), ("cu_k", cu_k), ("used_q", used_q),
-                   ("used_k", used_k), ("first_k", first_k))
-    for name, value in unsupported:
-        if value is not None:
-            raise not_there(name, value)
+    if not (softcap is bias is score is sinks is descale is cu_q is cu_k is used_q is used_k
+            is first_k is None):
+        refuse(softcap=softcap, bias=bias, score=score, sinks=sinks, descale=descale, cu_q=cu_q,
+               cu_k=cu_k, used_q=used_q, used_k=used_k, first_k=first_k)
+    kernel = "causal" if mask is CAUSAL and align == "bottom_right" else \
+        kernel_for(q, k, v, mask, align)
+    if not is_torch(q):
+        return _through_torch(q, k, v, kernel, scale, precision, out, return_lse)
+    return torch_door().forward(q, k, v, kernel, scale, precision, out, return_lse)
+
+
+_door: Any = None
+
+
+def torch_door() -> Any:
+    """The module `fulgurite.torch`, imported on first use (each import statement costs 0.5 us)."""
+    global _door
+    if _door is None:
+        from . import torch as door
+        _door = door
+    return _door
+
+
+def kernel_for(q: Any, k: Any, v: Any, mask: object, align: str) -> str:
+    """The mask of the kernel that computes a call.
+
+    Raises `RequestError` for arrays that do not have four axes, and what `kernel_mask` and
+    `aligned` raise.
+    """
     for name, array in (("q", q), ("k", k), ("v", v)):
         check_rank(name, tuple(array.shape))
     q_len, kv_len = q.shape[1], k.shape[1]
-    kernel = aligned(kernel_mask(mask, q_len, kv_len), align, q_len, kv_len)
-    if not is_torch(q):
-        return _through_torch(q, k, v, kernel, scale, precision, out, return_lse)
-    from . import torch as door
-    return door.forward(q, k, v, kernel, scale, precision, out, return_lse)
+    return aligned(kernel_mask(mask, q_len, kv_len), align, q_len, kv_len)
 
 
 def aligned(mask: str, align: str, q_len: int, kv_len: int) -> str:
@@ -86,7 +105,7 @@ def _through_torch(q: Any, k: Any, v: Any, mask: str, scale: float | None, preci
     try:
         import torch
 
-        from . import torch as door
+        door = torch_door()
     except ImportError as error:
         raise UnsupportedError(f"q={shown(q)}: arrays of other frameworks are read through "
                                f"PyTorch, which is not installed ({error})") from error

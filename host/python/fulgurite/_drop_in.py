@@ -3,16 +3,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._attention import torch_door
 from ._errors import ArgumentError, RequestError, UnsupportedError, not_there
 from ._forward import check_rank
 from ._masks import CAUSAL, FULL, Mask, kernel_mask, window
 
 
-def refuse(**values: Any) -> None:
-    """Raises `UnsupportedError` for the first argument that is not None."""
-    for name, value in values.items():
-        if value is not None:
-            raise not_there(name, value)
+UNBOUNDED = (-1, -1)
+"""The `window_size` that bounds nothing."""
 
 
 def refuse_scores(softcap: float, dropout_p: float = 0.0, attention_chunk: int = 0) -> None:
@@ -58,9 +56,11 @@ def dense(q: Any, k: Any, v: Any, scale: float | None, causal: bool,
     """Output and, if wanted, log-sum-exp of q (batch, rows, heads, head_dim) and k, v (batch,
     kv_rows, kv_heads, head_dim), with any head dim up to 256: others than multiples of 8 are
     padded."""
-    kernel = kernel_of(q, k, v, causal, window_size)
-    from . import torch as door
-
+    if window_size == UNBOUNDED:
+        kernel = "causal" if causal else "full"
+    else:
+        kernel = kernel_of(q, k, v, causal, window_size)
+    door = torch_door()
     head_dim = q.shape[-1]
     missing = -head_dim % 8
     if missing:

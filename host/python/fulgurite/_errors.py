@@ -1,6 +1,8 @@
 """Exceptions: one class for each status of the C interface, all of them `fulgurite.Error`."""
 from __future__ import annotations
 
+from typing import Any
+
 from . import _interface
 
 
@@ -74,6 +76,13 @@ def not_there(name: str, value: object, instead: str = "") -> UnsupportedError:
     """The exception for an argument that nothing here computes yet: names it and its value."""
     hint = f": {instead}" if instead else ": leave it at its default"
     return UnsupportedError(f"{name}={shown(value)} is not supported yet{hint}")
+
+
+def refuse(**values: Any) -> None:
+    """Raises `UnsupportedError` for the first argument that is not None."""
+    for name, value in values.items():
+        if value is not None:
+            raise not_there(name, value)
 
 
 def shown(value: object) -> str:

@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 
 from . import _interface
 from ._errors import ArgumentError, RequestError
-from ._library import Args, library
-
-ARGS_BYTES = ctypes.sizeof(Args)
+from ._library import ARGS_BYTES, library, pack_args
 
 
 class Tensor(NamedTuple):
@@ -163,7 +161,7 @@ class Plan:
         if size:
             self._check(self._functions.fulgurite_workspace_reset(device, stream, workspace, size))
         status = self.launch(self.handle, stream,
-                             Args(ARGS_BYTES, q, k, v, out, lse, workspace, size))
+                             pack_args(ARGS_BYTES, q, k, v, out, lse, workspace, size))
         if status:
             self._check(status)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ._drop_in import dense, refuse
-from ._errors import not_there, shown
+from ._drop_in import dense
+from ._errors import not_there, refuse, shown
 
 NAME = "fulgurite"
 """What `model.set_attn_implementation` takes."""
@@ -76,8 +76,9 @@ def is_packed(position_ids: torch.Tensor | None, batch: int) -> bool:
     global _last
     if position_ids is None or batch != 1 or position_ids.shape[-1] == 1:
         return False
-    if _last is not None and _last[0]() is position_ids and _last[1] == position_ids._version:
+    version: int = position_ids._version
+    if _last is not None and _last[0]() is position_ids and _last[1] == version:
         return _last[2]
     answer = bool((position_ids.diff(dim=-1) != 1).any())
-    _last = (weakref.ref(position_ids), position_ids._version, answer)
+    _last = (weakref.ref(position_ids), version, answer)
     return answer

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._drop_in import cache_in_use, dense, has_keyless_rows, refuse, refuse_scores, unpack
-from ._errors import not_there
-
-_UNBOUNDED = (-1, -1)
+from ._drop_in import UNBOUNDED, cache_in_use, dense, has_keyless_rows, refuse_scores, unpack
+from ._errors import not_there, refuse
 
 
 def _attend(q: Any, k: Any, v: Any, softmax_scale: float | None, causal: bool,
@@ -29,7 +27,7 @@ def _attend(q: Any, k: Any, v: Any, softmax_scale: float | None, causal: bool,
 
 def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float = 0.0,
                     softmax_scale: float | None = None, causal: bool = False,
-                    window_size: tuple[int, int] = _UNBOUNDED, softcap: float = 0.0,
+                    window_size: tuple[int, int] = UNBOUNDED, softcap: float = 0.0,
                     alibi_slopes: Any = None, deterministic: bool = False,
                     return_attn_probs: bool = False) -> Any:
     """Attention of q (batch, rows, heads, head_dim) over k, v (batch, kv_rows, kv_heads, head_dim).
@@ -38,15 +36,16 @@ def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float = 0.0,
     Raises `UnsupportedError` for `dropout_p`, `softcap`, `alibi_slopes`, windows narrower than the
     keys, and inputs that require gradients.
     """
-    refuse_scores(softcap, dropout_p)
-    refuse(alibi_slopes=alibi_slopes)
+    if dropout_p or softcap or alibi_slopes is not None:
+        refuse_scores(softcap, dropout_p)
+        refuse(alibi_slopes=alibi_slopes)
     out, lse = _attend(q, k, v, softmax_scale, causal, window_size, return_attn_probs)
     return (out, lse, q.new_empty(0)) if return_attn_probs else out
 
 
 def flash_attn_kvpacked_func(q: Any, kv: Any, dropout_p: float = 0.0,
                              softmax_scale: float | None = None, causal: bool = False,
-                             window_size: tuple[int, int] = _UNBOUNDED, softcap: float = 0.0,
+                             window_size: tuple[int, int] = UNBOUNDED, softcap: float = 0.0,
                              alibi_slopes: Any = None, deterministic: bool = False,
                              return_attn_probs: bool = False) -> Any:
     """`flash_attn_func` with k and v in one tensor (batch, kv_rows, 2, kv_heads, head_dim)."""
@@ -57,7 +56,7 @@ def flash_attn_kvpacked_func(q: Any, kv: Any, dropout_p: float = 0.0,
 
 def flash_attn_qkvpacked_func(qkv: Any, dropout_p: float = 0.0,
                               softmax_scale: float | None = None, causal: bool = False,
-                              window_size: tuple[int, int] = _UNBOUNDED, softcap: float = 0.0,
+                              window_size: tuple[int, int] = UNBOUNDED, softcap: float = 0.0,
                               alibi_slopes: Any = None, deterministic: bool = False,
                               return_attn_probs: bool = False) -> Any:
     """`flash_attn_func` with q, k and v in one tensor (batch, rows, 3, heads, head_dim)."""
@@ -69,7 +68,7 @@ def flash_attn_qkvpacked_func(qkv: Any, dropout_p: float = 0.0,
 def flash_attn_varlen_func(q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any,
                            max_seqlen_q: int, max_seqlen_k: int, dropout_p: float = 0.0,
                            softmax_scale: float | None = None, causal: bool = False,
-                           window_size: tuple[int, int] = _UNBOUNDED, softcap: float = 0.0,
+                           window_size: tuple[int, int] = UNBOUNDED, softcap: float = 0.0,
                            alibi_slopes: Any = None, deterministic: bool = False,
                            return_attn_probs: bool = False, block_table: Any = None) -> Any:
     """Sequences of different lengths. Not there yet: raises `UnsupportedError`."""
@@ -79,7 +78,7 @@ def flash_attn_varlen_func(q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens
 def flash_attn_varlen_kvpacked_func(q: Any, kv: Any, cu_seqlens_q: Any, cu_seqlens_k: Any,
                                     max_seqlen_q: int, max_seqlen_k: int, dropout_p: float = 0.0,
                                     softmax_scale: float | None = None, causal: bool = False,
-                                    window_size: tuple[int, int] = _UNBOUNDED,
+                                    window_size: tuple[int, int] = UNBOUNDED,
                                     softcap: float = 0.0, alibi_slopes: Any = None,
                                     deterministic: bool = False,
                                     return_attn_probs: bool = False) -> Any:
@@ -91,7 +90,7 @@ def flash_attn_varlen_kvpacked_func(q: Any, kv: Any, cu_seqlens_q: Any, cu_seqle
 def flash_attn_varlen_qkvpacked_func(qkv: Any, cu_seqlens: Any, max_seqlen: int,
                                      dropout_p: float = 0.0, softmax_scale: float | None = None,
                                      causal: bool = False,
-                                     window_size: tuple[int, int] = _UNBOUNDED,
+                                     window_size: tuple[int, int] = UNBOUNDED,
                                      softcap: float = 0.0, alibi_slopes: Any = None,
                                      deterministic: bool = False,
                                      return_attn_probs: bool = False) -> Any:
@@ -104,7 +103,7 @@ def flash_attn_with_kvcache(q: Any, k_cache: Any, v_cache: Any, k: Any = None, v
                             cache_seqlens: Any = None, cache_batch_idx: Any = None,
                             cache_leftpad: Any = None, block_table: Any = None,
                             softmax_scale: float | None = None, causal: bool = False,
-                            window_size: tuple[int, int] = _UNBOUNDED, softcap: float = 0.0,
+                            window_size: tuple[int, int] = UNBOUNDED, softcap: float = 0.0,
                             rotary_interleaved: bool = True, alibi_slopes: Any = None,
                             num_splits: int = 0, return_softmax_lse: bool = False) -> Any:
     """Attention over a cache (batch, capacity, kv_heads, head_dim) of which all entries use the

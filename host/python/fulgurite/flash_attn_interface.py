@@ -12,17 +12,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._drop_in import cache_in_use, dense, refuse, refuse_scores, unpack
-from ._errors import ArgumentError, UnsupportedError, not_there
-
-_UNBOUNDED = (-1, -1)
+from ._drop_in import UNBOUNDED, cache_in_use, dense, refuse_scores, unpack
+from ._errors import ArgumentError, UnsupportedError, not_there, refuse
 
 
 def _attend(q: Any, k: Any, v: Any, softmax_scale: float | None, causal: bool,
             window_size: tuple[int, int], with_lse: bool) -> tuple[Any, Any]:
     """Output and, if wanted, log-sum-exp; tensors of 8 bits are refused by name."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if "float8" in str(tensor.dtype):
+        if tensor.dtype.itemsize == 1:
             raise not_there(f"{name}.dtype", tensor.dtype, "pass bf16 or f16")
     return dense(q, k, v, softmax_scale, causal, window_size, with_lse)
 
@@ -30,7 +28,7 @@ def _attend(q: Any, k: Any, v: Any, softmax_scale: float | None, causal: bool,
 def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
                     causal: bool = False, qv: Any = None, q_descale: Any = None,
                     k_descale: Any = None, v_descale: Any = None,
-                    window_size: tuple[int, int] = _UNBOUNDED, attention_chunk: int = 0,
+                    window_size: tuple[int, int] = UNBOUNDED, attention_chunk: int = 0,
                     softcap: float = 0.0, num_splits: int = 1, pack_gqa: bool | None = None,
                     deterministic: bool = False, sm_margin: int = 0,
                     return_attn_probs: bool = False) -> Any:
@@ -40,15 +38,16 @@ def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
     `UnsupportedError` for `qv`, tensors of 8 bits and their descales, `attention_chunk`, `softcap`,
     windows narrower than the keys, and inputs that require gradients.
     """
-    refuse_scores(softcap, attention_chunk=attention_chunk)
-    refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    if softcap or attention_chunk or not (qv is q_descale is k_descale is v_descale is None):
+        refuse_scores(softcap, attention_chunk=attention_chunk)
+        refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
     out, lse = _attend(q, k, v, softmax_scale, causal, window_size, return_attn_probs)
     return (out, lse) if return_attn_probs else out
 
 
 def flash_attn_qkvpacked_func(qkv: Any, softmax_scale: float | None = None, causal: bool = False,
                               q_descale: Any = None, k_descale: Any = None, v_descale: Any = None,
-                              window_size: tuple[int, int] = _UNBOUNDED, attention_chunk: int = 0,
+                              window_size: tuple[int, int] = UNBOUNDED, attention_chunk: int = 0,
                               softcap: float = 0.0, deterministic: bool = False,
                               num_heads_q: int | None = None, sm_margin: int = 0,
                               return_attn_probs: bool = False) -> Any:
@@ -73,7 +72,7 @@ def flash_attn_varlen_func(q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens
                            seqused_k: Any = None, softmax_scale: float | None = None,
                            causal: bool = False, qv: Any = None, q_descale: Any = None,
                            k_descale: Any = None, v_descale: Any = None,
-                           window_size: tuple[int, int] = _UNBOUNDED, attention_chunk: int = 0,
+                           window_size: tuple[int, int] = UNBOUNDED, attention_chunk: int = 0,
                            softcap: float = 0.0, num_splits: int = 1,
                            pack_gqa: bool | None = None, deterministic: bool = False,
                            sm_margin: int = 0, return_attn_probs: bool = False) -> Any:
@@ -95,7 +94,7 @@ def flash_attn_with_kvcache(q: Any, k_cache: Any, v_cache: Any, k: Any = None, v
                             max_seqlen_q: int | None = None, rotary_seqlens: Any = None,
                             q_descale: Any = None, k_descale: Any = None, v_descale: Any = None,
                             softmax_scale: float | None = None, causal: bool = False,
-                            window_size: tuple[int, int] = _UNBOUNDED, attention_chunk: int = 0,
+                            window_size: tuple[int, int] = UNBOUNDED, attention_chunk: int = 0,
                             softcap: float = 0.0, rotary_interleaved: bool = True,
                             scheduler_metadata: Any = None, num_splits: int = 0,
                             pack_gqa: bool | None = None, sm_margin: int = 0,

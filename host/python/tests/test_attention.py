@@ -112,7 +112,7 @@ def test_alignment() -> None:
 
 def test_arrays_are_told_what_is_taken() -> None:
     with pytest.raises(fulgurite.RequestError, match=r"q has 3 axes \(5, 8, 64\)"):
-        attend(q=Array((5, 8, 64)))
+        attend(fulgurite.FULL, q=Array((5, 8, 64)))
     with pytest.raises(fulgurite.ArgumentError, match="q=Array of shape .*__dlpack__"):
         attend()
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -59,13 +60,19 @@ def test_arguments_are_theirs(module: Any, functions: dict[str, str]) -> None:
         assert " ".join(own) == arguments, name
 
 
+@dataclass(frozen=True)
+class Dtype:
+    """An element type."""
+
+    name: str
+    itemsize: int
+
+
 class Array:
     """Something with a shape and a type."""
 
-    dtype = "bfloat16"
-
-    def __init__(self, *shape: int) -> None:
-        self.shape = shape
+    def __init__(self, *shape: int, dtype: Dtype = Dtype("bfloat16", 2)) -> None:
+        self.shape, self.dtype = shape, dtype
 
     def __getitem__(self, index: Any) -> Any:
         return self
@@ -118,8 +125,7 @@ def test_what_fa3_has_and_we_have_not_is_named() -> None:
         flash_attn_interface.flash_attn_combine(None, None)
     with pytest.raises(NotImplementedError, match="get_scheduler_metadata"):
         flash_attn_interface.get_scheduler_metadata(1, 2, page_size=3)
-    eight = Array(1, 8, 2, 64)
-    eight.dtype = "torch.float8_e4m3fn"
+    eight = Array(1, 8, 2, 64, dtype=Dtype("float8_e4m3fn", 1))
     with pytest.raises(NotImplementedError, match="k.dtype=.*float8_e4m3fn"):
         flash_attn_interface.flash_attn_func(Q, eight, KV)
 

@@ -85,6 +85,30 @@ def test_gradients_are_refused_and_never_dropped() -> None:
                                fulgurite.attention(q, k, v, fulgurite.FULL))
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_compiled_programs_drop_no_gradients() -> None:
+    q, k, v = tensors()
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *inputs: fulgurite.attention(*inputs, fulgurite.FULL),
+                             backend="aot_eager")
+    with pytest.raises(Exception, match="backward is not supported yet, but k requires"):
+        compiled(q, k.requires_grad_(), v)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_arrays_of_another_framework_get_arrays_back() -> None:
+    numpy = pytest.importorskip("numpy", minversion="2.1", reason="needs NumPy 2.1 or later")
+    q, k, v = tensors(dtype=torch.float16)
+    want = attend(q, k, v, "causal", None)
+    out, lse = fulgurite.attention(q.numpy(), k.numpy(), v.numpy(), fulgurite.CAUSAL,
+                                   return_lse=True)
+    assert isinstance(out, numpy.ndarray) and isinstance(lse, numpy.ndarray)
+    assert torch.equal(torch.from_numpy(out), want[0])
+    assert torch.equal(torch.from_numpy(lse), want[1])
+    with pytest.raises(fulgurite.UnsupportedError, match="out=ndarray of shape"):
+        fulgurite.attention(q.numpy(), k.numpy(), v.numpy(), fulgurite.CAUSAL, out=out)
+
+
 OPERATORS = [("full", None, "given", True), ("causal", 0.25, "s8e4m3", False)]
 
 
