@@ -115,7 +115,7 @@ pub fn dist(workspace: &Workspace, build: &BuildArgs) -> Result<()> {
 
 /// The newest version of glibc whose symbols a program or library names, as in `[2, 34]`: the
 /// loader refuses to start it with an older one.
-fn glibc_needed(content: &[u8]) -> Option<[u32; 2]> {
+pub fn glibc_needed(content: &[u8]) -> Option<[u32; 2]> {
     let mark = b"GLIBC_";
     let version = |at: usize| {
         let text = &content[at + mark.len()..];

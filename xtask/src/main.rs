@@ -20,15 +20,18 @@ mod process;
 mod progress;
 mod ptx;
 mod ptxas;
+mod python;
 mod tidy;
 mod tiles;
 mod toolchain;
 mod unchanged;
+mod wheel;
 mod workspace;
 
 use build::BuildArgs;
 use ci::CiArgs;
 use tiles::TilesArgs;
+use wheel::WheelArgs;
 use workspace::Workspace;
 
 /// Builds, checks and measures Fulgurite.
@@ -53,6 +56,10 @@ enum Command {
     Info(Passed),
     /// Build a program that verifies and measures on a machine without Rust (target/dist)
     Dist(BuildArgs),
+    /// Build the wheel of the Python package (target/wheels)
+    Wheel(WheelArgs),
+    /// Check types and tests of the Python package, without PyTorch or GPU; arguments go to pytest
+    Python(Passed),
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
     Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
@@ -97,6 +104,8 @@ fn run(command: Command) -> error::Result<()> {
         Command::Bench(passed) => check("bench", passed),
         Command::Info(passed) => check("info", passed),
         Command::Dist(arguments) => harness::dist(&workspace, &arguments),
+        Command::Wheel(arguments) => wheel::run(&workspace, &arguments),
+        Command::Python(passed) => python::check(&workspace, &passed.arguments),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),
