@@ -7,8 +7,9 @@ use std::process::Command;
 
 use crate::artifacts;
 use crate::error::Result;
-use crate::process::{capture, cargo, run, run_slow};
+use crate::process::{capture, cargo, query, run, run_slow};
 use crate::progress::Progress;
+use crate::toolchain::may_install;
 use crate::workspace::{Workspace, read, write_if_changed};
 
 /// The package, in the checkout.
@@ -59,7 +60,7 @@ pub fn program(workspace: &Workspace, environment: &Path, name: &str) -> Command
 /// Checks the types of the Python package and runs those of its tests that need neither PyTorch nor
 /// a GPU; the others say why they are skipped. The arguments go to pytest.
 pub fn check(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    let environment = workspace.target().join("python");
+    let environment = environment(workspace);
     if !is_made(&environment, TEST_REQUIREMENTS) {
         make(&environment, TEST_REQUIREMENTS)?;
     }
@@ -73,6 +74,24 @@ pub fn check(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut tests = program(workspace, &environment, "pytest");
     tests.args(["-p", "no:cacheprovider"]).args(arguments).env("FULGURITE_LIBRARY", library);
     run("pytest", &mut tests)
+}
+
+/// The same, or a word on why not: where this program may install nothing, or Python makes no
+/// environments.
+pub fn check_if_possible(workspace: &Workspace) -> Result<()> {
+    let is_there = is_made(&environment(workspace), TEST_REQUIREMENTS);
+    if is_there || (may_install()? && query("python3", &["-c", "import ensurepip"]).is_some()) {
+        return check(workspace, &[]);
+    }
+    println!(
+        "the Python package is not checked: no python3 with venv, or nothing may be installed"
+    );
+    Ok(())
+}
+
+/// Where the environment of the package's tests is.
+fn environment(workspace: &Workspace) -> PathBuf {
+    workspace.target().join("python")
 }
 
 /// The `PATH` with an environment's programs in front.
