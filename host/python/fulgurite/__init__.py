@@ -4,6 +4,9 @@
 `fulgurite.flash_attn_interface` have the names of FlashAttention-2 and FlashAttention-3;
 `fulgurite.torch` has the operators and the registration with transformers.
 """
+import importlib
+from typing import Any
+
 from ._attention import (attention, cached_attention, merge, quantise_kv, tile_mask, write_kv)
 from ._errors import (AddressError, ArgumentError, DeviceError, DriverError, Error, InternalError,
                       RequestError, UnsupportedError)
@@ -17,3 +20,10 @@ __all__ = [
     "attention", "cached_attention", "chunk", "info", "merge", "prefix", "preload", "quantise_kv",
     "row_keys", "tile_mask", "window", "write_kv",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The modules that are imported when they are first named: one of them needs PyTorch."""
+    if name in ("flash_attn", "flash_attn_interface", "torch"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

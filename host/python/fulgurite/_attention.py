@@ -6,10 +6,10 @@ from typing import Any
 
 from ._errors import ArgumentError, UnsupportedError, not_there, refuse, shown
 from ._forward import check_rank
-from ._masks import CAUSAL, kernel_mask
+from ._masks import CAUSAL, FULL, Mask, kernel_mask
 
 
-def attention(q: Any, k: Any, v: Any, mask: object, *, scale: float | None = None,
+def attention(q: Any, k: Any, v: Any, mask: Mask, *, scale: float | None = None,
               softcap: float | None = None, bias: Any = None, score: Any = None, sinks: Any = None,
               align: str = "bottom_right", precision: str = "given", descale: Any = None,
               cu_q: Any = None, cu_k: Any = None, used_q: Any = None, used_k: Any = None,
@@ -23,6 +23,8 @@ def attention(q: Any, k: Any, v: Any, mask: object, *, scale: float | None = Non
 
     mask: `FULL`, `CAUSAL` or one made by `window`; there is no default.
     scale: factor of the scores; None: 1 / sqrt(head_dim).
+    align: "bottom_right", where the last row's diagonal ends at the last key; "top_left" is taken
+    where it means the same: for equal lengths and `FULL`.
     precision: "given", or "s8e4m3": q and k are quantised to 8-bit integers, v to e4m3, by the
     launch itself (head_dim a multiple of 16). Faster, with more error.
     out: where the output goes; q's shape and type, strides multiples of 8.
@@ -41,8 +43,10 @@ def attention(q: Any, k: Any, v: Any, mask: object, *, scale: float | None = Non
             is first_k is None):
         refuse(softcap=softcap, bias=bias, score=score, sinks=sinks, descale=descale, cu_q=cu_q,
                cu_k=cu_k, used_q=used_q, used_k=used_k, first_k=first_k)
-    kernel = "causal" if mask is CAUSAL and align == "bottom_right" else \
-        kernel_for(q, k, v, mask, align)
+    if align == "bottom_right" and (mask is CAUSAL or mask is FULL):
+        kernel = mask.name
+    else:
+        kernel = kernel_for(q, k, v, mask, align)
     if not is_torch(q):
         return _through_torch(q, k, v, kernel, scale, precision, out, return_lse)
     return torch_door().forward(q, k, v, kernel, scale, precision, out, return_lse)

@@ -100,7 +100,7 @@ def _plan(key: tuple[Any, ...], request: Request, q: torch.Tensor, device: int) 
     copied = copies(request.q, request.k, request.v)
     plan = None
     if not any(copied):
-        if _is_capturing() and family(request, device) not in preloaded:
+        if _is_capturing(device) and family(request, device) not in preloaded:
             raise DriverError(
                 "a stream is being captured into a CUDA graph, and no call like this one came "
                 "before: the first one loads its kernel, which a capture does not allow; make the "
@@ -159,8 +159,12 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor 
     return result, lse
 
 
-def _is_capturing() -> bool:
-    return bool(torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+def _is_capturing(device: int) -> bool:
+    """Whether the current stream of a device is being captured."""
+    if not torch.cuda.is_available():
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_current_stream_capturing())
 
 
 # The first is the stream's address without a Python object around it (0.3 against 1.5 us).

@@ -112,17 +112,23 @@ def test_alignment() -> None:
 
 def test_arrays_are_told_what_is_taken() -> None:
     with pytest.raises(fulgurite.RequestError, match=r"q has 3 axes \(5, 8, 64\)"):
-        attend(fulgurite.FULL, q=Array((5, 8, 64)))
+        attend(fulgurite.window(None, None), q=Array((5, 8, 64)))
     with pytest.raises(fulgurite.ArgumentError, match="q=Array of shape .*__dlpack__"):
         attend()
 
 
 def test_importing_needs_no_framework() -> None:
-    program = ("import sys, fulgurite, fulgurite.flash_attn, fulgurite.flash_attn_interface; "
+    program = ("import sys, fulgurite; fulgurite.flash_attn; fulgurite.flash_attn_interface; "
                "print([name for name in ('torch', 'numpy', 'jax') if name in sys.modules])")
     said = subprocess.run([sys.executable, "-B", "-c", program], cwd=PACKAGE, check=True,
                           capture_output=True, text=True).stdout
     assert said == "[]\n"
+
+
+def test_modules_are_imported_when_they_are_named() -> None:
+    assert fulgurite.flash_attn.flash_attn_func and fulgurite.flash_attn_interface
+    with pytest.raises(AttributeError, match="no attribute 'jax'"):
+        fulgurite.jax
 
 
 def test_each_status_is_the_exception_that_programs_expect() -> None:

@@ -123,6 +123,8 @@ def test_fake_tensors_of_a_gpu_need_none() -> None:
 def test_compiled_programs_compute_the_same(backend: str) -> None:
     def layer(q: Any, k: Any, v: Any) -> Any:
         first, lse = fulgurite.attention(q * 2, k, v, fulgurite.CAUSAL, return_lse=True)
+        assert fulgurite.window(None, 0).right == 0
+        first = first + fulgurite.attention(q, k, v, fulgurite.window(None, 0))
         second = flash_attn.flash_attn_func(first.transpose(1, 2).contiguous().transpose(1, 2),
                                             k, v, causal=True)
         return second + 1, lse
@@ -192,7 +194,7 @@ def test_caches_of_one_length() -> None:
 
 
 def test_a_first_call_in_a_capture_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "_is_capturing", lambda: True)
+    monkeypatch.setattr(door, "_is_capturing", lambda device: True)
     with pytest.raises(fulgurite.DriverError, match="before the capture, or fulgurite.preload"):
         door.launch(*tensors(), None, "causal", None, "given", False, 0, 0)
 
@@ -202,7 +204,7 @@ import sys, torch, fulgurite
 from fulgurite import _counts, torch as door
 
 # PyTorch itself needs more of a driver than the fake one has.
-door._is_capturing = lambda: False
+door._is_capturing = lambda device: False
 
 def call(q, k, v, out=None, mask="causal", precision="given", with_lse=True):
     return door.launch(q, k, v, out, mask, None, precision, with_lse, 0, 0)
@@ -267,7 +269,7 @@ assert not door._plans
 
 def test_a_capture_after_preload_needs_no_call_before(scene: Scene) -> None:
     said = scene.run(LAUNCHES + """
-door._is_capturing = lambda: True
+door._is_capturing = lambda device: True
 try:
     call(q, kv, kv)
 except fulgurite.DriverError as error:
