@@ -100,10 +100,10 @@ def _through_torch(q: Any, k: Any, v: Any, mask: str, scale: float | None, preci
                    out: Any, return_lse: bool) -> Any:
     """The call on arrays of another framework, which lend their memory by DLPack; the results are
     arrays of that framework."""
-    namespace = getattr(q, "__array_namespace__", None)
-    if not hasattr(q, "__dlpack__") or namespace is None:
+    back = _from_dlpack(q)
+    if not hasattr(q, "__dlpack__") or back is None:
         raise ArgumentError(f"q={shown(q)}: it must be a tensor of PyTorch, or an array with "
-                            "__dlpack__ and __array_namespace__ (CuPy, JAX)")
+                            "__dlpack__ whose framework has from_dlpack (CuPy, JAX)")
     if out is not None:
         raise not_there("out", out, "only tensors of PyTorch are written to")
     try:
@@ -115,8 +115,15 @@ def _through_torch(q: Any, k: Any, v: Any, mask: str, scale: float | None, preci
                                f"PyTorch, which is not installed ({error})") from error
     lent_q, lent_k, lent_v = (torch.from_dlpack(array) for array in (q, k, v))
     results = door.forward(lent_q, lent_k, lent_v, mask, scale, precision, None, return_lse)
-    back = namespace().from_dlpack
     return tuple(back(one) for one in results) if return_lse else back(results)
+
+
+def _from_dlpack(array: Any) -> Any:
+    """How the framework of an array takes one by DLPack: as the array API standard says, else by
+    the function of its package; None if it cannot."""
+    namespace = getattr(array, "__array_namespace__", None)
+    package = sys.modules.get(type(array).__module__.partition(".")[0])
+    return getattr(namespace() if namespace is not None else package, "from_dlpack", None)
 
 
 def _refused(name: str) -> UnsupportedError:

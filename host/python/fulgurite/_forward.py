@@ -75,6 +75,18 @@ def copies(q: Tensor, k: Tensor, v: Tensor) -> tuple[bool, bool, bool]:
     return (needs_copy(q), needs_copy(k, may_repeat), needs_copy(v, may_repeat))
 
 
+def walkable(request: Request) -> tuple[Request, tuple[bool, ...]]:
+    """The request with contiguous copies for what no kernel can walk, and which of q, k and v those
+    are. A copy of k's heads, or of v's, may leave those of the other alone in repeating."""
+    copied = (False, False, False)
+    while any(more := copies(request.q, request.k, request.v)):
+        q, k, v = (Tensor.contiguous(tensor.dtype, tensor.shape) if wanted else tensor
+                   for tensor, wanted in zip(request[:3], more))
+        request = request._replace(q=q, k=k, v=v)
+        copied = (copied[0] or more[0], copied[1] or more[1], copied[2] or more[2])
+    return request, copied
+
+
 def _layout(tensor: Tensor) -> _interface.Layout:
     """The layout, whose axes are (batch, heads, rows, head_dim)."""
     order = (0, 2, 1, 3)

@@ -170,6 +170,16 @@ def test_keys_and_values_may_repeat() -> None:
     assert _forward.copies(batch, q, repeated(1)) == (True, False, True)
 
 
+def test_a_copy_may_ask_for_another() -> None:
+    heads = CONTIGUOUS._replace(strides=(51200, 512, 0, 1))
+    crooked = CONTIGUOUS._replace(strides=(51200, 516, 0, 1))
+    request = _forward.Request(CONTIGUOUS, heads, crooked, CONTIGUOUS, "full", None, "given", False)
+    changed, copied = _forward.walkable(request)
+    assert copied == (False, True, True)
+    assert changed == request._replace(k=CONTIGUOUS, v=CONTIGUOUS)
+    assert _forward.walkable(changed) == (changed, (False, False, False))
+
+
 def test_axes_of_one_index_have_no_stride() -> None:
     single = Tensor("f16", (1, 1, 1, 64), (3, 5, 7, 1))
     assert not _forward.needs_copy(single)

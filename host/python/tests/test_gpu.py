@@ -2,13 +2,19 @@
 and the host cost of a call (`pytest -m gpu -s` prints it)."""
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs PyTorch, which is not installed")
+from conftest import REQUIRED
+
+if os.environ.get(REQUIRED):
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which is not installed")
 
 import fulgurite  # noqa: E402
 from fulgurite import _counts, flash_attn, flash_attn_interface  # noqa: E402

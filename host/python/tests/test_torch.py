@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,6 +94,29 @@ def test_arrays_of_another_framework_get_arrays_back() -> None:
     assert torch.equal(torch.from_numpy(lse), want[1])
     with pytest.raises(fulgurite.UnsupportedError, match="out=ndarray of shape"):
         fulgurite.attention(q.numpy(), k.numpy(), v.numpy(), fulgurite.CAUSAL, out=out)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_arrays_of_a_package_that_has_from_dlpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Array:
+        """As CuPy's: DLPack, but no namespace."""
+
+        def __init__(self, tensor: Any) -> None:
+            self.tensor, self.shape = tensor, tuple(tensor.shape)
+
+        def __dlpack__(self, **options: Any) -> Any:
+            return self.tensor.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> Any:
+            return self.tensor.__dlpack_device__()
+
+    package = types.ModuleType("other")
+    package.from_dlpack = lambda lent: Array(torch.from_dlpack(lent))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "other", package)
+    Array.__module__ = "other.core"
+    q, k, v = tensors()
+    out = fulgurite.attention(Array(q), Array(k), Array(v), fulgurite.FULL)
+    assert isinstance(out, Array) and torch.equal(out.tensor, attend(q, k, v, "full", None)[0])
 
 
 OPERATORS = [("full", None, "given", True), ("causal", 0.25, "s8e4m3", False)]
@@ -263,7 +288,9 @@ refused(fulgurite.ArgumentError, "precision='exact'", q, kv, kv, precision="exac
 refused(fulgurite.ArgumentError, "mask='left'", q, kv, kv, mask="left")
 refused(fulgurite.RequestError, "head_dim stride of out is 2", q, kv, kv,
         torch.empty(2, 100, 8, 128, dtype=torch.bfloat16)[..., ::2])
-assert not door._plans
+# Nothing is copied for a call that is refused.
+refused(fulgurite.RequestError, "k has batch 3", q.mT.contiguous().mT, tensor(3, 200, 2, 64), kv)
+assert not door._plans and fulgurite.info().copies == 0
 """)
 
 
