@@ -8,6 +8,7 @@ use crate::build::{self, BuildArgs};
 use crate::error::Result;
 use crate::harness;
 use crate::process::{cargo, run_slow};
+use crate::python;
 use crate::tidy;
 use crate::unchanged;
 use crate::workspace::Workspace;
@@ -30,6 +31,7 @@ enum Step {
     PtxUnchanged,
     Clippy,
     Test,
+    Python,
     Verify,
 }
 
@@ -85,6 +87,7 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
             cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
         }
         Step::Test => test(workspace, &build, &[]),
+        Step::Python => python::check_if_possible(workspace),
         Step::Verify => harness::run_subcommand(workspace, "verify", &[], &build),
     }
 }

@@ -2,7 +2,7 @@
 
 mod archive;
 mod found;
-mod glibc;
+pub mod glibc;
 mod platform;
 
 use std::fs;

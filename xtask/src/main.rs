@@ -23,16 +23,19 @@ mod process;
 mod progress;
 mod ptx;
 mod ptxas;
+mod python;
 mod tidy;
 mod tiles;
 mod toolchain;
 mod unchanged;
+mod wheel;
 mod workspace;
 
 use build::BuildArgs;
 use ci::CiArgs;
 use cross::CrossArgs;
 use tiles::TilesArgs;
+use wheel::WheelArgs;
 use workspace::Workspace;
 
 /// Builds, checks and measures Fulgurite.
@@ -61,6 +64,10 @@ enum Command {
     Package,
     /// Check that the crates compile for other platforms and with the oldest Rust
     Cross(CrossArgs),
+    /// Build the wheel of the Python package (target/wheels)
+    Wheel(WheelArgs),
+    /// Check types and tests of the Python package, without PyTorch or GPU; arguments go to pytest
+    Python(Passed),
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
     Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
@@ -107,6 +114,8 @@ fn run(command: Command) -> error::Result<()> {
         Command::Dist(arguments) => dist::run(&workspace, &arguments),
         Command::Package => package::run(&workspace),
         Command::Cross(arguments) => cross::run(&workspace, &arguments),
+        Command::Wheel(arguments) => wheel::run(&workspace, &arguments),
+        Command::Python(passed) => python::check(&workspace, &passed.arguments),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),

@@ -2,14 +2,13 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::PtxasArgs;
 use crate::error::{Error, Result};
-use crate::process::{capture, query};
-use crate::progress::Progress;
+use crate::process::query;
+use crate::python;
 use crate::toolchain::may_install;
-use crate::workspace::{Workspace, files_below, read, write_if_changed};
+use crate::workspace::{Workspace, files_below};
 
 /// What to do where there is none.
 pub const ADVICE: &str = "give --ptxas PATH, or --fetch-ptxas to install it from PyPI";
@@ -50,8 +49,10 @@ pub fn find_or_fetch(workspace: &Workspace, arguments: &PtxasArgs) -> Result<Opt
         let path = path.display();
         return Err(Error::Option(format!("{path} is not a file; --ptxas takes the program")));
     }
-    if wants_fetch(arguments, may_install()?) && !is_fetched(workspace) {
-        match fetch(workspace) {
+    let environment = environment(workspace);
+    let is_fetched = python::is_made(&environment, REQUIREMENTS);
+    if wants_fetch(arguments, may_install()?) && !is_fetched {
+        match python::make(&environment, REQUIREMENTS) {
             Err(error) if !arguments.fetch_ptxas => {
                 println!("ptxas could not be installed: {error}");
             }
@@ -94,37 +95,6 @@ fn fetched(workspace: &Workspace, program: &str) -> Result<Option<PathBuf>> {
     Ok(files.into_iter().next())
 }
 
-/// What the environment was made from, written when it is complete.
-fn made_from(workspace: &Workspace) -> PathBuf {
-    environment(workspace).join("requirements.txt")
-}
-
-fn is_fetched(workspace: &Workspace) -> bool {
-    read(&made_from(workspace)).is_ok_and(|text| text == REQUIREMENTS)
-}
-
-fn fetch(workspace: &Workspace) -> Result<()> {
-    let directory = environment(workspace);
-    let packages = REQUIREMENTS.lines().filter(|line| line.contains("=="));
-    let packages: Vec<&str> = packages.map(|line| line.trim_end_matches([' ', '\\'])).collect();
-    println!("installing from PyPI into {}: {}", directory.display(), packages.join(", "));
-    let _progress = Progress::spinner("installing ptxas from PyPI");
-    let mut python = Command::new("python3");
-    capture("python3 -m venv", python.args(["-m", "venv", "--clear"]).arg(&directory))?;
-    let wanted = directory.join("wanted.txt");
-    write_if_changed(&wanted, REQUIREMENTS)?;
-    capture("pip install", pip(&directory).arg(&wanted))?;
-    write_if_changed(&made_from(workspace), REQUIREMENTS)
-}
-
-/// pip, taking the files with the hashes that a file names, which follows, and no others.
-fn pip(environment: &Path) -> Command {
-    let mut pip = Command::new(environment.join("bin/pip"));
-    pip.args(["install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:"]);
-    pip.arg("--requirement");
-    pip
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,11 +133,6 @@ mod tests {
         for line in lines {
             let hashes = line.matches("--hash=sha256:").count();
             assert!(line.contains("==") && hashes == 2, "x86_64 and aarch64: {line}");
-        }
-        let pip = pip(Path::new("there"));
-        let arguments: Vec<_> = pip.get_args().collect();
-        for wanted in ["--require-hashes", "--no-deps"] {
-            assert!(arguments.iter().any(|argument| *argument == wanted), "{wanted}");
         }
     }
 }

@@ -1,0 +1,179 @@
+"""The forward call without a framework: what a kernel can walk, plans, launches.
+
+Tensors are described by their element type's name, shape and strides in elements, in the order
+(batch, rows, heads, head_dim); addresses and streams are integers.
+"""
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import _interface
+from ._errors import ArgumentError, RequestError
+from ._library import ARGS_BYTES, library, pack_args
+
+
+class Tensor(NamedTuple):
+    """A tensor without its address."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def contiguous(cls, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        """One whose axes lie in memory as they are named."""
+        strides = [1] * len(shape)
+        for axis in range(len(shape) - 1, 0, -1):
+            strides[axis - 1] = strides[axis] * max(shape[axis], 1)
+        return cls(dtype, tuple(shape), tuple(strides))
+
+
+class Request(NamedTuple):
+    """A forward call: everything but addresses."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    mask: str
+    scale: float | None
+    precision: str
+    with_lse: bool
+
+
+# Strides at which tensor maps end, in bytes.
+_STRIDE_LIMIT_BYTES = 1 << 40
+_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "e4m3": 1, "e5m2": 1, "u8": 1, "i8": 1, "i32": 4, "i64": 8}
+
+
+def needs_copy(tensor: Tensor, may_repeat: tuple[int, ...] = ()) -> bool:
+    """Whether kernels cannot walk a tensor as it lies: the last axis is not contiguous, a stride
+    is no multiple of 8 elements, 0 along an axis that is not in `may_repeat`, or too large."""
+    unit, size_bytes = 16 // min(_BYTES[tensor.dtype], 2), _BYTES[tensor.dtype]
+    if tensor.shape[3] > 1 and tensor.strides[3] != 1:
+        return True
+    for axis in range(3):
+        stride = tensor.strides[axis]
+        if tensor.shape[axis] <= 1:
+            continue
+        if stride == 0 and axis not in may_repeat:
+            return True
+        if stride % unit != 0 or stride * size_bytes >= _STRIDE_LIMIT_BYTES:
+            return True
+    return False
+
+
+def copies(q: Tensor, k: Tensor, v: Tensor) -> tuple[bool, bool, bool]:
+    """Which of q, k and v must be copied before a kernel can walk them. Batch entries of k and v
+    may repeat (stride 0), and so may their heads, if those of both do."""
+    heads_repeat = k.strides[2] == 0 and v.strides[2] == 0
+    may_repeat = (0, 2) if heads_repeat else (0,)
+    return (needs_copy(q), needs_copy(k, may_repeat), needs_copy(v, may_repeat))
+
+
+def walkable(request: Request) -> tuple[Request, tuple[bool, ...]]:
+    """The request with contiguous copies for what no kernel can walk, and which of q, k and v those
+    are. A copy of k's heads, or of v's, may leave those of the other alone in repeating."""
+    copied = (False, False, False)
+    while any(more := copies(request.q, request.k, request.v)):
+        q, k, v = (Tensor.contiguous(tensor.dtype, tensor.shape) if wanted else tensor
+                   for tensor, wanted in zip(request[:3], more))
+        request = request._replace(q=q, k=k, v=v)
+        copied = (copied[0] or more[0], copied[1] or more[1], copied[2] or more[2])
+    return request, copied
+
+
+def _layout(tensor: Tensor) -> _interface.Layout:
+    """The layout, whose axes are (batch, heads, rows, head_dim)."""
+    order = (0, 2, 1, 3)
+    shape, strides = ([numbers[axis] for axis in order]
+                      for numbers in (tensor.shape, tensor.strides))
+    layout: _interface.Layout = _interface.Layout.batched(tensor.dtype, shape, strides)
+    return layout
+
+
+def _scale(scale: float | None) -> float:
+    """The scale as the C interface takes it, where 0 means 1 / sqrt(head_dim)."""
+    if scale is None:
+        return 0.0
+    value = float(scale)
+    if not math.isfinite(value) or ctypes.c_float(value).value <= 0.0:
+        raise RequestError(
+            f"scale={scale!r}: it must be a positive number that float32 can hold; None is "
+            "1/sqrt(head_dim)")
+    return value
+
+
+def check_rank(name: str, shape: tuple[int, ...]) -> None:
+    """Raises `RequestError` unless a tensor has four axes."""
+    if len(shape) != 4:
+        raise RequestError(
+            f"{name} has {len(shape)} axes {tuple(shape)}: it must have four, (batch, rows, heads, "
+            "head_dim)")
+
+
+def precision_number(precision: object) -> int:
+    """The header's number of a precision. Raises `ArgumentError` for a name that is none."""
+    if isinstance(precision, str) and precision in _interface.PRECISIONS:
+        return int(_interface.PRECISIONS[precision])
+    names = ", ".join(repr(name) for name in _interface.PRECISIONS)
+    raise ArgumentError(f"precision={precision!r}: it must be one of {names}")
+
+
+preloaded: set[tuple[Any, ...]] = set()
+"""Families of calls all of whose kernels are loaded: `fulgurite.preload` fills it."""
+
+
+def family(request: Request, device: int) -> tuple[Any, ...]:
+    """What decides, apart from lengths, which kernels a call may take."""
+    return (device, request.q.dtype, request.q.shape[3], request.mask, request.precision)
+
+
+class Plan:
+    """A checked request with its kernels loaded; serves any number of launches and threads."""
+
+    __slots__ = ("_plan", "_functions", "_check", "handle", "launch", "workspace_bytes")
+
+    def __init__(self, request: Request, device: int) -> None:
+        loaded = library()
+        struct = _interface.ForwardRequest(
+            device=device, mask=_interface.MASKS[request.mask], with_lse=int(request.with_lse),
+            scale=_scale(request.scale), precision=precision_number(request.precision),
+            q=_layout(request.q), k=_layout(request.k), v=_layout(request.v),
+            out=_layout(request.out))
+        self._plan: Any = loaded.plan_forward(struct)
+        self._functions, self._check = loaded.functions, loaded.check
+        self.handle: Any = self._plan.handle
+        self.launch: Any = loaded.launch_forward
+        self.workspace_bytes: int = self._plan.workspace_bytes()
+
+    def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the end of a process what `destroy` needs may be gone already.
+        plan = getattr(self, "_plan", None)
+        if plan is not None and not is_ending():
+            plan.destroy()
+
+    def entry(self) -> str:
+        """The name of the kernel, of the last one if there are several, "" if there is none."""
+        return str(self._plan.entry())
+
+    def describe(self) -> str:
+        """All that was decided, in some lines."""
+        return str(self._plan.describe())
+
+    def run(self, stream: int, q: int, k: int, v: int, out: int, lse: int = 0, workspace: int = 0,
+            device: int = 0) -> None:
+        """Enqueues the kernels. The workspace, if the plan needs one, has `workspace_bytes` bytes
+        at a multiple of 256; what it held before does not matter."""
+        size = self.workspace_bytes
+        if size:
+            self._check(self._functions.fulgurite_workspace_reset(device, stream, workspace, size))
+        status = self.launch(self.handle, stream,
+                             pack_args(ARGS_BYTES, q, k, v, out, lse, workspace, size))
+        if status:
+            self._check(status)
+

@@ -1,0 +1,29 @@
+"""Attention in float64, on any device; imported only where PyTorch is."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+NEVER = float("-inf")
+
+
+def attend(q: Any, k: Any, v: Any, mask: str, scale: float | None) -> tuple[Any, Any]:
+    """Output in q's type and log-sum-exp in float32 of (batch, rows, heads, head_dim)."""
+    out, lse = exact(q, k, v, mask, scale)
+    return out.to(q.dtype), lse.float()
+
+
+def exact(q: Any, k: Any, v: Any, mask: str, scale: float | None) -> tuple[Any, Any]:
+    """Output and log-sum-exp in float64."""
+    queries, keys, values = (tensor.double().transpose(1, 2) for tensor in (q, k, v))
+    groups = q.shape[2] // k.shape[2]
+    keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))
+    scores = queries @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if mask == "causal":
+        rows = torch.arange(q.shape[1], device=q.device)[:, None]
+        cols = torch.arange(k.shape[1], device=q.device)
+        scores = scores.masked_fill(cols > rows + k.shape[1] - q.shape[1], NEVER)
+    lse = scores.logsumexp(-1)
+    weights = (scores - lse.masked_fill(lse == NEVER, 0.0)[..., None]).exp()
+    return (weights @ values).transpose(1, 2).contiguous(), lse.contiguous()
