@@ -10,7 +10,8 @@ use crate::{Dtype, Error, Layout};
 ///
 /// ```
 /// use fulgurite::{Descale, DeviceFacts, Dtype, Forward, Layout, Mask, Plan};
-/// let (q, kv) = (Layout::bshd(Dtype::E4m3, 2, 4096, 32, 128), Layout::bshd(Dtype::E4m3, 2, 4096, 8, 128));
+/// let q = Layout::bshd(Dtype::E4m3, 2, 4096, 32, 128); // batch, rows, heads, head_dim
+/// let kv = Layout::bshd(Dtype::E4m3, 2, 4096, 8, 128);
 /// let out = Layout::bshd(Dtype::Bf16, 2, 4096, 32, 128);
 /// let head = Descale::PerHead { strides: [8, 1] }; // f32[batch, KV heads], contiguous
 /// let forward = Forward::new(q, kv, kv, out, Mask::Causal).descale(head, head, Descale::One);
