@@ -59,11 +59,12 @@ impl Descale {
         match self {
             Descale::One | Descale::PerTensor => [0, 0],
             Descale::PerHead { strides } => strides.map(|stride| stride as u64),
-            Descale::PerRow => [(q.heads() * q.rows()) as u64, q.rows() as u64],
+            Descale::PerRow => [q.heads().saturating_mul(q.rows()) as u64, q.rows() as u64],
         }
     }
 
-    /// Numbers of the buffer, none if there is no buffer; `Err` if they are too many.
+    /// Numbers of the buffer, none if there is no buffer; `Err` if they are too many. Sizes were
+    /// checked: there are KV heads.
     fn elements(self, q: &Layout, kv: &Layout) -> Result<Option<usize>, ()> {
         let span = |sizes: [usize; 2], strides: [usize; 2], last: usize| {
             let ends =
@@ -95,8 +96,7 @@ pub(super) const DESCALES: [(&str, &str); 3] =
 /// kernels can.
 ///
 /// # Errors
-/// [`Error::DescaleUnset`], [`Error::DescaleUnexpected`], [`Error::DescaleShape`],
-/// [`Error::SpanOverflow`].
+/// [`Error::DescaleUnset`], [`Error::DescaleUnexpected`], [`Error::DescaleShape`].
 pub(super) fn check(request: &Forward) -> Result<(), Error> {
     let dtype = request.q.dtype;
     let Some(descale) = request.descale else {
@@ -110,10 +110,10 @@ pub(super) fn check(request: &Forward) -> Result<(), Error> {
             return Err(Error::DescaleShape { tensor, got: of.name() });
         }
     }
-    needs(request).map(drop)
+    Ok(())
 }
 
-/// The buffers that a request's launches bring.
+/// The buffers that launches of a request bring, once its sizes were checked.
 ///
 /// # Errors
 /// [`Error::SpanOverflow`].
