@@ -102,8 +102,8 @@ pub(super) fn judge_given(case: &ForwardCase, inputs: &Inputs, last: &Memory) ->
     eight_bits::compare(case.dtype, expected, sampled.answer())
 }
 
-/// What of the largest score of a row its scores may be off by at least, where sums of products of q
-/// and k are cut off 13 bits behind the largest of them: four units.
+/// What of the largest score of a row its scores may be off by at least, where sums of products of
+/// q and k are cut off 13 bits behind the largest of them: four units.
 const TRUNCATED_SCORES: f64 = 5e-4;
 
 /// By how much each row's log-sum-exp may be off because its scores are cut off. Where a few
