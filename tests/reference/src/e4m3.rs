@@ -6,7 +6,7 @@ use fulgurite_spec::quantise::E4M3_MAX;
 const NAN: u8 = 0x7f;
 
 /// Exponent of the least number that is not subnormal.
-const LEAST_EXPONENT: i32 = -6;
+pub const LEAST_EXPONENT: i32 = -6;
 
 /// The nearest number, ties to even; what is larger than the largest is the largest.
 pub fn round(x: f32) -> f32 {

@@ -179,12 +179,22 @@ impl EightBits {
     /// A good kernel's answer.
     pub fn model(&self, rows: &[RowId], arithmetic: Arithmetic) -> LowPrecision {
         let (own, dtype) = self.own;
-        lowprec::attention_then(&self.problem(), rows, arithmetic, |id, out, lse| {
+        let finish = |id: &RowId, out: Vec<f32>, lse: f32| {
             let has_keys = lse != f32::NEG_INFINITY;
             let shifted = out[..own].iter().zip(self.v_shift(id));
             let shifted = shifted.map(|(x, shift)| if has_keys { x + shift } else { *x });
             let out = shifted.map(|x| encode(dtype, f64::from(x))).collect();
             (out, lse + self.q_shift(id))
-        })
+        };
+        lowprec::attention_then(&self.problem(), rows, arithmetic, |_| self.scale, finish)
+    }
+
+    /// The largest size of a value that a row may see.
+    pub fn largest_value(&self, id: &RowId) -> f64 {
+        let [_, heads, keys, head_dim] = self.layouts[2].shape;
+        let entry = id.batch * heads + self.problem().kv_head(id.head);
+        let values = &self.v[entry * keys * head_dim..][..keys * head_dim];
+        let sizes = values.iter().map(|x| f64::from(x.abs())).filter(|size| size.is_finite());
+        sizes.fold(0.0, f64::max)
     }
 }

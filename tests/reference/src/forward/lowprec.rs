@@ -66,6 +66,9 @@ pub struct LowPrecision {
 /// What makes elements of a row's output, and its last log-sum-exp.
 type Finish<'a> = dyn Fn(&RowId, Vec<f32>, f32) -> (Vec<u16>, f32) + 'a;
 
+/// What a row's scores are multiplied with.
+type ScaleOf<'a> = dyn Fn(&RowId) -> f64 + 'a;
+
 /// Rows of one head that one task computes, at most.
 const TASK_ROWS: usize = 64;
 
@@ -75,14 +78,16 @@ pub fn attention(problem: &Problem, rows: &[RowId], arithmetic: Arithmetic) -> L
     let finish = |_: &RowId, out: Vec<f32>, lse: f32| {
         (out.into_iter().map(|x| encode(dtype, f64::from(x))).collect(), lse)
     };
-    attention_then(problem, rows, arithmetic, finish)
+    attention_then(problem, rows, arithmetic, |_| problem.scale, finish)
 }
 
-/// As [`attention`]; `finish` makes elements of a row's output, and its last log-sum-exp.
+/// As [`attention`]; `scale_of` says what a row's scores are multiplied with, `finish` makes
+/// elements of its output, and its last log-sum-exp.
 pub(super) fn attention_then(
     problem: &Problem,
     rows: &[RowId],
     arithmetic: Arithmetic,
+    scale_of: impl Fn(&RowId) -> f64 + Sync,
     finish: impl Fn(&RowId, Vec<f32>, f32) -> (Vec<u16>, f32) + Sync,
 ) -> LowPrecision {
     let task_rows = rows.len().div_ceil(2 * rayon::current_num_threads()).clamp(1, TASK_ROWS);
@@ -90,8 +95,10 @@ pub(super) fn attention_then(
         .chunk_by(|a, b| (a.batch, a.head) == (b.batch, b.head))
         .flat_map(|head| head.chunks(task_rows))
         .collect();
-    let answers: Vec<LowPrecision> =
-        tasks.par_iter().map(|task| head_rows(problem, task, arithmetic, &finish)).collect();
+    let answers: Vec<LowPrecision> = tasks
+        .par_iter()
+        .map(|task| head_rows(problem, task, arithmetic, (&scale_of, &finish)))
+        .collect();
     let mut all = LowPrecision { out: Vec::new(), lse: Vec::with_capacity(rows.len()) };
     for answer in answers {
         all.out.extend(answer.out);
@@ -104,7 +111,7 @@ fn head_rows(
     problem: &Problem,
     rows: &[RowId],
     arithmetic: Arithmetic,
-    finish: &Finish,
+    (scale_of, finish): (&ScaleOf, &Finish),
 ) -> LowPrecision {
     let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
     let most_keys = rows.iter().map(|id| problem.kept_keys(id.row)).max().unwrap_or(0);
@@ -118,7 +125,7 @@ fn head_rows(
     for id in rows {
         let q_row: Vec<f32> = problem.q.row([batch, id.head, id.row]).collect();
         let kept = problem.kept_keys(id.row) * q_row.len();
-        let row = OnlineRow::new(problem, arithmetic, &q_row);
+        let row = OnlineRow::new((problem, scale_of(id)), arithmetic, &q_row);
         let (out, lse) = row.run(&keys[..kept], &values[..kept]);
         let (out, lse) = finish(id, out, lse);
         answer.out.extend(out);
@@ -136,6 +143,7 @@ struct OnlineRow<'a> {
     q: &'a [f32],
     problem: &'a Problem<'a>,
     arithmetic: Arithmetic,
+    scale: f64,
     scale_log2: f32,
     out: Vec<f32>,
     /// What was added elsewhere of the output.
@@ -148,13 +156,14 @@ struct OnlineRow<'a> {
 }
 
 impl<'a> OnlineRow<'a> {
-    fn new(problem: &'a Problem, arithmetic: Arithmetic, q: &'a [f32]) -> Self {
-        let scale_log2 = (problem.scale * std::f64::consts::LOG2_E) as f32;
+    fn new((problem, scale): (&'a Problem<'a>, f64), arithmetic: Arithmetic, q: &'a [f32]) -> Self {
+        let scale_log2 = (scale * std::f64::consts::LOG2_E) as f32;
         let zeros = || vec![0.0; q.len()];
         OnlineRow {
             q,
             problem,
             arithmetic,
+            scale,
             scale_log2,
             out: zeros(),
             parked: zeros(),
@@ -177,7 +186,7 @@ impl<'a> OnlineRow<'a> {
         let all = self.out.iter().zip(&self.parked);
         let out = all.map(|(held, parked)| (held + parked) / self.row_sum).collect();
         let sum = (self.row_sum.log2() + self.arithmetic.phase) * std::f32::consts::LN_2;
-        (out, self.row_max.mul_add(self.problem.scale as f32, sum))
+        (out, self.row_max.mul_add(self.scale as f32, sum))
     }
 
     /// One tile of keys and values.
@@ -225,8 +234,11 @@ impl<'a> OnlineRow<'a> {
         self.held += probs.len();
         for (probs, values) in probs.chunks(STEP).zip(values.chunks(STEP * head_dim)) {
             for (column, sum) in self.out.iter_mut().enumerate() {
-                let values = values.iter().skip(column).step_by(head_dim);
-                *sum = truncated(*sum, probs.iter().copied().zip(values.copied()));
+                let mut step = [(0.0, 0.0); STEP];
+                for (key, (pair, prob)) in step.iter_mut().zip(probs).enumerate() {
+                    *pair = (*prob, values[key * head_dim + column]);
+                }
+                *sum = truncated(*sum, &step[..probs.len()]);
             }
         }
     }
@@ -238,29 +250,31 @@ const STEP: usize = 32;
 /// Sum of products of e4m3 in steps of the tensor core.
 fn truncated_dot(a: &[f32], b: &[f32]) -> f32 {
     let steps = a.chunks(STEP).zip(b.chunks(STEP));
-    steps.fold(0.0, |sum, (a, b)| truncated(sum, a.iter().copied().zip(b.iter().copied())))
+    steps.fold(0.0, |sum, (a, b)| {
+        let mut step = [(0.0, 0.0); STEP];
+        for (pair, (a, b)) in step.iter_mut().zip(a.iter().zip(b)) {
+            *pair = (*a, *b);
+        }
+        truncated(sum, &step[..a.len()])
+    })
 }
 
 /// One step of the tensor core with e4m3: products and what they are added to are cut off 13 bits
 /// behind the largest exponent of any, that of a product being its factors' together, and so is
-/// what they come to (MMA-Sim, arXiv 2511.10909).
-fn truncated(sum: f32, pairs: impl Iterator<Item = (f32, f32)> + Clone) -> f32 {
-    let plain = pairs.clone().fold(sum, |sum, (a, b)| sum + a * b);
-    let exponent = |x: f32| (x != 0.0).then(|| ((x.to_bits() >> 23) & 0xff) as i32 - 127);
-    let exponents = pairs.clone().filter_map(|(a, b)| Some(exponent(a)? + exponent(b)?));
-    let Some(largest) = exponents.chain(exponent(sum)).max() else {
-        return 0.0;
-    };
-    if !plain.is_finite() {
-        return plain;
-    }
+/// what they come to (MMA-Sim, arXiv 2511.10909). What is no number stays none.
+fn truncated(sum: f32, pairs: &[(f32, f32)]) -> f32 {
+    let exponent = |x: f32| ((x.to_bits() >> 23) & 0xff) as i32 - 127;
+    // Subnormals have the least exponent; 0 has one that is never the largest beside another.
+    let of = |x: f32| if x == 0.0 { -127 } else { exponent(x).max(e4m3::LEAST_EXPONENT) };
+    let of_pairs = pairs.iter().map(|(a, b)| of(*a) + of(*b));
+    let largest = of_pairs.fold(exponent(sum), i32::max);
     let unit = 2f64.powi(largest - 13);
-    let terms = pairs.map(|(a, b)| f64::from(a) * f64::from(b)).chain([f64::from(sum)]);
-    let whole: f64 = terms.map(|term| (term / unit).trunc()).sum();
+    let cut = |term: f64| (term / unit).trunc();
+    let terms = pairs.iter().map(|(a, b)| cut(f64::from(*a) * f64::from(*b)));
+    let whole = terms.sum::<f64>() + cut(f64::from(sum));
     // Few bits: exact, unless it is too small for float32.
     f32::from_bits(((whole * unit) as f32).to_bits() & !0x3ff)
 }
-
 /// Sum of products in float32, in eight interleaved sums.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; 8];

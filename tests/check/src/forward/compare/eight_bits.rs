@@ -15,7 +15,9 @@
 //!   is
 //!   known exactly has no error. Half a unit of e4m3 is 2⁻⁴, or 2⁻¹³ of the largest probability for
 //!   those below 2⁻⁹ of it. The tensor core truncates each sum of 32 products and what it had to 13
-//!   bits. Where values stay in 16 bits, all of this is as ever.
+//!   bits. Where values stay in 16 bits, half a unit is theirs, which leaves no room for integers
+//!   rounded the other way: turns `d` of scores, `Σ w |d|` in the mean, turn the output by that
+//!   much of `Σ w |v|` and of the largest `|v|` at most.
 //! * **constant**: where the elements of each column of V are the same, nothing is left of them
 //!   less their mean: the output is exactly that value.
 //! * Tensors that the caller has in e4m3 have one answer, on the numbers that are meant. There the
@@ -58,6 +60,8 @@ pub struct Expected<'a> {
     pub constant: bool,
     /// The type in which the kernel has probabilities and values.
     pub values: Dtype,
+    /// The largest size of a value of each row's KV head, if values have 16 bits.
+    pub largest_values: &'a [f64],
     /// Keys whose products the accumulator holds at most, where it is emptied: then scores are cut
     /// off as well, and rows turn by their doubts.
     pub parked_keys: Option<usize>,
@@ -110,13 +114,17 @@ fn exactly(dtype: Dtype, quantised: &Reference, own: &Reference, got: &[f64]) ->
 
 fn bound(dtype: Dtype, expected: &Expected, got: &[f64]) -> Finding {
     let Expected { quantised: reference, doubts, values: of_values, parked_keys, .. } = *expected;
+    let largest_values = expected.largest_values;
     let head_dim = reference.head_dim;
     let (unit, least) = roundings(dtype);
     let mut worst = Finding { rule: Rule::Bound, value: 0.0, limit: least, row: None };
     for (index, id) in reference.rows.iter().enumerate() {
         let keys = reference.kept[index].min(parked_keys.unwrap_or(usize::MAX));
         let steps = keys.div_ceil(STEP_KEYS) as f64;
-        let doubt = if parked_keys.is_some() { doubts[index] } else { 0.0 };
+        let is_e4m3 = of_values == Dtype::E4m3;
+        let doubt = if is_e4m3 && parked_keys.is_none() { 0.0 } else { doubts[index] };
+        // Weights that turn by so much in the mean, each on its own.
+        let turned = if is_e4m3 { 0.0 } else { doubts[index] * largest_values[index] };
         let share = match of_values {
             Dtype::E4m3 => E4M3_HALF_UNIT + steps * TRUNCATION,
             _ => unit,
@@ -130,6 +138,7 @@ fn bound(dtype: Dtype, expected: &Expected, got: &[f64]) -> Finding {
                 value: (got[i] - want).abs(),
                 limit: RMS_FACTOR * rounded
                     + (turn(reference, index, false) + doubt) * size
+                    + turned
                     + least,
                 row: Some(*id),
             };
