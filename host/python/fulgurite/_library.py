@@ -42,8 +42,8 @@ def find() -> Path:
 
 
 pack_args = struct.Struct("11Q").pack
-"""`fulgurite_forward_args` from its fields in their order: as bytes they are made in 0.08 us, as a
-struct of ctypes in 0.4 us, by name in 2.9 us."""
+"""`fulgurite_forward_args` from its fields in their order: as bytes they are made in 0.13 us, as a
+struct of ctypes in 0.9 us, by name in 3.1 us."""
 
 ARGS_BYTES = 88
 """How many bytes those are."""
