@@ -4,10 +4,11 @@
 
 Tensors are bf16, f16 or e4m3, (batch, rows, heads, head_dim), with any head dim up to 256. The
 stored numbers of e4m3 are multiplied with `q_descale`, `k_descale` and `v_descale`, float32 (batch,
-kv_heads), 1 where they are None, and the output is bf16. As there, the log-sum-exp of a row that sees no key is -inf, and `return_attn_probs` returns two values, output
-and log-sum-exp. What nothing here computes yet raises `fulgurite.UnsupportedError`, a
-`NotImplementedError`, that names the argument; `num_splits`, `pack_gqa`, `sm_margin`,
-`deterministic` and `scheduler_metadata` are accepted, since results never depend on them.
+kv_heads), 1 where they are None, and the output is bf16. As there, the log-sum-exp of a row that
+sees no key is -inf, and `return_attn_probs` returns two values, output and log-sum-exp. What
+nothing here computes yet raises `fulgurite.UnsupportedError`, a `NotImplementedError`, that names
+the argument; `num_splits`, `pack_gqa`, `sm_margin`, `deterministic` and `scheduler_metadata` are
+accepted, since results never depend on them.
 """
 from __future__ import annotations
 
@@ -28,9 +29,9 @@ def _descale(q: Any, q_descale: Any, k_descale: Any, v_descale: Any) -> tuple[An
         return descales((q_descale, k_descale, v_descale))
     for name, one in (("q", q_descale), ("k", k_descale), ("v", v_descale)):
         if one is not None:
-            raise RequestError(f"{name}_descale={shown(one)}, but q has elements of type {q.dtype}, "
-                               "which are meant as they are stored: leave it out, it is for "
-                               "torch.float8_e4m3fn")
+            raise RequestError(f"{name}_descale={shown(one)}, but q has elements of type "
+                               f"{q.dtype}, which are meant as they are stored: leave it out, it "
+                               "is for torch.float8_e4m3fn")
     return None
 
 

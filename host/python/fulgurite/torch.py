@@ -1,9 +1,9 @@
 """PyTorch: the operators `torch.ops.fulgurite.forward` and `forward_out`, and the registration
 with transformers. Importing this module registers the operators.
 
-Their schemas are those of `fulgurite.attention` in its order, with the mask as a text. What e4m3
-tensors are multiplied with are `descale_q`, `descale_k` and `descale_v`; those left out are 1 if
-another is given, or if `with_descale` says so.
+They take what `fulgurite.attention` takes, the mask as "full" or "causal", and always return a
+log-sum-exp, without elements if none was asked for. Its `descale` is `descale_q`, `descale_k` and
+`descale_v` there; those left out are 1 if another is given, or if `with_descale` says so.
 """
 from __future__ import annotations
 
