@@ -60,13 +60,17 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale:
             descale: tuple[Any, ...] | None = None) -> Any:
     """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is "full" or
     "causal"."""
-    said: tuple[Any, ...] = ()
+    # To unpack no arguments, here and in `launch`, costs 0.35 us.
     if descale is not None:
-        said = (*_tensors(descale), True)
-    if out is None:
-        result, lse = _forward_op(q, k, v, mask, scale, precision, return_lse, *said)
+        said = (mask, scale, precision, return_lse, *_tensors(descale), True)
+        if out is None:
+            result, lse = _forward_op(q, k, v, *said)
+        else:
+            result, lse = out, _forward_out_op(q, k, v, out, *said)
+    elif out is None:
+        result, lse = _forward_op(q, k, v, mask, scale, precision, return_lse)
     else:
-        result, lse = out, _forward_out_op(q, k, v, out, mask, scale, precision, return_lse, *said)
+        result, lse = out, _forward_out_op(q, k, v, out, mask, scale, precision, return_lse)
     return (result, lse) if return_lse else result
 
 
@@ -224,9 +228,12 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor 
         # Freed on return: the allocator gives it to later work of this stream only.
         memory = q.new_empty(plan.workspace_bytes, dtype=torch.uint8)
         workspace = memory.data_ptr()
-    numbers = () if descale is None else map(_address, descale)
     try:
-        plan.run(stream, at_q, at_k, at_v, result.data_ptr(), at_lse, workspace, device, *numbers)
+        if descale is None:
+            plan.run(stream, at_q, at_k, at_v, result.data_ptr(), at_lse, workspace, device)
+        else:
+            plan.run(stream, at_q, at_k, at_v, result.data_ptr(), at_lse, workspace, device,
+                     *map(_address, descale))
     except DriverError:
         # The context may have been reset: the next call plans anew.
         _plans.pop(key, None)
