@@ -17,17 +17,24 @@ def attention(q: Any, k: Any, v: Any, mask: Mask, *, scale: float | None = None,
     """`softmax(scale * q k^T + mask) v`, on the GPU of q, on its current stream.
 
     q is (batch, rows, heads, head_dim), k and v are (batch, kv_rows, kv_heads, head_dim); heads is
-    a multiple of kv_heads, head_dim a multiple of 8 up to 256. All are bf16 or all f16. Any
-    strides: what a kernel cannot walk is copied, and counted in `fulgurite.info().copies`.
-    PyTorch's tensors, or arrays with `__dlpack__` (CuPy, JAX) where PyTorch is installed.
+    a multiple of kv_heads, head_dim a multiple of 8 up to 256. All are bf16, all f16, or all e4m3
+    (torch.float8_e4m3fn; head_dim a multiple of 16). Any strides: what a kernel cannot walk is
+    copied, and counted in `fulgurite.info().copies`. PyTorch's tensors, or arrays with
+    `__dlpack__` (CuPy, JAX) where PyTorch is installed.
 
     mask: `FULL`, `CAUSAL` or one made by `window`; there is no default.
     scale: factor of the scores; None: 1 / sqrt(head_dim).
     align: "bottom_right", where the last row's diagonal ends at the last key; "top_left" is taken
     where it means the same: for equal lengths and `FULL`.
-    precision: "given", or "s8e4m3": q and k are quantised to 8-bit integers, v to e4m3, by the
-    launch itself (head_dim a multiple of 16). Faster, with more error.
-    out: where the output goes; q's shape and type, strides multiples of 8.
+    precision: "given", as the tensors are; or faster, with more error: bf16 and f16 tensors
+    (head_dim a multiple of 16) are quantised by the launch itself. "s8e4m3": q and k to 8-bit
+    integers, v to e4m3; "s8x16": only q and k; "bits8": the better one of the two for the head_dim.
+    descale: of e4m3 tensors, and of no others, (q, k, v): what their stored numbers are multiplied
+    with. Each is None or 1.0 (they are meant as stored), or a float32 tensor on q's device: of one
+    number; (batch, kv_heads), any strides, of q too, whose heads share that of their KV head; or
+    for q (batch, heads, rows), contiguous.
+    out: where the output goes; q's shape, strides multiples of 8, q's type. Of e4m3 tensors it is
+    bf16, or f16 if `out` is.
     return_lse: also return the natural log-sum-exp, float32 (batch, heads, rows), -inf for a row
     without keys.
 
@@ -39,17 +46,39 @@ def attention(q: Any, k: Any, v: Any, mask: Mask, *, scale: float | None = None,
 
     >>> out = fulgurite.attention(q, k, v, fulgurite.CAUSAL)  # doctest: +SKIP
     """
-    if not (softcap is bias is score is sinks is descale is cu_q is cu_k is used_q is used_k
-            is first_k is None):
-        refuse(softcap=softcap, bias=bias, score=score, sinks=sinks, descale=descale, cu_q=cu_q,
-               cu_k=cu_k, used_q=used_q, used_k=used_k, first_k=first_k)
+    if not (softcap is bias is score is sinks is cu_q is cu_k is used_q is used_k is first_k
+            is None):
+        refuse(softcap=softcap, bias=bias, score=score, sinks=sinks, cu_q=cu_q, cu_k=cu_k,
+               used_q=used_q, used_k=used_k, first_k=first_k)
+    if descale is not None:
+        descale = descales(descale)
     if align == "bottom_right" and (mask is CAUSAL or mask is FULL):
         kernel = mask.name
     else:
         kernel = kernel_for(q, k, v, mask, align)
     if not is_torch(q):
-        return _through_torch(q, k, v, kernel, scale, precision, out, return_lse)
-    return torch_door().forward(q, k, v, kernel, scale, precision, out, return_lse)
+        return _through_torch(q, k, v, kernel, scale, precision, out, return_lse, descale)
+    return torch_door().forward(q, k, v, kernel, scale, precision, out, return_lse, descale)
+
+
+def descales(descale: Any) -> tuple[Any, ...]:
+    """What q, k and v are multiplied with: arrays, and None for 1.
+
+    Raises `ArgumentError` for what are not three, or neither arrays nor 1.
+    """
+    if not isinstance(descale, (tuple, list)) or len(descale) != 3:
+        raise ArgumentError(f"descale={shown(descale)}: it must be (q, k, v), each None, 1.0 or a "
+                            "float32 tensor")
+    return tuple(_descale(name, one) for name, one in zip("qkv", descale))
+
+
+def _descale(name: str, value: Any) -> Any:
+    if value is None or hasattr(value, "shape"):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 1:
+        return None
+    raise ArgumentError(f"the descale of {name} is {shown(value)}: it must be None, 1.0 or a "
+                        "float32 tensor; put another number into a tensor on q's device")
 
 
 _door: Any = None
@@ -97,7 +126,7 @@ def is_torch(array: object) -> bool:
 
 
 def _through_torch(q: Any, k: Any, v: Any, mask: str, scale: float | None, precision: str,
-                   out: Any, return_lse: bool) -> Any:
+                   out: Any, return_lse: bool, descale: tuple[Any, ...] | None) -> Any:
     """The call on arrays of another framework, which lend their memory by DLPack; the results are
     arrays of that framework."""
     back = _from_dlpack(q)
@@ -114,7 +143,10 @@ def _through_torch(q: Any, k: Any, v: Any, mask: str, scale: float | None, preci
         raise UnsupportedError(f"q={shown(q)}: arrays of other frameworks are read through "
                                f"PyTorch, which is not installed ({error})") from error
     lent_q, lent_k, lent_v = (torch.from_dlpack(array) for array in (q, k, v))
-    results = door.forward(lent_q, lent_k, lent_v, mask, scale, precision, None, return_lse)
+    if descale is not None:
+        descale = tuple(None if one is None else torch.from_dlpack(one) for one in descale)
+    results = door.forward(lent_q, lent_k, lent_v, mask, scale, precision, None, return_lse,
+                           descale)
     return tuple(back(one) for one in results) if return_lse else back(results)
 
 

@@ -52,22 +52,23 @@ def kernel_of(q: Any, k: Any, v: Any, causal: bool, window_size: tuple[int, int]
 
 
 def dense(q: Any, k: Any, v: Any, scale: float | None, causal: bool,
-          window_size: tuple[int, int], with_lse: bool) -> tuple[Any, Any]:
+          window_size: tuple[int, int], with_lse: bool,
+          descale: tuple[Any, ...] | None = None) -> tuple[Any, Any]:
     """Output and, if wanted, log-sum-exp of q (batch, rows, heads, head_dim) and k, v (batch,
-    kv_rows, kv_heads, head_dim), with any head dim up to 256: others than multiples of 8 are
-    padded."""
+    kv_rows, kv_heads, head_dim), with any head dim up to 256: others than multiples of 16 bytes
+    are padded."""
     if window_size == UNBOUNDED:
         kernel = "causal" if causal else "full"
     else:
         kernel = kernel_of(q, k, v, causal, window_size)
     door = torch_door()
     head_dim = q.shape[-1]
-    missing = -head_dim % 8
+    missing = -head_dim % (16 if q.dtype.itemsize == 1 else 8)
     if missing:
         if scale is None and head_dim > 0:
             scale = float(head_dim) ** -0.5
         q, k, v = (door.padded(tensor, missing) for tensor in (q, k, v))
-    results = door.forward(q, k, v, kernel, scale, "given", None, with_lse)
+    results = door.forward(q, k, v, kernel, scale, "given", None, with_lse, descale)
     out, lse = results if with_lse else (results, None)
     return (out[..., :head_dim] if missing else out), lse
 
@@ -100,6 +101,10 @@ def cache_in_use(q: Any, k_cache: Any, v_cache: Any, k: Any, v: Any, cache_seqle
         raise not_there("cache_seqlens", cache_seqlens, "only an int, one length for all entries")
     if (k is None) != (v is None):
         raise ArgumentError("k and v: give both, or none")
+    for name, new, cache in (("k", k, k_cache), ("v", v, v_cache)):
+        if new is not None and new.dtype != cache.dtype:
+            raise RequestError(f"{name} has elements of type {new.dtype}, its cache of type "
+                               f"{cache.dtype}: convert {name}")
     if k is not None and cache_seqlens is None:
         raise ArgumentError("k and v are to be written into the cache: say where, by cache_seqlens")
     new_rows = 0 if k is None else k.shape[1]

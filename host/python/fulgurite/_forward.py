@@ -32,6 +32,14 @@ class Tensor(NamedTuple):
         return cls(dtype, tuple(shape), tuple(strides))
 
 
+class Descale(NamedTuple):
+    """What the stored numbers of a tensor are multiplied with, without its address: a kind of the
+    C interface, and of one per head the numbers from batch entry to batch entry, head to head."""
+
+    kind: str
+    strides: tuple[int, ...] = (0, 0)
+
+
 class Request(NamedTuple):
     """A forward call: everything but addresses."""
 
@@ -43,6 +51,7 @@ class Request(NamedTuple):
     scale: float | None
     precision: str
     with_lse: bool
+    descale: tuple[Descale, Descale, Descale] | None = None
 
 
 # Strides at which tensor maps end, in bytes.
@@ -52,7 +61,7 @@ _BYTES = {"bf16": 2, "f16": 2, "f32": 4, "e4m3": 1, "e5m2": 1, "u8": 1, "i8": 1,
 
 def needs_copy(tensor: Tensor, may_repeat: tuple[int, ...] = ()) -> bool:
     """Whether kernels cannot walk a tensor as it lies: the last axis is not contiguous, a stride
-    is no multiple of 8 elements, 0 along an axis that is not in `may_repeat`, or too large."""
+    is no multiple of 16 bytes, 0 along an axis that is not in `may_repeat`, or too large."""
     unit, size_bytes = 16 // min(_BYTES[tensor.dtype], 2), _BYTES[tensor.dtype]
     if tensor.shape[3] > 1 and tensor.strides[3] != 1:
         return True
@@ -116,6 +125,36 @@ def check_rank(name: str, shape: tuple[int, ...]) -> None:
             "head_dim)")
 
 
+def descale_of(name: str, numbers: Tensor | None, q: Tensor, k: Tensor) -> Descale:
+    """What the stored numbers of q, k or v are multiplied with, by the shape of what is given.
+
+    Raises `RequestError` for other elements than float32, and for other shapes than one number,
+    (batch, KV heads) and, of q, (batch, heads, rows), which must be contiguous.
+    """
+    if numbers is None:
+        return Descale("one")
+    shape = tuple(numbers.shape)
+    if numbers.dtype != "f32":
+        raise RequestError(f"the descale of {name} has elements of type {numbers.dtype}: they must "
+                           "be float32")
+    if math.prod(shape) == 1:
+        return Descale("per_tensor")
+    batch, rows, heads, _ = q.shape
+    by_head, by_row = (batch, k.shape[2]), (batch, heads, rows)
+    if shape == by_head:
+        return Descale("per_head", tuple(numbers.strides))
+    if name != "q" or shape != by_row:
+        also = f", or (batch, heads, rows) {by_row}" if name == "q" else ""
+        raise RequestError(f"the descale of {name} has the shape {shape}: it must be one number, "
+                           f"or (batch, KV heads) {by_head}{also}")
+    contiguous = Tensor.contiguous("f32", shape).strides
+    if 0 not in shape and any(size > 1 and got != want for size, got, want
+                              in zip(shape, numbers.strides, contiguous)):
+        raise RequestError(f"the descale of q, one for each row, has the strides "
+                           f"{tuple(numbers.strides)}: it must be contiguous")
+    return Descale("per_row")
+
+
 def precision_number(precision: object) -> int:
     """The header's number of a precision. Raises `ArgumentError` for a name that is none."""
     if isinstance(precision, str) and precision in _interface.PRECISIONS:
@@ -133,6 +172,20 @@ def family(request: Request, device: int) -> tuple[Any, ...]:
     return (device, request.q.dtype, request.q.shape[3], request.mask, request.precision)
 
 
+def request_struct(request: Request, device: int) -> _interface.ForwardRequest:
+    """The request as the C interface takes it."""
+    struct = _interface.ForwardRequest(
+        device=device, mask=_interface.MASKS[request.mask], with_lse=int(request.with_lse),
+        scale=_scale(request.scale), precision=precision_number(request.precision),
+        q=_layout(request.q), k=_layout(request.k), v=_layout(request.v),
+        out=_layout(request.out))
+    if request.descale is not None:
+        struct.descale_q, struct.descale_k, struct.descale_v = (
+            _interface.Descale(_interface.DESCALES[one.kind], 0, one.strides)
+            for one in request.descale)
+    return struct
+
+
 class Plan:
     """A checked request with its kernels loaded; serves any number of launches and threads."""
 
@@ -140,12 +193,7 @@ class Plan:
 
     def __init__(self, request: Request, device: int) -> None:
         loaded = library()
-        struct = _interface.ForwardRequest(
-            device=device, mask=_interface.MASKS[request.mask], with_lse=int(request.with_lse),
-            scale=_scale(request.scale), precision=precision_number(request.precision),
-            q=_layout(request.q), k=_layout(request.k), v=_layout(request.v),
-            out=_layout(request.out))
-        self._plan: Any = loaded.plan_forward(struct)
+        self._plan: Any = loaded.plan_forward(request_struct(request, device))
         self._functions, self._check = loaded.functions, loaded.check
         self.handle: Any = self._plan.handle
         self.launch: Any = loaded.launch_forward
@@ -166,14 +214,15 @@ class Plan:
         return str(self._plan.describe())
 
     def run(self, stream: int, q: int, k: int, v: int, out: int, lse: int = 0, workspace: int = 0,
-            device: int = 0) -> None:
+            device: int = 0, descale_q: int = 0, descale_k: int = 0, descale_v: int = 0) -> None:
         """Enqueues the kernels. The workspace, if the plan needs one, has `workspace_bytes` bytes
         at a multiple of 256; what it held before does not matter."""
         size = self.workspace_bytes
         if size:
             self._check(self._functions.fulgurite_workspace_reset(device, stream, workspace, size))
         status = self.launch(self.handle, stream,
-                             pack_args(ARGS_BYTES, q, k, v, out, lse, workspace, size))
+                             pack_args(ARGS_BYTES, q, k, v, out, lse, workspace, size, descale_q,
+                                       descale_k, descale_v))
         if status:
             self._check(status)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import _counts, _interface
 from ._errors import ArgumentError, Error, RequestError
-from ._forward import Plan, Request, Tensor, family, preloaded
+from ._forward import Descale, Plan, Request, Tensor, family, preloaded
 from ._library import library
 from ._masks import CAUSAL, FULL, Mask
 
@@ -42,7 +42,7 @@ class Info:
     """Version of Python."""
     copies: int
     """Tensors that were copied, because no kernel can walk them as they lie: the last axis not
-    contiguous, strides that are no multiples of 8, addresses that are none of 16 bytes."""
+    contiguous, strides or addresses that are no multiples of 16 bytes."""
 
     def __str__(self) -> str:
         lines = [("Fulgurite", self.version), ("library", self.library),
@@ -103,16 +103,17 @@ def preload(dtype: object = "bf16", head_dim: int = 128, mask: Mask = CAUSAL, *,
     """Loads every kernel that calls with this element type, head dim, mask and precision may take,
     whatever their lengths, and returns their names.
 
-    dtype: "bf16", "f16", or PyTorch's. mask: `FULL` or `CAUSAL`. device: the GPU's ordinal.
+    dtype: "bf16", "f16", "e4m3", or PyTorch's. mask: `FULL` or `CAUSAL`. device: the GPU's ordinal.
     The driver compiles a kernel on its first use on a machine, in 0.3 to 2.7 seconds. After this
     such calls may also be captured into CUDA graphs without a call before the capture.
 
     Raises what `attention` raises for such a call.
     """
     name = str(dtype).removeprefix("torch.")
-    name = {"bfloat16": "bf16", "float16": "f16", "half": "f16"}.get(name, name)
+    name = {"bfloat16": "bf16", "float16": "f16", "half": "f16",
+            "float8_e4m3fn": "e4m3"}.get(name, name)
     if name not in _interface.DTYPES:
-        raise ArgumentError(f"dtype={dtype!r}: it must be 'bf16' or 'f16'")
+        raise ArgumentError(f"dtype={dtype!r}: it must be 'bf16', 'f16' or 'e4m3'")
     if mask is not FULL and mask is not CAUSAL:
         raise ArgumentError(f"mask={mask!r}: it must be fulgurite.FULL or fulgurite.CAUSAL")
     if isinstance(head_dim, bool) or not isinstance(head_dim, int) or head_dim < 1:
@@ -128,11 +129,16 @@ def preload(dtype: object = "bf16", head_dim: int = 128, mask: Mask = CAUSAL, *,
 
 
 def _family(dtype: str, head_dim: int, mask: str, precision: str) -> list[Request]:
-    """Calls of all lengths, with rows that see no key and without."""
+    """Calls of all lengths, with rows that see no key and without. Those of e4m3 without keys are
+    computed in the output's type."""
+    is_e4m3 = dtype == "e4m3"
+    descale = (Descale("one"),) * 3 if is_e4m3 else None
     requests = []
     for kv_len in _LENGTHS:
         for q_len in (max(kv_len, 1), kv_len + 1024):
             q = Tensor.contiguous(dtype, (1, q_len, 1, head_dim))
             kv = Tensor.contiguous(dtype, (1, kv_len, 1, head_dim))
-            requests.append(Request(q, kv, kv, q, mask, None, precision, False))
+            for out in ("bf16", "f16") if is_e4m3 else (dtype,):
+                requests.append(Request(q, kv, kv, q._replace(dtype=out), mask, None, precision,
+                                        False, descale))
     return requests

@@ -2,27 +2,37 @@
 
     from fulgurite.flash_attn_interface import flash_attn_func
 
-Tensors are bf16 or f16, (batch, rows, heads, head_dim), with any head dim up to 256. As there, the
-log-sum-exp of a row that sees no key is -inf, and `return_attn_probs` returns two values, output
-and log-sum-exp. What nothing here computes yet raises `fulgurite.UnsupportedError`, a
-`NotImplementedError`, that names the argument; `num_splits`, `pack_gqa`, `sm_margin`,
-`deterministic` and `scheduler_metadata` are accepted, since results never depend on them.
+Tensors are bf16, f16 or e4m3, (batch, rows, heads, head_dim), with any head dim up to 256. The
+stored numbers of e4m3 are multiplied with `q_descale`, `k_descale` and `v_descale`, float32 (batch,
+kv_heads), 1 where they are None, and the output is bf16. As there, the log-sum-exp of a row that
+sees no key is -inf, and `return_attn_probs` returns two values, output and log-sum-exp. What
+nothing here computes yet raises `fulgurite.UnsupportedError`, a `NotImplementedError`, that names
+the argument; `num_splits`, `pack_gqa`, `sm_margin`, `deterministic` and `scheduler_metadata` are
+accepted, since results never depend on them.
 """
 from __future__ import annotations
 
 from typing import Any
 
+from ._attention import descales, torch_door
 from ._drop_in import UNBOUNDED, cache_in_use, dense, refuse_scores, unpack
-from ._errors import ArgumentError, UnsupportedError, not_there, refuse
+from ._errors import ArgumentError, RequestError, UnsupportedError, not_there, refuse, shown
 
 
-def _attend(q: Any, k: Any, v: Any, softmax_scale: float | None, causal: bool,
-            window_size: tuple[int, int], with_lse: bool) -> tuple[Any, Any]:
-    """Output and, if wanted, log-sum-exp; tensors of 8 bits are refused by name."""
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor.dtype.itemsize == 1:
-            raise not_there(f"{name}.dtype", tensor.dtype, "pass bf16 or f16")
-    return dense(q, k, v, softmax_scale, causal, window_size, with_lse)
+def _descale(q: Any, q_descale: Any, k_descale: Any, v_descale: Any) -> tuple[Any, ...] | None:
+    """What tensors of 8 bits are multiplied with; None for tensors of 16 bits.
+
+    Raises `RequestError` for numbers that come with tensors of 16 bits, `ArgumentError` for what
+    are no numbers.
+    """
+    if q.dtype.itemsize == 1:
+        return descales((q_descale, k_descale, v_descale))
+    for name, one in (("q", q_descale), ("k", k_descale), ("v", v_descale)):
+        if one is not None:
+            raise RequestError(f"{name}_descale={shown(one)}, but q has elements of type "
+                               f"{q.dtype}, which are meant as they are stored: leave it out, it "
+                               "is for torch.float8_e4m3fn")
+    return None
 
 
 def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
@@ -35,13 +45,14 @@ def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
     """Attention of q (batch, rows, heads, head_dim) over k, v (batch, kv_rows, kv_heads, head_dim).
 
     Returns the output, or (output, log-sum-exp float32 (batch, heads, rows)). Raises
-    `UnsupportedError` for `qv`, tensors of 8 bits and their descales, `attention_chunk`, `softcap`,
-    windows narrower than the keys, and inputs that require gradients.
+    `UnsupportedError` for `qv`, `attention_chunk`, `softcap`, windows narrower than the keys, e5m2,
+    and inputs that require gradients.
     """
-    if softcap or attention_chunk or not (qv is q_descale is k_descale is v_descale is None):
+    if softcap or attention_chunk or qv is not None:
         refuse_scores(softcap, attention_chunk=attention_chunk)
-        refuse(qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
-    out, lse = _attend(q, k, v, softmax_scale, causal, window_size, return_attn_probs)
+        refuse(qv=qv)
+    descale = _descale(q, q_descale, k_descale, v_descale)
+    out, lse = dense(q, k, v, softmax_scale, causal, window_size, return_attn_probs, descale)
     return (out, lse) if return_attn_probs else out
 
 
@@ -110,10 +121,14 @@ def flash_attn_with_kvcache(q: Any, k_cache: Any, v_cache: Any, k: Any = None, v
     refuse_scores(softcap, attention_chunk=attention_chunk)
     refuse(qv=qv, rotary_cos=rotary_cos, rotary_sin=rotary_sin, cache_batch_idx=cache_batch_idx,
            cache_leftpad=cache_leftpad, page_table=page_table, cu_seqlens_q=cu_seqlens_q,
-           cu_seqlens_k_new=cu_seqlens_k_new, rotary_seqlens=rotary_seqlens, q_descale=q_descale,
-           k_descale=k_descale, v_descale=v_descale)
+           cu_seqlens_k_new=cu_seqlens_k_new, rotary_seqlens=rotary_seqlens)
+    descale = _descale(q, q_descale, k_descale, v_descale)
+    if descale is not None:
+        # Before the cache is written.
+        torch_door().check_descale(q, k_cache, descale)
     keys, values = cache_in_use(q, k_cache, v_cache, k, v, cache_seqlens, causal, window_size)
-    out, lse = _attend(q, keys, values, softmax_scale, causal, window_size, return_softmax_lse)
+    out, lse = dense(q, keys, values, softmax_scale, causal, window_size, return_softmax_lse,
+                     descale)
     return (out, lse, lse.new_empty(0), lse.new_empty(0)) if return_softmax_lse else out
 
 

@@ -30,8 +30,8 @@ def attend(mask: object = fulgurite.CAUSAL, q: Any = Q, **options: Any) -> Any:
     return fulgurite.attention(q, KV, KV, mask, **options)
 
 
-@pytest.mark.parametrize("name", ["softcap", "bias", "score", "sinks", "descale", "cu_q", "cu_k",
-                                  "used_q", "used_k", "first_k"])
+@pytest.mark.parametrize("name", ["softcap", "bias", "score", "sinks", "cu_q", "cu_k", "used_q",
+                                  "used_k", "first_k"])
 def test_what_is_not_there_yet_is_named(name: str) -> None:
     with pytest.raises(fulgurite.UnsupportedError, match=rf"{name}=30\.0 is not supported"):
         attend(**{name: 30.0})
@@ -157,6 +157,15 @@ CONTIGUOUS = Tensor.contiguous("bf16", (2, 100, 8, 64))
 ])
 def test_what_kernels_cannot_walk_is_copied(strides: tuple[int, ...], copied: bool) -> None:
     assert _forward.needs_copy(CONTIGUOUS._replace(strides=strides)) == copied
+
+
+def test_tensors_of_8_bits_have_strides_of_16_elements() -> None:
+    q = Tensor.contiguous("e4m3", (2, 100, 8, 48))
+    assert not _forward.needs_copy(q)
+    assert _forward.needs_copy(q._replace(strides=(38400, 392, 48, 1)))
+    assert not _forward.needs_copy(q._replace(strides=(38400, 400, 48, 1)))
+    assert _forward.needs_copy(q._replace(strides=(1 << 40, 384, 48, 1)))
+    assert not _forward.needs_copy(q._replace(strides=((1 << 40) - 16, 384, 48, 1)))
 
 
 def test_keys_and_values_may_repeat() -> None:

@@ -80,8 +80,7 @@ class Array:
 
 Q, KV = Array(1, 4, 2, 64), Array(1, 8, 2, 64)
 REFUSED2 = {"dropout_p": 0.1, "softcap": 30.0, "alibi_slopes": Array(2), "window_size": (3, 0)}
-REFUSED3 = {"qv": Array(2), "q_descale": Array(2), "k_descale": Array(2), "v_descale": Array(2),
-            "attention_chunk": 8, "softcap": 30.0, "window_size": (3, 0)}
+REFUSED3 = {"qv": Array(2), "attention_chunk": 8, "softcap": 30.0, "window_size": (3, 0)}
 REFUSED_CACHE = {"rotary_cos": Array(2), "rotary_sin": Array(2), "cache_batch_idx": Array(2),
                  "cache_leftpad": Array(2), "cache_seqlens": Array(2), "softcap": 30.0,
                  "window_size": (3, 0)}
@@ -117,17 +116,27 @@ def test_what_fa3_has_and_we_have_not_is_named() -> None:
     refused(flash_attn_interface.flash_attn_func, (Q, KV, KV), **REFUSED3)
     refused(flash_attn_interface.flash_attn_with_kvcache, (Q, KV, KV), **REFUSED_CACHE,
             qv=Array(2), page_table=Array(2), cu_seqlens_q=Array(2), cu_seqlens_k_new=Array(2),
-            rotary_seqlens=Array(2), q_descale=Array(2), k_descale=Array(2), v_descale=Array(2),
-            attention_chunk=8)
+            rotary_seqlens=Array(2), attention_chunk=8)
     with pytest.raises(NotImplementedError, match="cu_seqlens_q=None"):
         flash_attn_interface.flash_attn_varlen_func(Q, KV, KV, None, None, 4, 8)
     with pytest.raises(NotImplementedError, match="flash_attn_combine"):
         flash_attn_interface.flash_attn_combine(None, None)
     with pytest.raises(NotImplementedError, match="get_scheduler_metadata"):
         flash_attn_interface.get_scheduler_metadata(1, 2, page_size=3)
+
+
+@pytest.mark.parametrize("name", ["q_descale", "k_descale", "v_descale"])
+def test_numbers_that_tensors_of_16_bits_have_no_use_for_are_named(name: str) -> None:
+    message = rf"{name}=Array of shape \(2,\), but q has elements of type .*bfloat16"
+    for function, arguments in ((flash_attn_interface.flash_attn_func, (Q, KV, KV)),
+                                (flash_attn_interface.flash_attn_qkvpacked_func,
+                                 (Array(1, 8, 3, 2, 64),)),
+                                (flash_attn_interface.flash_attn_with_kvcache, (Q, KV, KV))):
+        with pytest.raises(fulgurite.RequestError, match=message):
+            function(*arguments, **{name: Array(2)})
     eight = Array(1, 8, 2, 64, dtype=Dtype("float8_e4m3fn", 1))
-    with pytest.raises(NotImplementedError, match="k.dtype=.*float8_e4m3fn"):
-        flash_attn_interface.flash_attn_func(Q, eight, KV)
+    with pytest.raises(fulgurite.ArgumentError, match=f"descale of {name[0]} is 0.5"):
+        flash_attn_interface.flash_attn_func(eight, eight, eight, **{name: 0.5})
 
 
 def test_masks_of_causal_and_window() -> None:
@@ -153,6 +162,10 @@ def test_caches_are_checked_before_they_are_written() -> None:
                                   ("cache_seqlens=-1", None, None, -1)):
         with pytest.raises(ValueError, match=message):
             use(Q, KV, KV, k, v, length, False, (-1, -1))
+    eight = Array(1, 4, 2, 64, dtype=Dtype("float8_e4m3fn", 1))
+    for pair in ((eight, KV), (KV, eight)):
+        with pytest.raises(fulgurite.RequestError, match=f"{'kv'[pair[0] is KV]} has elements of "):
+            use(Q, KV, KV, *pair, 4, True, (-1, -1))
     # A write into this array would fail: it takes no item assignment.
     with pytest.raises(NotImplementedError, match="window_size"):
         use(Q, KV, KV, Array(1, 4, 2, 64), Array(1, 4, 2, 64), 4, True, (2, 0))

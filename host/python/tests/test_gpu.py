@@ -2,6 +2,7 @@
 and the host cost of a call (`pytest -m gpu -s` prints it)."""
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -76,17 +77,27 @@ def test_values(shape: tuple[int, ...], mask: str, dtype: str) -> None:
     assert call(q, k, v, mask, out=place) is place and torch.equal(place, out)
 
 
-def test_eight_bits() -> None:
-    for shape in ((2, 300, 513, 4, 2, 128), (1, 1024, 1024, 2, 2, 64)):
-        q, k, v = tensors(shape)
+def relative(got: Any, want: Any) -> float:
+    """The root mean square of the error by that of what is wanted."""
+    error = (got.double() - want).square().mean().sqrt()
+    return float(error / want.square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("s8x16", 0.02), ("s8e4m3", 0.06)])
+def test_tensors_of_16_bits_are_quantised(precision: str, limit: float) -> None:
+    for shape, dtype in itertools.product(((2, 300, 513, 4, 2, 128), (1, 1024, 1024, 2, 2, 64)),
+                                          (torch.bfloat16, torch.float16)):
+        q, k, v = tensors(shape, dtype)
         for mask in ("full", "causal"):
             want, want_lse = exact(q, k, v, mask, None)
-            first = call(q, k, v, mask, precision="s8e4m3", return_lse=True)
-            again = call(q, k, v, mask, precision="s8e4m3", return_lse=True)
+            first = call(q, k, v, mask, precision=precision, return_lse=True)
+            again = call(q, k, v, mask, precision=precision, return_lse=True)
             assert all(torch.equal(one, other) for one, other in zip(first, again))
-            error = (first[0].double() - want).square().mean().sqrt()
-            assert error < 0.1 * want.square().mean().sqrt()
+            assert relative(first[0], want) <= limit
             assert (first[1].double() - want_lse).abs().max() < 0.1
+            better = "s8x16" if shape[-1] <= 64 else "s8e4m3"
+            if precision == better:
+                assert torch.equal(call(q, k, v, mask, precision="bits8"), first[0])
 
 
 def test_strides_are_taken_as_they_are_or_copied() -> None:
@@ -158,7 +169,7 @@ def test_another_gpu_than_the_current_one() -> None:
         call(q, k.to("cuda:1"), v)
 
 
-@pytest.mark.parametrize("precision", ["given", "s8e4m3"])
+@pytest.mark.parametrize("precision", ["given", "s8e4m3", "s8x16"])
 def test_graphs_compute_anew_at_each_replay(precision: str) -> None:
     q, k, v = tensors((1, 384, 384, 4, 2, 128))
     call(q, k, v, precision=precision)

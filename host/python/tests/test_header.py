@@ -14,6 +14,7 @@ from fulgurite import _errors, _interface, _library
 
 STRUCTS = {
     "fulgurite_layout": _interface.Layout,
+    "fulgurite_descale": _interface.Descale,
     "fulgurite_forward_request": _interface.ForwardRequest,
     "fulgurite_forward_args": _interface.ForwardArgs,
     "fulgurite_plan_options": _interface.PlanOptions,
@@ -21,7 +22,8 @@ STRUCTS = {
 NUMBERS = {f"FULGURITE_{name.upper()}": number for name, number in
            [*_interface.DTYPES.items(), *_interface.FORMS.items(), *_interface.ARCHS.items(),
             *((f"mask_{name}", number) for name, number in _interface.MASKS.items()),
-            *((f"precision_{name}", number) for name, number in _interface.PRECISIONS.items())]}
+            *((f"precision_{name}", number) for name, number in _interface.PRECISIONS.items()),
+            *((f"descale_{name}", number) for name, number in _interface.DESCALES.items())]}
 
 
 def expected() -> list[str]:
@@ -55,8 +57,9 @@ def test_offsets_and_numbers_are_the_headers(tmp_path: Path) -> None:
 
 
 def test_packed_arguments_are_those_of_the_struct() -> None:
-    named = _interface.ForwardArgs(q=1, k=2, v=3, out=4, lse=5, workspace=6, workspace_bytes=7)
-    packed = _library.pack_args(_library.ARGS_BYTES, *range(1, 8))
+    named = _interface.ForwardArgs(q=1, k=2, v=3, out=4, lse=5, workspace=6, workspace_bytes=7,
+                                   descale_q=8, descale_k=9, descale_v=10)
+    packed = _library.pack_args(_library.ARGS_BYTES, *range(1, 11))
     assert packed[8:] == bytes(named)[8:len(packed)]
     assert len(packed) == _library.ARGS_BYTES == struct.unpack_from("Q", packed)[0]
 

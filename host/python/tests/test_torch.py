@@ -19,9 +19,9 @@ from reference import NEVER, attend  # noqa: E402
 
 
 def body(q: Any, k: Any, v: Any, mask: str, scale: float | None, precision: str,
-         with_lse: bool) -> tuple[Any, Any]:
+         with_lse: bool, descale: Any = None) -> tuple[Any, Any]:
     """The operator's body in these tests."""
-    out, lse = attend(q, k, v, mask, scale)
+    out, lse = attend(q, k, v, mask, scale, descale)
     return out, lse if with_lse else q.new_empty((0,), dtype=torch.float32)
 
 
