@@ -151,11 +151,18 @@ pub fn write(directory: &Path, facts: &Facts, all: &[Measurement]) -> Result<Vec
         let rows: Vec<_> = all.iter().filter(|row| row.is_main(dtype)).cloned().collect();
         if !rows.is_empty() {
             let title = format!("Attention forward, {dtype}, TFLOP/s (higher is better)");
-            let ending = if dtype == DtypeName::Bf16 { String::new() } else { format!("-{dtype}") };
-            written.push(plot::draw(&file(&ending), &title, &rows)?);
+            written.push(plot::draw(&file(&picture(dtype)), &title, &rows)?);
         }
     }
     Ok(written)
+}
+
+/// What the name of a dtype's picture ends with, behind date and commit.
+pub(super) fn picture(dtype: DtypeName) -> String {
+    match dtype {
+        DtypeName::Bf16 => ".svg".to_owned(),
+        other => format!("-{other}.svg"),
+    }
 }
 
 /// Reads a record as measurements: ours, and the best peer of each cell as `best peer`.
