@@ -1,5 +1,7 @@
 //! The functions have the types of those of candle-flash-attn 0.11 and candle-flash-attn-v3 0.11.
 
+#![expect(clippy::type_complexity, reason = "the types are what is tested")]
+
 use candle_core::{Result, Tensor};
 use fulgurite_candle as ours;
 
