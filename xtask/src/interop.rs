@@ -19,7 +19,7 @@ const TOOLKIT: &str = "/usr/local/cuda";
 
 /// Lints each example whose dependencies can be had here, and says of the others why not.
 pub fn run(workspace: &Workspace) -> Result<()> {
-    let toolkits = TOOLKIT_VARIABLES.iter().filter_map(|name| std::env::var_os(name));
+    let toolkits = TOOLKIT_VARIABLES.iter().filter_map(std::env::var_os);
     let toolkits = toolkits.map(PathBuf::from).chain([PathBuf::from(TOOLKIT)]);
     let toolkit = toolkits.into_iter().find(|it| it.join("include/cuda.h").is_file());
     for name in EXAMPLES {

@@ -66,6 +66,8 @@ fn typed<T: Element + CudaDType + DeviceRepr>(
 
 /// The library on a context, with the plans that it keeps.
 fn attention(context: &Arc<CudaContext>) -> Result<FlashAttention> {
+    // In a forked process the lock may be one that nobody will ever release.
+    fulgurite::check_fork().map_err(library)?;
     static LOADED: Mutex<Vec<FlashAttention>> = Mutex::new(Vec::new());
     // A panic cannot leave the list half written: it is only pushed to.
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
