@@ -1,15 +1,18 @@
 //! `cargo xtask candle`: lints and tests of the package for candle, without a CUDA toolkit.
 //!
 //! Candle's build scripts want nvcc, and its programs link CUDA's libraries. A stand-in for nvcc
-//! makes empty kernels; the libraries are empty archives, and the linker leaves what it does not
-//! find at address 0. What is linked so runs on a CPU, and crashes if it calls CUDA.
+//! makes empty kernels; the libraries are empty archives, and the linker leaves open what it does
+//! not find. So that the tests start, a library is preloaded in which each of these functions ends
+//! the process.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::artifacts::test_programs;
 use crate::error::{Error, Result};
-use crate::process::{capture, cargo, path_with, query, run_slow};
-use crate::workspace::{Workspace, make_directory};
+use crate::process::{capture, cargo, path_with, query, run_for_output, run_slow};
+use crate::workspace::{Workspace, make_directory, write_if_changed};
 
 /// The package, in the checkout.
 const PACKAGE: &str = "host/candle";
@@ -30,8 +33,8 @@ const OTHER_TOOLKITS: [&str; 6] = [
     "NVCC_CCBIN",
 ];
 
-/// What lets a program without CUDA's libraries be linked and start.
-const LINK: &str = "-Crelocation-model=static -Clink-arg=-Wl,--unresolved-symbols=ignore-all";
+/// What lets a program be linked without CUDA's libraries.
+const LINK: &str = "-Clink-arg=-Wl,--unresolved-symbols=ignore-all";
 
 /// The tests that call nothing of CUDA.
 const TESTS: [&str; 7] = ["--lib", "--test", "cpu", "--test", "refusals", "--test", "signatures"];
@@ -53,8 +56,47 @@ pub fn run(workspace: &Workspace) -> Result<()> {
         println!("the tests of {PACKAGE} are not run: only Linux links them without CUDA");
         return Ok(());
     }
-    run_slow("cargo test (candle)", step("test").args(TESTS))?;
-    run_slow("cargo test --doc (candle)", step("test").arg("--doc"))
+    let mut build = step("test");
+    build.args(["--no-run", "--lib", "--tests", "--message-format=json-render-diagnostics"]);
+    let programs = test_programs(&run_for_output("cargo test --no-run (candle)", &mut build)?);
+    let library = ending_library(&toolkit, &open_symbols(&programs)?)?;
+    for (name, which) in [("", &TESTS[..]), (" --doc", &["--doc"])] {
+        let mut tests = step("test");
+        tests.args(which).env("LD_PRELOAD", &library);
+        run_slow(&format!("cargo test{name} (candle)"), &mut tests)?;
+    }
+    Ok(())
+}
+
+/// The functions that the linker left open in programs.
+fn open_symbols(programs: &[PathBuf]) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for program in programs {
+        let mut nm = Command::new("nm");
+        nm.args(["--dynamic", "--undefined-only", "--format=posix"]).arg(program);
+        let said = capture("nm", &mut nm)?;
+        names.extend(open_names(&String::from_utf8_lossy(&said.stdout)));
+    }
+    Ok(names)
+}
+
+/// The names in nm's list that have to be found and have no version, as those of the C library do.
+fn open_names(list: &str) -> impl Iterator<Item = String> {
+    list.lines().filter_map(|line| {
+        let (name, kind) = line.split_once(' ')?;
+        (kind.starts_with('U') && !name.contains('@')).then(|| name.to_string())
+    })
+}
+
+/// A library of functions of these names that end the process.
+fn ending_library(toolkit: &Path, names: &BTreeSet<String>) -> Result<PathBuf> {
+    let functions = names.iter().map(|name| format!("void {name}(void) {{ abort(); }}\n"));
+    let (source, library) = (toolkit.join("ending.c"), toolkit.join("libending.so"));
+    write_if_changed(&source, &format!("void abort(void);\n{}", functions.collect::<String>()))?;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    capture("cc", &mut cc)?;
+    Ok(library)
 }
 
 /// Cargo in the package, with the stand-in. Flags are for what runs on this machine's `host`, and
@@ -118,6 +160,25 @@ mod tests {
         capture("nvcc", stand_in().args(["--lib", "-o"]).arg(&archive).arg(&object))
             .expect("it makes an archive");
         assert!(std::fs::read(&archive).expect("it is there").starts_with(b"!<arch>\n"));
+    }
+
+    #[test]
+    fn functions_that_nobody_has_are_told_from_those_of_the_c_library() {
+        let list = "abort@GLIBC_2.2.5 U         \ncuInit U         \n__gmon_start__ w         \n";
+        assert_eq!(open_names(list).collect::<Vec<_>>(), ["cuInit"]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_library_has_the_functions() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let names = BTreeSet::from(["cuInit".to_string(), "curandCreateGenerator".to_string()]);
+        let library = ending_library(place.path(), &names).expect("it compiles");
+        let mut nm = Command::new("nm");
+        nm.args(["--dynamic", "--defined-only", "--format=posix"]).arg(library);
+        let said = capture("nm", &mut nm).expect("it is a library");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("cuInit T") && said.contains("curandCreateGenerator T"), "{said}");
     }
 
     #[test]
