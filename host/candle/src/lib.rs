@@ -48,7 +48,8 @@
 //! Refusals of arguments are [`Error::Msg`](candle_core::Error::Msg). What the library refuses
 //! (shapes, head dims, types, devices) or the driver reports is
 //! [`Error::Cuda`](candle_core::Error::Cuda) with a [`fulgurite::Error`] inside, which can be
-//! downcast; shapes are refused in the same way on a CPU.
+//! downcast; shapes are refused in the same way on a CPU. Candle wraps both in
+//! [`Error::WithBacktrace`](candle_core::Error::WithBacktrace) where `RUST_BACKTRACE` is set.
 //!
 //! # Build
 //! Candle's own kernels need nvcc. It has to be in `PATH`, or `CUDARC_CUDA_VERSION` set: without
@@ -74,7 +75,7 @@ use crate::op::{dense, dense_with_lse, mask, mask_of_window};
 /// # Arguments
 /// * `q`: `(batch, rows, heads, head_dim)`.
 /// * `k`, `v`: `(batch, keys, kv_heads, head_dim)`.
-/// * `softmax_scale`: factor of the scores, as a rule `1 / sqrt(head_dim)`.
+/// * `softmax_scale`: factor of the scores, positive, as a rule `1 / sqrt(head_dim)`.
 /// * `causal`: row `r` sees the keys `c <= r + keys - rows`.
 ///
 /// The result has the shape and type of `q`.
