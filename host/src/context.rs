@@ -10,8 +10,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// How a [`FlashAttention`](crate::FlashAttention) holds its context: as one of cudarc, the rule, or
-/// as a bare handle, [`RawContext`].
+/// How a [`FlashAttention`](crate::FlashAttention) holds its context: as one of cudarc, the rule,
+/// or as a bare handle, [`RawContext`].
 pub trait Context: sealed::Sealed + Clone + fmt::Debug + Send + Sync + 'static {
     /// The driver's handle, and the device.
     fn raw(&self) -> RawContext;

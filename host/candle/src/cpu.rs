@@ -10,7 +10,7 @@ use crate::op::{Attention, library};
 /// Products of a query's and a key's elements that a call on a CPU may need at most
 /// (batch · heads · rows · keys · head_dim): larger calls are an error, because they belong on a
 /// GPU.
-pub const CPU_LIMIT: u64 = 1 << 28;
+pub const CPU_LIMIT: u64 = 1 << 26;
 
 /// Attention of tensors in main memory: f32 inside, rounded once to the type of `q`.
 pub(crate) fn forward(

@@ -25,14 +25,14 @@
 //! # What is computed
 //! `softmax(softmax_scale · q kᵀ + mask) v`, as the documentation of [`fulgurite`] says it, in its
 //! types, with its guarantees. q and the result are `(batch, rows, heads, head_dim)`, k and v
-//! `(batch, keys, kv_heads, head_dim)`, bf16 or f16, all of one type; head_dim is a multiple of 8 up
-//! to 256; heads are a multiple of kv_heads. Causal masks are aligned bottom right.
+//! `(batch, keys, kv_heads, head_dim)`, bf16 or f16, all of one type; head_dim is a multiple of 8
+//! up to 256; heads are a multiple of kv_heads. Causal masks are aligned bottom right.
 //!
 //! * **Strides** are free. A tensor that the kernel cannot walk (a stride that is no multiple of 8
 //!   elements, the last one not 1, an expanded axis other than the batch of k and v, an offset that
 //!   is no multiple of 8) is made contiguous first.
-//! * **On a CPU** the same functions compute in f32 by plain loops, up to [`CPU_LIMIT`], so that the
-//!   tests of a model run without a GPU; f32 tensors are taken there too, and give f32.
+//! * **On a CPU** the same functions compute in f32 by plain loops, up to [`CPU_LIMIT`], so that
+//!   the tests of a model run without a GPU; f32 tensors are taken there too, and give f32.
 //! * **Gradients**: there is no backward; `backward()` through a result is candle's
 //!   [`BackwardNotSupported`](candle_core::Error::BackwardNotSupported).
 //! * **Order**: kernels run on the stream of candle's device, after what is on it; cudarc's events
@@ -86,7 +86,7 @@ use crate::op::{dense, dense_with_lse, mask, mask_of_window};
 /// ```
 /// use candle_core::{Device, Tensor};
 /// # fn main() -> candle_core::Result<()> {
-/// // Queries of 0 weigh all keys alike: each row is the mean of the keys' values, which are 0 to 3.
+/// // Queries of 0 weigh all keys alike: each row is the mean of the values, which are 0 to 3.
 /// let q = Tensor::zeros((1, 2, 1, 8), candle_core::DType::F32, &Device::Cpu)?;
 /// let v = Tensor::arange(0f32, 4.0, &Device::Cpu)?.reshape((1, 4, 1, 1))?.repeat((1, 1, 1, 8))?;
 /// let out = fulgurite_candle::flash_attn(&q, &v, &v, 1.0, false)?;
@@ -243,8 +243,8 @@ varlen! {
         _max_seqlen_k: usize, _softmax_scale: f32, _window_size_left: Option<usize>,
         _window_size_right: Option<usize>
     );
-    /// As [`flash_attn_varlen_alibi_windowed`], the bias if there is one, with scores that `softcap`
-    /// limits.
+    /// As [`flash_attn_varlen_alibi_windowed`], the bias if there is one, with scores that
+    /// `softcap` limits.
     flash_attn_varlen_alibi_windowed_softcap(
         _alibi_slopes: Option<&Tensor>, _seqlens_q: &Tensor, _seqlens_k: &Tensor,
         _max_seqlen_q: usize, _max_seqlen_k: usize, _softmax_scale: f32,

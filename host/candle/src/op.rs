@@ -10,7 +10,7 @@ use fulgurite::{Dtype, Forward, Mask};
 
 use crate::{cpu, cuda, refuse};
 
-/// Strides and offsets of a tensor that a kernel reads are multiples of so many elements of 16 bits.
+/// Strides and offsets of a tensor that a kernel reads are multiples of so many 16-bit elements.
 const UNIT: usize = 8;
 
 /// One call.
