@@ -37,7 +37,9 @@
 //!   [`BackwardNotSupported`](candle_core::Error::BackwardNotSupported).
 //! * **Order**: kernels run on the stream of candle's device, after what is on it; cudarc's events
 //!   order other streams of the context. The first call of each kind of request compiles a kernel,
-//!   which takes about a second; a program that captures graphs makes such a call before.
+//!   which takes about a second. A program that captures graphs makes such a call before, and turns
+//!   the events off
+//!   ([`disable_event_tracking`](candle_core::CudaDevice::disable_event_tracking)).
 //!
 //! # What is refused
 //! Windows that are neither the full nor the causal mask, ALiBi slopes, softcap, sequences of
