@@ -1,12 +1,14 @@
 //! Everything that can go wrong, with what was got, what is allowed and what to do.
 
 mod class;
+mod remedy;
 
 use std::fmt;
 
 pub use class::ErrorClass;
 
 use crate::{Dtype, Form, Mask};
+use remedy::{devices_shown, remedy_of_missing};
 
 /// Why a call was refused or failed. Nothing has been launched or written when one is returned.
 ///
@@ -16,7 +18,7 @@ use crate::{Dtype, Form, Mask};
 pub enum Error {
     /// Two of the four tensors have different element types.
     #[error("{tensor} has elements of type {}, q of type {}: all four tensors must share one \
-             type (out of e4m3 tensors is bf16 or f16); convert {tensor}", .got.name(), .want.name())]
+             type (e4m3: all but out); convert {tensor}", .got.name(), .want.name())]
     DtypeMix {
         /// The tensor that differs from q.
         tensor: &'static str,
@@ -490,44 +492,5 @@ pub enum Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// What to do about kernels that are not there: a package of a registry has all of them, or was
-/// published by mistake; in a checkout they are built.
-fn remedy_of_missing(packaged: bool) -> &'static str {
-    if packaged {
-        "this package was published without it; please report it, and use another version until \
-         there is a new one"
-    } else {
-        "run `cargo xtask build`, then build again"
-    }
-}
-
-/// What to say about an ordinal beyond the devices there are.
-fn devices_shown(count: usize) -> String {
-    match count {
-        0 => "the driver is there, but shows no GPU: see that `nvidia-smi` lists one, that \
-              CUDA_VISIBLE_DEVICES names it, and that a container was started with `--gpus all` \
-              (Docker) and may open /dev/nvidia*"
-            .to_owned(),
-        _ => format!(
-            "this machine shows {count} (see CUDA_VISIBLE_DEVICES); ordinals start at 0, so use \
-             one below {count}"
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_kernels_are_built_in_a_checkout_only() {
-        let error = Error::NotBuilt { entry: "fwd_x".to_owned() }.to_string();
-        let here = "the kernel fwd_x is not in this build: run `cargo xtask build`";
-        assert!(cfg!(packaged) || error.starts_with(here), "{error}");
-        let text = remedy_of_missing(true);
-        assert!(text.contains("please report it") && !text.contains("xtask"), "{text}");
     }
 }

@@ -38,7 +38,8 @@
 //! * **Precision**: what follows is said of [`Precision::Given`]; in 8 bits, which the request has
 //!   to ask for, error, bits and what a NaN reaches are others ([`Precision::S8E4m3`]).
 //! * **Types**: q, k, v and out are bf16 or f16; products accumulate in f32, softmax is f32,
-//!   probabilities are rounded to the type of v for the second product; lse is f32.
+//!   probabilities are rounded to the type of v for the second product; lse is f32. Or q, k and v
+//!   are e4m3 and out is bf16 or f16 ([`Forward::descale`]).
 //! * **Sizes**: any number of queries, keys, batch entries and heads; head_dim any multiple of 8 up
 //!   to 256. Batch 0 and no queries are calls without work: nothing is launched or written.
 //! * **Strides**: the head_dim axis is contiguous, all other strides are multiples of 8 elements,

@@ -21,15 +21,23 @@ pub fn sources(
             && !path.ends_with(".git")
             && path != workspace.ptx()
     };
-    // Programs embed the harness, which is Python.
-    let keep = |path: &Path| {
+    let has = |path: &Path, known: &[&str]| {
         let extension = path.extension().unwrap_or_default();
-        ["rs", "toml", "lock", "py"].iter().any(|known| extension == *known)
+        known.iter().any(|known| extension == *known)
     };
+    // Programs embed the harness, which is Python, and tensors, which are no text.
+    let is_data = |path: &Path| has(path, &["safetensors"]);
+    let keep = |path: &Path| is_data(path) || has(path, &["rs", "toml", "lock", "py"]);
     let mut copied: Vec<PathBuf> = Vec::new();
     for file in files_below(root, &enter, &keep)? {
         let name = file.strip_prefix(root).unwrap_or(&file);
-        if let Some(text) = change(name, read(&file)?) {
+        if is_data(&file) {
+            let copy = to.join(name);
+            let folder = copy.parent().unwrap_or(to);
+            fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+            fs::copy(&file, &copy).map_err(Error::file("write", &copy))?;
+            copied.push(copy);
+        } else if let Some(text) = change(name, read(&file)?) {
             write_if_changed(&to.join(name), &text)?;
             copied.push(to.join(name));
         }
@@ -56,7 +64,8 @@ mod tests {
         let mut embedded = Vec::new();
         sources(&workspace, to, |name, text| {
             // The builder itself is not built from a copy.
-            let parts = text.split(concat!("include_", "str!(\"")).skip(1);
+            let [texts, data] = [concat!("include_", "str!(\""), concat!("include_", "bytes!(\"")];
+            let parts = text.split(texts).skip(1).chain(text.split(data).skip(1));
             for part in parts.filter(|_| !name.starts_with("xtask")) {
                 let file = part.split('"').next().unwrap_or_default();
                 embedded.push(to.join(name).with_file_name("").join(file));

@@ -10,7 +10,8 @@ use crate::{Dtype, Error, Layout};
 ///
 /// ```
 /// use fulgurite::{Descale, DeviceFacts, Dtype, Forward, Layout, Mask, Plan};
-/// let (q, kv) = (Layout::bshd(Dtype::E4m3, 2, 4096, 32, 128), Layout::bshd(Dtype::E4m3, 2, 4096, 8, 128));
+/// let q = Layout::bshd(Dtype::E4m3, 2, 4096, 32, 128); // batch, rows, heads, head_dim
+/// let kv = Layout::bshd(Dtype::E4m3, 2, 4096, 8, 128);
 /// let out = Layout::bshd(Dtype::Bf16, 2, 4096, 32, 128);
 /// let head = Descale::PerHead { strides: [8, 1] }; // f32[batch, KV heads], contiguous
 /// let forward = Forward::new(q, kv, kv, out, Mask::Causal).descale(head, head, Descale::One);
@@ -58,11 +59,12 @@ impl Descale {
         match self {
             Descale::One | Descale::PerTensor => [0, 0],
             Descale::PerHead { strides } => strides.map(|stride| stride as u64),
-            Descale::PerRow => [(q.heads() * q.rows()) as u64, q.rows() as u64],
+            Descale::PerRow => [q.heads().saturating_mul(q.rows()) as u64, q.rows() as u64],
         }
     }
 
-    /// Numbers of the buffer, none if there is no buffer; `Err` if they are too many.
+    /// Numbers of the buffer, none if there is no buffer; `Err` if they are too many. Sizes were
+    /// checked: there are KV heads.
     fn elements(self, q: &Layout, kv: &Layout) -> Result<Option<usize>, ()> {
         let span = |sizes: [usize; 2], strides: [usize; 2], last: usize| {
             let ends =
@@ -94,8 +96,7 @@ pub(super) const DESCALES: [(&str, &str); 3] =
 /// kernels can.
 ///
 /// # Errors
-/// [`Error::DescaleUnset`], [`Error::DescaleUnexpected`], [`Error::DescaleShape`],
-/// [`Error::SpanOverflow`].
+/// [`Error::DescaleUnset`], [`Error::DescaleUnexpected`], [`Error::DescaleShape`].
 pub(super) fn check(request: &Forward) -> Result<(), Error> {
     let dtype = request.q.dtype;
     let Some(descale) = request.descale else {
@@ -109,10 +110,10 @@ pub(super) fn check(request: &Forward) -> Result<(), Error> {
             return Err(Error::DescaleShape { tensor, got: of.name() });
         }
     }
-    needs(request).map(drop)
+    Ok(())
 }
 
-/// The buffers that a request's launches bring.
+/// The buffers that launches of a request bring, once its sizes were checked.
 ///
 /// # Errors
 /// [`Error::SpanOverflow`].

@@ -2,8 +2,8 @@
 
 use fulgurite::internals::{FwdScalars, JobOrder, Launch, TensorMapSpec, Tile, Variant};
 use fulgurite::{
-    DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision, RawWorkspace,
-    Workspace,
+    Descale, DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision,
+    RawWorkspace, Workspace,
 };
 use fulgurite_spec::JobCursor;
 use rand::RngExt;
@@ -67,7 +67,9 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     let mask = if no_keys { Mask::Causal } else { request.mask };
     let given = request.precision == Precision::Given;
     let is_quantised = !given && !no_keys;
-    let own = [request.q.dtype; 2];
+    let is_e4m3 = request.q.dtype == Dtype::E4m3 && !no_keys;
+    // What is not read has the output's type.
+    let own = [if no_keys { request.out.dtype } else { request.q.dtype }; 2];
     let keeps_values = match request.precision {
         Precision::Bits8 => head_dim <= 64,
         other => other == Precision::S8x16,
@@ -76,7 +78,7 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     let operands = if is_quantised { [Dtype::I8, values] } else { own };
     assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask));
     assert!(!no_keys || variant.stores_keyless());
-    let unit = if given { 8 } else { 16 };
+    let unit = if given && request.q.dtype != Dtype::E4m3 { 8 } else { 16 };
     assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % unit == 0);
 
     let tiles = q_len.div_ceil(u128::from(variant.q_rows)) * batch * heads;
@@ -84,8 +86,10 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     // A grid of more blocks than any device has multiprocessors would gain nothing.
     let blocks = u128::from(facts.sm_count.clamp(1, 1024));
     assert_eq!(u128::from(grid(plan)), tiles.min(blocks));
-    if is_quantised {
-        check_quantiser(plan);
+    if is_quantised || is_e4m3 {
+        check_workspace(plan, if is_e4m3 { 2 } else { 4 });
+    } else if request.q.dtype == Dtype::E4m3 {
+        assert_eq!((plan.launches().len(), plan.workspace_bytes()), (1, 0));
     } else {
         assert_eq!((plan.launches().len(), plan.workspace_bytes()), (1, 0));
         check_maps(plan, &spans);
@@ -103,20 +107,20 @@ fn check_map(map: &TensorMapSpec) {
     assert!(map.box_dims[0] * map.dtype.bytes() <= map.swizzle_bytes(), "{map:?}");
 }
 
-/// Grids of the quantiser, and tensors that fit into the workspace.
-fn check_quantiser(plan: &Plan<Forward>) {
-    assert_eq!(plan.launches().len(), 4);
+/// Grids of launches in front of the forward, and tensors that fit into the workspace.
+fn check_workspace(plan: &Plan<Forward>, launches: usize) {
+    assert_eq!(plan.launches().len(), launches);
     let grids = plan.launches().iter().map(Launch::grid);
     assert!(grids.clone().all(|grid| (1..=i32::MAX as u32).contains(&grid)));
     let maps = plan.launches().iter().flat_map(Launch::tensor_maps);
-    let bytes = maps.map(|map| {
+    let bytes = maps.enumerate().map(|(index, map)| {
         check_map(map);
-        // Values of 16 bits stay where they are.
-        let in_workspace = u128::from(map.dtype.bytes() == 1);
+        // Values of 16 bits stay where they are, and so do q and k of the caller's.
+        let in_workspace = u128::from(map.dtype.bytes() == 1 && (launches > 2 || index == 2));
         in_workspace * map.dims.iter().map(|&size| u128::from(size)).product::<u128>()
     });
     let room = u128::from(plan.workspace_bytes()) - Workspace::HEAD_BYTES as u128;
-    assert!(bytes.sum::<u128>() < room && plan.workspace_bytes() <= 1 << 40);
+    assert!(bytes.sum::<u128>() <= room && plan.workspace_bytes() <= 1 << 40);
 }
 
 /// Every map ends where its tensor does.
@@ -150,7 +154,9 @@ fn check_scalars(plan: &Plan<Forward>, request: &Forward) {
     assert_eq!((batch as usize, head as usize), (q.batch() - 1, q.heads() - 1));
     let masks = [k, v].map(|kv| if kv.batch() > 1 && kv.strides[0] == 0 { 0 } else { u32::MAX });
     assert_eq!(scalars.kv_batch_masks, masks);
-    let shared = k.strides[1] == 0 && v.strides[1] == 0;
+    let differs = |it: &Descale| matches!(it, Descale::PerHead { strides: [_, head] } if *head > 0);
+    let differ = request.descale.iter().flatten().any(differs);
+    let shared = k.strides[1] == 0 && v.strides[1] == 0 && !differ;
     let kv_heads = if shared { 1 } else { k.heads() };
     assert_eq!(scalars.group_size.divide(head) as usize, kv_heads - 1);
 }
@@ -215,6 +221,11 @@ pub fn check_uses(plan: &Plan<Forward>, rng: &mut ChaCha8Rng) {
     let legal = needed.all(|(address, _)| *address != 0 && address % 16 == 0);
     let args = ForwardArgs::new(q, k, v, out);
     let args = if lse { args.lse(4_u64) } else { args };
+    let [of_q, of_k, of_v] =
+        ["descale_q", "descale_k", "descale_v"].map(|name| plan.buffer(name).is_some());
+    let args = if of_q { args.descale_q(4_u64) } else { args };
+    let args = if of_k { args.descale_k(8_u64) } else { args };
+    let args = if of_v { args.descale_v(12_u64) } else { args };
     let args = args.workspace(RawWorkspace { address: 256, bytes: plan.workspace_bytes() });
     assert_eq!(plan.check_addresses(args).is_ok(), legal);
 }

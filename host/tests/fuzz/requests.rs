@@ -1,6 +1,6 @@
 //! Where the random requests come from.
 
-use fulgurite::{DeviceFacts, Dtype, Forward, Layout, Mask, Precision};
+use fulgurite::{Descale, DeviceFacts, Dtype, Forward, Layout, Mask, Precision};
 use proptest::prelude::*;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -36,7 +36,18 @@ fn sane_size(rng: &mut ChaCha8Rng) -> usize {
 }
 
 fn dtype(rng: &mut ChaCha8Rng) -> Dtype {
-    if rng.random() { Dtype::Bf16 } else { Dtype::F16 }
+    [Dtype::Bf16, Dtype::F16, Dtype::Bf16, Dtype::F16, Dtype::E4m3][rng.random_range(0..5)]
+}
+
+/// What numbers are multiplied with, of every kind, sometimes where it makes no sense.
+fn descale(rng: &mut ChaCha8Rng) -> Descale {
+    match rng.random_range(0..8) {
+        0 => Descale::PerRow,
+        1 | 2 => Descale::PerTensor,
+        3 | 4 => Descale::PerHead { strides: [any_size(rng), any_size(rng)] },
+        5 => Descale::PerHead { strides: [0, 0] },
+        _ => Descale::One,
+    }
 }
 
 /// A tensor of this shape in one of the usual orders, sometimes with room, overlap or broadcasts.
@@ -91,16 +102,23 @@ pub fn request(rng: &mut ChaCha8Rng) -> Forward {
     let q_shape = [batch, heads, sane_size(rng), head_dim];
     let kv_shape = [batch, kv_heads, sane_size(rng), head_dim];
     let one = dtype(rng);
+    // Results have 16 bits.
+    let of_out = if one == Dtype::E4m3 { Dtype::F16 } else { one };
     let mut request = Forward::new(
         layout(rng, one, q_shape),
         layout(rng, one, kv_shape),
         layout(rng, one, kv_shape),
-        layout(rng, one, q_shape),
+        layout(rng, of_out, q_shape),
         if rng.random() { Mask::Full } else { Mask::Causal },
     );
     request.scale = scale(rng);
     request.lse = rng.random();
-    if rng.random_range(0..3) == 0 {
+    let is_usual = rng.random_range(0..16) > 0;
+    if (one == Dtype::E4m3) == is_usual {
+        request.descale = Some([descale(rng), descale(rng), descale(rng)]);
+    }
+    let of_16_bits = one != Dtype::E4m3 || !is_usual;
+    if of_16_bits && rng.random_range(0..3) == 0 {
         const QUANTISED: [Precision; 3] = [Precision::S8E4m3, Precision::S8x16, Precision::Bits8];
         request.precision = QUANTISED[rng.random_range(0..QUANTISED.len())];
     }

@@ -275,7 +275,7 @@ impl<const N: u32> Accum<N> {
     /// Adds what was parked at `at`, times its row's factor, and, if `AGAIN`, parks what comes of
     /// that: the sums rounded to bf16 go to `at`, the remainders stay. So the elements become small
     /// and the sum of both is what it was. The units of 16 bytes of a thread are `stride` bytes
-    /// apart; `first` up to `end` are taken of them.
+    /// apart.
     ///
     /// bf16 for all types: its range is that of the accumulator, and a remainder of `2^-9` is small
     /// enough for products that truncate.
@@ -290,35 +290,51 @@ impl<const N: u32> Accum<N> {
         at: Smem,
         stride: u32,
         factor: [f32; 2],
-        [first, end]: [u32; 2],
     ) {
-        let mut unit = first;
-        while unit < end {
-            let at = at.plus(unit * stride);
+        let mut unit = 0;
+        while unit < N / 16 {
             // SAFETY: the caller's contract.
-            let mut words = unsafe { smem::load_16(at) };
-            let mut word = 0;
-            while word < 4 {
-                let index = 8 * unit as usize + 2 * word;
-                let factor = factor[word % 2];
-                let [low, high] = bf16_pair(words[word]);
-                let low = math::fma(low, factor, self.registers[index]);
-                let high = math::fma(high, factor, self.registers[index + 1]);
-                self.registers[index] = low;
-                self.registers[index + 1] = high;
-                if AGAIN {
-                    words[word] = imp::pack_bf16(low, high);
-                    let [parked_low, parked_high] = bf16_pair(words[word]);
-                    self.registers[index] = low - parked_low;
-                    self.registers[index + 1] = high - parked_high;
-                }
-                word += 1;
-            }
-            if AGAIN {
-                // SAFETY: the caller's contract.
-                unsafe { smem::store_16(at, words) }
-            }
+            unsafe { self.add_parked_unit::<AGAIN>(at, stride, factor, unit) }
             unit += 1;
+        }
+    }
+
+    /// The same for one of the units.
+    ///
+    /// # Safety
+    /// As [`add_parked`](Self::add_parked).
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn add_parked_unit<const AGAIN: bool>(
+        &mut self,
+        at: Smem,
+        stride: u32,
+        factor: [f32; 2],
+        unit: u32,
+    ) {
+        let at = at.plus(unit * stride);
+        // SAFETY: the caller's contract.
+        let mut words = unsafe { smem::load_16(at) };
+        let mut word = 0;
+        while word < 4 {
+            let index = 8 * unit as usize + 2 * word;
+            let factor = factor[word % 2];
+            let [low, high] = bf16_pair(words[word]);
+            let low = math::fma(low, factor, self.registers[index]);
+            let high = math::fma(high, factor, self.registers[index + 1]);
+            self.registers[index] = low;
+            self.registers[index + 1] = high;
+            if AGAIN {
+                words[word] = imp::pack_bf16(low, high);
+                let [parked_low, parked_high] = bf16_pair(words[word]);
+                self.registers[index] = low - parked_low;
+                self.registers[index + 1] = high - parked_high;
+            }
+            word += 1;
+        }
+        if AGAIN {
+            // SAFETY: the caller's contract.
+            unsafe { smem::store_16(at, words) }
         }
     }
 

@@ -107,8 +107,8 @@ pub unsafe trait Values: Copy {
         v: Operand,
     );
 
-    /// Scales the output's rows by a factor, rounds it to 16 bits and stores it; `is_f16` says which
-    /// type the output has, where the type of V does not.
+    /// Scales the output's rows by a factor, rounds it to 16 bits and stores it; `is_f16` says
+    /// which type the output has, where the type of V does not.
     ///
     /// # Safety
     /// As [`Packed::store_rows`].

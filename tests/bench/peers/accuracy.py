@@ -13,7 +13,8 @@ COMPARED = ("fulgurite", "fa3", "fa3-fp8", "cudnn-fp8")
 
 # Dtypes of a call, and to what type of 16 bits the numbers are rounded for it. Those of 8 bits get
 # f16: its rounding is small beside theirs.
-TENSORS = {"bf16": torch.bfloat16, "f16": torch.float16, "s8e4m3": torch.float16}
+TENSORS = {"bf16": torch.bfloat16, "f16": torch.float16, "s8e4m3": torch.float16,
+           "s8x16": torch.float16, "e4m3": torch.float16}
 
 # Rows of a head that are compared, and of which the float64 reference is computed at a time.
 ROWS = 2048

@@ -1,8 +1,8 @@
-"""Peers that multiply numbers of 8 bits (e4m3). They get them from PyTorch before their calls,
-which hold no quantising: their own benchmarks time them so, too."""
+"""Those that are given numbers of 8 bits (e4m3): peers, and ourselves. They get them from PyTorch
+before their calls, which hold no quantising: the peers' own benchmarks time them so, too."""
 import torch
 
-from implementations import FlashAttention3, Implementation, import_from, version
+from implementations import FlashAttention3, Fulgurite, Implementation, import_from, version
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
@@ -21,11 +21,25 @@ def quantised(tensor, kv_heads):
 
 
 class EightBits(Implementation):
-    """What these peers share."""
-    dtypes = ("s8e4m3",)
+    """What these peers share: all of our formats are compared with their one."""
+    dtypes = ("s8e4m3", "s8x16", "e4m3")
 
     def scheme(self, dtype):
         return "e4m3"
+
+
+class FulguriteE4m3(Fulgurite):
+    """Ourselves on tensors in e4m3: a scale for each batch entry and KV head; V's transposing is
+    counted in."""
+    dtypes = ("e4m3",)
+
+    def options(self, dtype):
+        return ""
+
+    def prepare(self, cell, q, k, v):
+        out = torch.full_like(q, float("nan"))
+        tensors, descales = zip(*(quantised(tensor, cell["heads_kv"]) for tensor in (q, k, v)))
+        return self.planned(cell, tensors, out, descales)
 
 
 class FlashAttention3Fp8(EightBits, FlashAttention3):
@@ -127,4 +141,4 @@ class CudnnFp8(EightBits):
         return result.float() / self.out_scale
 
 
-ALL = (FlashAttention3Fp8, CudnnFp8)
+ALL = (FulguriteE4m3, FlashAttention3Fp8, CudnnFp8)

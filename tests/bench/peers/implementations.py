@@ -14,11 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import interface
 
-# Types of the tensors in a cell of each dtype. In 8 bits they are what is quantised.
-DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "s8e4m3": torch.bfloat16}
+# Types of the tensors in a cell of each dtype. In 8 bits they are what is quantised: by our calls,
+# or before them.
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "s8e4m3": torch.bfloat16,
+          "s8x16": torch.bfloat16, "e4m3": torch.bfloat16}
 
 # The names of these types in our interface.
-TYPE_NAMES = {torch.bfloat16: "bf16", torch.float16: "f16"}
+TYPE_NAMES = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float8_e4m3fn: "e4m3"}
 
 # Where a peer's file is unpacked to: the folder of this program, which is a temporary one.
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -80,7 +82,7 @@ class Implementation:
 class Fulgurite(Implementation):
     """Ourselves, through the C interface."""
     name = "fulgurite"
-    dtypes = ("bf16", "f16", "s8e4m3")
+    dtypes = ("bf16", "f16", "s8e4m3", "s8x16")
 
     def __init__(self, job):
         self.device = job["device"]
@@ -96,22 +98,33 @@ class Fulgurite(Implementation):
         return "quantise" if dtype in interface.PRECISIONS else ""
 
     def prepare(self, cell, q, k, v):
+        # Elements that no one writes are found by the check.
+        return self.planned(cell, (q, k, v), torch.full_like(q, float("nan")))
+
+    def planned(self, cell, tensors, out, descales=None):
+        """A call on these tensors; `descales`: what their numbers are multiplied with."""
+        q, k, v = tensors
         if self.plan is not None:
             self.plan.destroy()
             self.plan = None
-        # Elements that no one writes are found by the check.
-        out = torch.full_like(q, float("nan"))
         mask = interface.MASKS["causal" if cell["causal"] else "full"]
         precision = interface.PRECISIONS.get(cell["dtype"], interface.PRECISIONS["given"])
         layouts = {name: layout(tensor)
                    for name, tensor in (("q", q), ("k", k), ("v", v), ("out", out))}
+        said, given = {}, {}
+        if descales is not None:
+            two = ctypes.c_uint64 * 2
+            for name, numbers in zip(("descale_q", "descale_k", "descale_v"), descales):
+                said[name] = interface.Descale(interface.DESCALES["per_head"], 0,
+                                               two(*numbers.stride()))
+                given[name] = numbers.data_ptr()
         request = interface.ForwardRequest(device=self.device, mask=mask, precision=precision,
-                                           **layouts)
+                                           **layouts, **said)
         self.plan = self.library.plan_forward(request)
-        self.tensors = (q, k, v)
+        self.tensors = (tensors, descales)
         stream = torch.cuda.current_stream().cuda_stream
         args = interface.ForwardArgs(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
-                                     out=out.data_ptr(),
+                                     out=out.data_ptr(), **given,
                                      **self.room(self.plan.workspace_bytes(), stream))
         launch = self.plan.launcher(stream, args)
 

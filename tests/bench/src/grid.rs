@@ -4,7 +4,7 @@ use std::fmt;
 
 use check::forward::call::ForwardCall;
 use clap::ValueEnum;
-use fulgurite::{Dtype, Layout, Mask, Precision};
+use fulgurite::{Descale, Dtype, Layout, Mask, Precision};
 use reference::forward::oracle::kept_keys;
 use serde::{Deserialize, Serialize};
 
@@ -31,25 +31,39 @@ pub enum DtypeName {
     /// q and k as integers of 8 bits, v as e4m3: of tensors in bf16.
     #[value(name = "s8e4m3")]
     S8E4m3,
+    /// q and k as integers of 8 bits, v as it is: of tensors in bf16.
+    #[value(name = "s8x16")]
+    S8x16,
+    /// Tensors in e4m3, with a scale for each KV head.
+    #[value(name = "e4m3")]
+    E4m3,
 }
 
 impl DtypeName {
     /// All, those first that a budget shall not cut off.
-    pub const ALL: [DtypeName; 3] = [DtypeName::Bf16, DtypeName::F16, DtypeName::S8E4m3];
+    pub const ALL: [DtypeName; 5] =
+        [DtypeName::Bf16, DtypeName::F16, DtypeName::S8E4m3, DtypeName::S8x16, DtypeName::E4m3];
 
     /// The precision of the request.
     pub const fn precision(self) -> Precision {
         match self {
-            DtypeName::Bf16 | DtypeName::F16 => Precision::Given,
+            DtypeName::Bf16 | DtypeName::F16 | DtypeName::E4m3 => Precision::Given,
             DtypeName::S8E4m3 => Precision::S8E4m3,
+            DtypeName::S8x16 => Precision::S8x16,
         }
+    }
+
+    /// Whether it is a type of 8 bits, which only the harness of peers measures.
+    pub const fn has_8_bits(self) -> bool {
+        !matches!(self, DtypeName::Bf16 | DtypeName::F16)
     }
 
     /// The element type of the tensors.
     pub const fn tensors(self) -> Dtype {
         match self {
-            DtypeName::Bf16 | DtypeName::S8E4m3 => Dtype::Bf16,
+            DtypeName::Bf16 | DtypeName::S8E4m3 | DtypeName::S8x16 => Dtype::Bf16,
             DtypeName::F16 => Dtype::F16,
+            DtypeName::E4m3 => Dtype::E4m3,
         }
     }
 }
@@ -137,12 +151,21 @@ impl Cell {
 
     /// The call, on contiguous tensors `[batch, row, head, head dim]`.
     pub fn call(&self) -> ForwardCall {
-        let layout = |rows, heads| {
-            Layout::bshd(self.dtype.tensors(), self.batch, rows, heads, self.head_dim)
-        };
-        let (q, kv) = (layout(self.q_len, self.heads), layout(self.kv_len, self.heads_kv));
+        let layout =
+            |dtype, rows, heads| Layout::bshd(dtype, self.batch, rows, heads, self.head_dim);
+        let dtype = self.dtype.tensors();
+        let (q, kv) =
+            (layout(dtype, self.q_len, self.heads), layout(dtype, self.kv_len, self.heads_kv));
         let precision = self.dtype.precision();
-        ForwardCall { precision, ..ForwardCall::plain(q, kv, self.mask()) }
+        let call = ForwardCall { precision, ..ForwardCall::plain(q, kv, self.mask()) };
+        match dtype {
+            Dtype::E4m3 => ForwardCall {
+                out: layout(Dtype::Bf16, self.q_len, self.heads),
+                descale: [Descale::PerHead { strides: [self.heads_kv, 1] }; 3],
+                ..call
+            },
+            _ => call,
+        }
     }
 
     fn mask(&self) -> Mask {

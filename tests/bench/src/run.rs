@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use check::gpu::{Bits, Gpu};
 use check::progress::Steps;
-use fulgurite::Precision;
 use half::{bf16, f16};
 
 use super::Options;
@@ -36,7 +35,7 @@ pub struct Measured {
 /// A message if there is no usable GPU, the driver refuses, a cell's result is wrong, or a cell is
 /// of 8 bits.
 pub fn measure(options: &Options, cells: &[Cell]) -> Result<Measured, String> {
-    if let Some(cell) = cells.iter().find(|cell| cell.dtype.precision() != Precision::Given) {
+    if let Some(cell) = cells.iter().find(|cell| cell.dtype.has_8_bits()) {
         return Err(format!("{cell}: 8 bits are measured beside the peers, with --peers-dir"));
     }
     let gpu = Gpu::open(options.device).map_err(|error| error.to_string())?;

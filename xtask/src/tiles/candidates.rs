@@ -75,7 +75,8 @@ fn feasible(wanted: &Wanted, softmax: SoftmaxKind) -> Vec<Tile> {
                 let consumers = q_rows / WARPGROUP_ROWS;
                 let with_parts = |parts| {
                     let head_dim = wanted.head_dim;
-                    Tile::forward(softmax, head_dim, q_rows, kv_rows, parts, kv_stages)
+                    let tile = Tile::forward(softmax, head_dim, q_rows, kv_rows, parts, kv_stages);
+                    Tile { scores: wanted.dtype, values: wanted.dtype, ..tile }
                 };
                 let tile = (consumers..=2 * consumers).rev().map(with_parts);
                 let tile = tile.into_iter().find(Tile::is_feasible);

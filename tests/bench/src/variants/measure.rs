@@ -52,7 +52,7 @@ pub fn measure(options: &Options, rows: Vec<Row>) -> Result<Measured, String> {
             match group.rows[0].dtype {
                 DtypeName::Bf16 => run.group::<bf16>(&mut group, &mut of_bf16)?,
                 DtypeName::F16 => run.group::<f16>(&mut group, &mut of_f16)?,
-                DtypeName::S8E4m3 => {
+                DtypeName::S8E4m3 | DtypeName::S8x16 | DtypeName::E4m3 => {
                     return Err("kernels of 8 bits cannot be measured in turn yet".to_owned());
                 }
             }

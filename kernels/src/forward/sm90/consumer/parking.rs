@@ -92,16 +92,23 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     #[inline(always)]
     #[track_caller]
     unsafe fn add_parked<const AGAIN: bool>(&mut self, factor: [f32; 2]) {
-        let (at, stride, units) = (self.parked(), Self::PARKED_STRIDE, const { D / 16 });
-        let piece = if D > 192 { PIECE } else { units };
+        let (at, stride) = (self.parked(), Self::PARKED_STRIDE);
+        if D <= 192 {
+            // SAFETY: as `clear_parked`, which has filled these bytes.
+            return unsafe { self.out.add_parked::<AGAIN>(at, stride, factor) };
+        }
         let mut first = 0;
-        while first < units {
+        while first < const { D / 16 } {
             // Always so, but no compiler knows.
             if first == 0 || self.call.scalars.head_dim <= D {
-                // SAFETY: as `clear_parked`, which has filled these bytes.
-                unsafe { self.out.add_parked::<AGAIN>(at, stride, factor, [first, first + piece]) }
+                let mut unit = first;
+                while unit < first + PIECE {
+                    // SAFETY: as `clear_parked`, which has filled these bytes.
+                    unsafe { self.out.add_parked_unit::<AGAIN>(at, stride, factor, unit) }
+                    unit += 1;
+                }
             }
-            first += piece;
+            first += PIECE;
         }
     }
 }

@@ -20,8 +20,9 @@
 //!   less their mean: the output is exactly that value.
 //! * Tensors that the caller has in e4m3 have one answer, on the numbers that are meant. There the
 //!   tensor core truncates sums of scores as well, to 13 bits: *lse* grants 5e-4 of the largest
-//!   score for that, and *bound* as much of the weights. The model truncates its sums likewise, and
-//!   empties its output every 512 keys; so no column of values counts as known exactly.
+//!   score for that, or twice what the model is off by, and *bound* as much of the weights. The
+//!   model truncates its sums likewise, and empties its output every 512 keys; so no column of
+//!   values counts as known exactly.
 //! * *dominant* and *untouched* say nothing here: the value that has all of a row is rounded itself
 //!   and its probability is exact only at the anchor; scales and means depend on all keys.
 

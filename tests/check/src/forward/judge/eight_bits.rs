@@ -87,13 +87,13 @@ pub(super) fn judge_given(case: &ForwardCase, inputs: &Inputs, last: &Memory) ->
         false => Vec::new(),
     };
     let reference = given.reference(&rows);
-    let doubts: Vec<f64> =
-        reference.peak.iter().map(|peak| TRUNCATED_SCORES * peak.max(1.0)).collect();
+    let model = given.model(&rows, arithmetic);
+    let doubts = truncated_scores(&reference, &model);
     let expected = Expected {
         own: &reference,
         quantised: &reference,
         doubts: &doubts,
-        models: (&given.model(&rows, arithmetic), &phases),
+        models: (&model, &phases),
         constant: false,
         values: Dtype::E4m3,
         parked_keys: arithmetic.truncated_keys,
@@ -102,9 +102,21 @@ pub(super) fn judge_given(case: &ForwardCase, inputs: &Inputs, last: &Memory) ->
     eight_bits::compare(case.dtype, expected, sampled.answer())
 }
 
-/// What of the largest score of a row its scores may be off by, where sums of products of q and k
-/// are cut off 13 bits behind the largest of them: four units.
+/// What of the largest score of a row its scores may be off by at least, where sums of products of
+/// q and k are cut off 13 bits behind the largest of them: four units.
 const TRUNCATED_SCORES: f64 = 5e-4;
+
+/// By how much each row's log-sum-exp may be off because its scores are cut off. Where a few
+/// products are far larger than the score the model is off by more than the least, since each of
+/// the others loses up to a unit; twice that is granted, relative to the row's largest score.
+fn truncated_scores(reference: &Reference, model: &LowPrecision) -> Vec<f64> {
+    let size = |row: usize| reference.peak[row].max(1.0);
+    let off = reference.lse.iter().zip(&model.lse).enumerate();
+    let off = off.filter(|(_, (want, _))| want.is_finite());
+    let off = off.map(|(row, (want, got))| (f64::from(*got) - want).abs() / size(row));
+    let share = TRUNCATED_SCORES.max(2.0 * off.fold(0.0, f64::max));
+    (0..reference.lse.len()).map(|row| share * size(row)).collect()
+}
 
 /// Whether few keys have all of some rows, so that it matters which of them is at the anchor.
 fn is_peaked(values: Values) -> bool {
