@@ -10,7 +10,7 @@ use cudarc::driver::result::DriverError;
 use cudarc::driver::{CudaContext, sys};
 
 pub(crate) use crate::library::{init, probe};
-use crate::{DeviceFacts, Error, codes};
+use crate::{DeviceFacts, Error, RawContext, codes};
 
 /// Bytes of the compiler's messages that are kept.
 const LOG_BYTES: usize = 8192;
@@ -133,15 +133,40 @@ fn device(ordinal: usize) -> Result<sys::CUdevice, Error> {
     Ok(device)
 }
 
+/// The device of a context that is alive.
+///
+/// # Errors
+/// [`Error::Driver`].
+pub(crate) fn device_of(context: sys::CUcontext) -> Result<usize, Error> {
+    if context.is_null() {
+        let code = sys::CUresult::CUDA_ERROR_INVALID_CONTEXT;
+        return Err(failure(code, "cuCtxPushCurrent", "the context is null".to_owned()));
+    }
+    let mut found = 0;
+    {
+        let _current = CurrentContext::enter(context)?;
+        // SAFETY: `found` is writable.
+        let code = unsafe { sys::cuCtxGetDevice(&raw mut found) };
+        check(code, "cuCtxGetDevice", String::new)?;
+    }
+    for ordinal in 0..device_count()? {
+        if device(ordinal)? == found {
+            return Ok(ordinal);
+        }
+    }
+    let code = sys::CUresult::CUDA_ERROR_INVALID_DEVICE;
+    Err(failure(code, "cuCtxGetDevice", format!("no device has the handle {found}")))
+}
+
 /// The number of a context's life: another one after each reset, never the same for two contexts.
 /// Takes 12 to 14 ns (H100, driver 580).
 ///
 /// # Errors
 /// [`Error::ContextGone`], [`Error::Driver`].
-pub(crate) fn context_life(context: &CudaContext) -> Result<u64, Error> {
+pub(crate) fn context_life(context: RawContext) -> Result<u64, Error> {
     let mut life = 0;
     // SAFETY: `life` is writable; the driver looks handles up, also those that are gone.
-    let code = unsafe { sys::cuCtxGetId(context.cu_ctx(), &raw mut life) };
+    let code = unsafe { sys::cuCtxGetId(context.handle(), &raw mut life) };
     match code {
         sys::CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED
         | sys::CUresult::CUDA_ERROR_INVALID_CONTEXT
@@ -189,12 +214,13 @@ pub(crate) struct CurrentContext {
 impl CurrentContext {
     /// # Errors
     /// [`Error::Driver`].
-    pub(crate) fn enter(context: &CudaContext) -> Result<Self, Error> {
-        if current()? == context.cu_ctx() {
+    pub(crate) fn enter(context: sys::CUcontext) -> Result<Self, Error> {
+        if current()? == context {
             return Ok(CurrentContext { pushed: false });
         }
-        // SAFETY: the context is alive as long as the `CudaContext`.
-        let code = unsafe { sys::cuCtxPushCurrent_v2(context.cu_ctx()) };
+        // SAFETY: the context is alive: a `CudaContext` keeps it so, or its owner, by the contract
+        // of `FlashAttention::of_raw`.
+        let code = unsafe { sys::cuCtxPushCurrent_v2(context) };
         check(code, "cuCtxPushCurrent", String::new)?;
         Ok(CurrentContext { pushed: true })
     }

@@ -11,24 +11,24 @@ use crate::module::Kernel;
 use crate::place::{Device, Raw};
 use crate::request::Request;
 use crate::work::{Addresses, LAUNCH_LIMIT, Launch, Params, Work};
-use crate::{Error, Plan, fork};
+use crate::{Context, Error, Plan, RawContext, fork};
 
 /// A plan with its kernels loaded: ready to launch, any number of times, from any thread.
 ///
 /// A launch allocates nothing, waits for nothing and copies nothing between host and device; it
 /// encodes tensor maps and enqueues the plan's kernels. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Prepared<R> {
+pub struct Prepared<R, C = Arc<CudaContext>> {
     plan: Arc<Plan<R>>,
-    context: Arc<CudaContext>,
+    context: C,
     /// One for each launch of the plan.
     kernels: [Option<Kernel>; LAUNCH_LIMIT],
 }
 
-impl<R: Request> Prepared<R> {
+impl<R: Request, C: Context> Prepared<R, C> {
     pub(crate) fn new(
         plan: Arc<Plan<R>>,
-        context: Arc<CudaContext>,
+        context: C,
         kernels: [Option<Kernel>; LAUNCH_LIMIT],
     ) -> Self {
         Prepared { plan, context, kernels }
@@ -40,37 +40,8 @@ impl<R: Request> Prepared<R> {
     }
 
     /// The context that buffers and streams must belong to.
-    pub fn context(&self) -> &Arc<CudaContext> {
+    pub fn context(&self) -> &C {
         &self.context
-    }
-
-    /// Enqueues the kernels on `stream`, reading and writing the buffers of `args`.
-    ///
-    /// Each buffer begins with its tensor's first element: pass a view (`slice(n..)`) of a packed
-    /// tensor. A buffer is given exactly if the plan has a use for it ([`Plan::buffers`]). Elements
-    /// of an output between rows (the gaps that strides leave) are not touched.
-    ///
-    /// # Order
-    /// The launch keeps cudarc's rules. In a context with more streams than the default one,
-    /// cudarc tracks every buffer with events: the launch then waits (on the device) for the last
-    /// write of each buffer on other streams and records its own use. These events cost the host
-    /// more than the launch itself; where you order streams yourself, call
-    /// [`CudaContext::disable_event_tracking`].
-    ///
-    /// # CUDA graphs
-    /// A launch can be captured, except with those events, which would tie the graph to work
-    /// outside of it: disable event tracking before the capture. The graph holds the addresses of
-    /// the buffers; keep them alive. Make the plan before the capture begins, because loading a
-    /// kernel is not allowed during one.
-    ///
-    /// # Errors
-    /// [`Error::WrongDevice`], [`Error::BufferDtype`], [`Error::BufferTooShort`],
-    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::Misaligned`], [`Error::NullPointer`],
-    /// [`Error::WorkspaceShort`], [`Error::WorkspaceStream`], [`Error::CaptureWithEvents`],
-    /// [`Error::ContextGone`], [`Error::Forked`], [`Error::Driver`]. Nothing is launched then.
-    /// Errors of the kernel itself come with a later synchronisation, as always with CUDA.
-    pub fn launch(&self, stream: &Arc<CudaStream>, args: R::Args<Device<'_>>) -> Result<(), Error> {
-        self.core().launch(stream, args.into_buffers())
     }
 
     /// Enqueues the kernels for bare addresses on a bare stream: the door for other frameworks
@@ -108,9 +79,40 @@ impl<R: Request> Prepared<R> {
         Core {
             work: &self.plan.work,
             fields: Plan::<R>::fields(),
-            context: &self.context,
+            context: self.context.raw(),
             kernels: &self.kernels,
         }
+    }
+}
+
+impl<R: Request> Prepared<R> {
+    /// Enqueues the kernels on `stream`, reading and writing the buffers of `args`.
+    ///
+    /// Each buffer begins with its tensor's first element: pass a view (`slice(n..)`) of a packed
+    /// tensor. A buffer is given exactly if the plan has a use for it ([`Plan::buffers`]). Elements
+    /// of an output between rows (the gaps that strides leave) are not touched.
+    ///
+    /// # Order
+    /// The launch keeps cudarc's rules. In a context with more streams than the default one,
+    /// cudarc tracks every buffer with events: the launch then waits (on the device) for the last
+    /// write of each buffer on other streams and records its own use. These events cost the host
+    /// more than the launch itself; where you order streams yourself, call
+    /// [`CudaContext::disable_event_tracking`].
+    ///
+    /// # CUDA graphs
+    /// A launch can be captured, except with those events, which would tie the graph to work
+    /// outside of it: disable event tracking before the capture. The graph holds the addresses of
+    /// the buffers; keep them alive. Make the plan before the capture begins, because loading a
+    /// kernel is not allowed during one.
+    ///
+    /// # Errors
+    /// [`Error::WrongDevice`], [`Error::BufferDtype`], [`Error::BufferTooShort`],
+    /// [`Error::Missing`], [`Error::Unexpected`], [`Error::Misaligned`], [`Error::NullPointer`],
+    /// [`Error::WorkspaceShort`], [`Error::WorkspaceStream`], [`Error::CaptureWithEvents`],
+    /// [`Error::ContextGone`], [`Error::Forked`], [`Error::Driver`]. Nothing is launched then.
+    /// Errors of the kernel itself come with a later synchronisation, as always with CUDA.
+    pub fn launch(&self, stream: &Arc<CudaStream>, args: R::Args<Device<'_>>) -> Result<(), Error> {
+        self.core().launch(stream, &self.context, args.into_buffers())
     }
 }
 
@@ -118,7 +120,7 @@ impl<R: Request> Prepared<R> {
 struct Core<'a> {
     work: &'a Work,
     fields: &'static [Field],
-    context: &'a Arc<CudaContext>,
+    context: RawContext,
     kernels: &'a [Option<Kernel>; LAUNCH_LIMIT],
 }
 
@@ -126,18 +128,18 @@ impl Core<'_> {
     fn launch(
         &self,
         stream: &Arc<CudaStream>,
+        context: &Arc<CudaContext>,
         mut buffers: Buffers<Device<'_>>,
     ) -> Result<(), Error> {
         let offers = buffers.given.each_ref().map(|given| given.as_ref().map(|one| one.offer()));
         self.work.check_offers(self.fields, &offers)?;
-        self.check_contexts(stream, &buffers)?;
+        self.check_contexts(stream, context, &buffers)?;
         if self.work.launches.is_empty() {
             return Ok(());
         }
         self.check_alive()?;
         let captured = self.check_capture(stream, &buffers)?;
 
-        let context = stream.context();
         context.check_err().map_err(driver::failed("an earlier cudarc call"))?;
         let mut given = [None; BUFFER_LIMIT];
         // Dropped after the launch, which is when they record it.
@@ -195,14 +197,15 @@ impl Core<'_> {
     fn check_contexts(
         &self,
         stream: &Arc<CudaStream>,
+        context: &Arc<CudaContext>,
         buffers: &Buffers<Device<'_>>,
     ) -> Result<(), Error> {
         let owners = self.fields.iter().zip(&buffers.given);
         let owners =
             owners.filter_map(|(field, given)| Some((field.name, given.as_ref()?.owner())));
         for (what, owner) in std::iter::once(("the stream", stream)).chain(owners) {
-            if owner.context() != self.context {
-                let (got, want) = (owner.context().ordinal(), self.context.ordinal());
+            if owner.context() != context {
+                let (got, want) = (owner.context().ordinal(), context.ordinal());
                 return Err(Error::WrongDevice { what, got, want });
             }
         }
@@ -239,7 +242,7 @@ impl Core<'_> {
     /// there.
     unsafe fn enqueue_all(&self, stream: sys::CUstream, at: &Addresses) -> Result<(), Error> {
         // The driver encodes a tensor map only where a context is current.
-        let _current = CurrentContext::enter(self.context)?;
+        let _current = CurrentContext::enter(self.context.handle())?;
         for (launch, kernel) in self.work.launches.iter().zip(self.kernels) {
             let kernel =
                 kernel.ok_or_else(|| Error::NotBuilt { entry: launch.entry().to_owned() })?;

@@ -85,6 +85,7 @@
 mod args;
 mod cache;
 mod codes;
+mod context;
 mod device;
 mod driver;
 #[cfg(feature = "emulator-sample")]
@@ -109,7 +110,7 @@ mod workspace;
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream, sys};
 
 pub use cudarc;
 pub use fulgurite_spec::{Arch, Dtype, MaskClass as Mask};
@@ -118,6 +119,7 @@ pub use crate::args::Access;
 #[doc(hidden)]
 pub use crate::args::Field;
 
+pub use crate::context::{Context, RawContext};
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
 #[cfg(feature = "emulator-sample")]
 pub use crate::emulator::Emulator;
@@ -145,9 +147,11 @@ use crate::module::Kernels;
 /// cache on disk) and stay loaded for the rest of the process, together with their context. Where
 /// the context was reset (`cudaDeviceReset`) and is in use again, plans load them again; plans
 /// from before are refused ([`Error::ContextGone`]).
+///
+/// Its context is one of cudarc, unless [`of_raw`](Self::of_raw) makes it.
 #[derive(Clone, Debug)]
-pub struct FlashAttention {
-    context: Arc<CudaContext>,
+pub struct FlashAttention<C = Arc<CudaContext>> {
+    context: C,
     facts: Arc<DeviceFacts>,
     kernels: &'static Kernels,
     plans: Arc<PlanCache>,
@@ -162,12 +166,7 @@ impl FlashAttention {
     /// [`Error::DriverTooOld`], [`Error::StubDriver`], [`Error::Forked`], [`Error::Driver`].
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, Error> {
         driver::init()?;
-        let facts = driver::facts(context.ordinal())?;
-        facts.check_any()?;
-        module::check_built()?;
-        let kernels = Kernels::of(context);
-        let (context, facts) = (context.clone(), Arc::new(facts));
-        Ok(FlashAttention { context, facts, kernels, plans: Arc::default() })
+        Self::with(context.clone())
     }
 
     /// Attention on device number `ordinal`, in its primary context (the one that CUDA's runtime,
@@ -179,8 +178,68 @@ impl FlashAttention {
         Self::load(&driver::open(ordinal)?)
     }
 
+    /// Plans a call and launches it: [`plan`](Self::plan), [`Prepared::launch`].
+    ///
+    /// # Errors
+    /// Those of both. Nothing is launched then.
+    pub fn launch<R: Request>(
+        &self,
+        stream: &Arc<CudaStream>,
+        request: &R,
+        args: R::Args<Device<'_>>,
+    ) -> Result<(), Error> {
+        self.plan(request)?.launch(stream, args)
+    }
+}
+
+impl FlashAttention<RawContext> {
+    /// Attention in a context of anyone: `cuCtxCreate`'s, a green context's, another library's.
+    /// Plans are launched on bare streams and addresses, by [`Prepared::launch_raw`].
+    ///
+    /// The kernels of a context that is destroyed are forgotten by the driver; what refers to them
+    /// is refused then ([`Error::ContextGone`]).
+    ///
+    /// ```no_run
+    /// # use fulgurite::cudarc::driver::sys;
+    /// # use fulgurite::{Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask};
+    /// # fn f(context: sys::CUcontext, stream: sys::CUstream, [q, k, v, out]: [u64; 4])
+    /// # -> Result<(), Error> {
+    /// // SAFETY: the context outlives every use of `attention` and of its plans.
+    /// let attention = unsafe { FlashAttention::of_raw(context) }?;
+    /// let layout = Layout::bshd(Dtype::Bf16, 2, 4096, 16, 128);
+    /// let prepared =
+    ///     attention.plan(&Forward::new(layout, layout, layout, layout, Mask::Causal))?;
+    /// // SAFETY: stream and addresses are the context's, and as the plan describes them.
+    /// unsafe { prepared.launch_raw(stream, ForwardArgs::new(q, k, v, out)) }
+    /// # }
+    /// ```
+    ///
+    /// # Safety
+    /// `context` is a context of the driver, and is not destroyed while a function of the result,
+    /// its clones or its plans is called. They may be dropped later.
+    ///
+    /// # Errors
+    /// Those of [`load`](FlashAttention::load), [`Error::NoDriver`], [`Error::NoDevice`];
+    /// [`Error::Driver`] with `CUDA_ERROR_INVALID_CONTEXT` if `context` is null.
+    pub unsafe fn of_raw(context: sys::CUcontext) -> Result<Self, Error> {
+        driver::init()?;
+        let ordinal = driver::device_of(context)?;
+        Self::with(RawContext::new(context, ordinal))
+    }
+}
+
+impl<C: Context> FlashAttention<C> {
+    /// The driver is initialised, and the context is alive.
+    fn with(context: C) -> Result<Self, Error> {
+        let facts = driver::facts(context.raw().ordinal())?;
+        facts.check_any()?;
+        module::check_built()?;
+        let kernels = Kernels::of(&context);
+        Ok(FlashAttention { context, facts: Arc::new(facts), kernels, plans: Arc::default() })
+    }
+
     /// The context that buffers and streams must belong to.
-    pub fn context(&self) -> &Arc<CudaContext> {
+    pub fn context(&self) -> &C {
         &self.context
     }
 
@@ -197,7 +256,7 @@ impl FlashAttention {
     /// # Errors
     /// Those of [`Plan::new`]; [`Error::NotBuilt`] if the kernel is not in this build;
     /// [`Error::Driver`] if the driver does not take it.
-    pub fn plan<R: Request>(&self, request: &R) -> Result<Prepared<R>, Error> {
+    pub fn plan<R: Request>(&self, request: &R) -> Result<Prepared<R, C>, Error> {
         self.prepare(self.plans.get(request, || Plan::new(request, &self.facts))?)
     }
 
@@ -209,21 +268,8 @@ impl FlashAttention {
         &self,
         request: &R,
         options: &PlanOptions,
-    ) -> Result<Prepared<R>, Error> {
+    ) -> Result<Prepared<R, C>, Error> {
         self.prepare(Arc::new(Plan::with(request, &self.facts, options)?))
-    }
-
-    /// Plans a call and launches it: [`plan`](Self::plan), [`Prepared::launch`].
-    ///
-    /// # Errors
-    /// Those of both. Nothing is launched then.
-    pub fn launch<R: Request>(
-        &self,
-        stream: &Arc<CudaStream>,
-        request: &R,
-        args: R::Args<Device<'_>>,
-    ) -> Result<(), Error> {
-        self.plan(request)?.launch(stream, args)
     }
 
     /// Loads the kernels of calls ahead of their first use: one second now instead of later.
@@ -234,7 +280,7 @@ impl FlashAttention {
         requests.iter().try_for_each(|request| self.plan(request).map(|_| ()))
     }
 
-    fn prepare<R: Request>(&self, plan: Arc<Plan<R>>) -> Result<Prepared<R>, Error> {
+    fn prepare<R: Request>(&self, plan: Arc<Plan<R>>) -> Result<Prepared<R, C>, Error> {
         let mut kernels = [None; work::LAUNCH_LIMIT];
         for (kernel, launch) in kernels.iter_mut().zip(plan.launches()) {
             *kernel = Some(self.kernels.get(launch.kernel)?);

@@ -1,13 +1,13 @@
 //! The kernels of one device: the embedded PTX of each, compiled by the driver on first use.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{CudaContext, sys};
 use fulgurite_spec::{KERNELS, LaunchSpec};
 
 use crate::driver::{self, CurrentContext};
 use crate::slot::Slot;
-use crate::{Error, fork};
+use crate::{Context, Error, RawContext, fork};
 
 /// Kernels that there are.
 pub(crate) const KERNEL_COUNT: usize = KERNELS.len();
@@ -79,10 +79,10 @@ unsafe impl Send for Kernel {}
 unsafe impl Sync for Kernel {}
 
 impl Kernel {
-    fn load(context: &CudaContext, index: usize, life: u64) -> Result<Kernel, Error> {
+    fn load(context: RawContext, index: usize, life: u64) -> Result<Kernel, Error> {
         let entry = entry(index);
         let text = text(index).ok_or_else(|| Error::NotBuilt { entry: entry.to_owned() })?;
-        let _current = CurrentContext::enter(context)?;
+        let _current = CurrentContext::enter(context.handle())?;
         let module = driver::load_module(entry, &text)?;
         // SAFETY: the module was just loaded in the context that is current.
         unsafe { driver::function(module, entry, launch_spec(index).smem_bytes) }
@@ -97,7 +97,7 @@ impl Kernel {
 
     /// # Errors
     /// [`Error::ContextGone`] if the context was reset since the kernel was loaded in it.
-    pub(crate) fn check_alive(self, context: &CudaContext) -> Result<(), Error> {
+    pub(crate) fn check_alive(self, context: RawContext) -> Result<(), Error> {
         if driver::context_life(context)? == self.life {
             return Ok(());
         }
@@ -109,22 +109,32 @@ impl Kernel {
 /// unloaded: a captured graph may outlive everything else that refers to them.
 #[derive(Debug)]
 pub(crate) struct Kernels {
-    /// Keeps the context, and with it the modules, alive.
-    context: Arc<CudaContext>,
+    context: RawContext,
+    /// Keeps the context, and with it the modules, alive, once it is known as one of cudarc.
+    keeper: OnceLock<Arc<CudaContext>>,
     slots: [Slot<Kernel>; KERNEL_COUNT],
 }
 
 impl Kernels {
     /// The kernels of a context: the same ones for every call with that context.
-    pub(crate) fn of(context: &Arc<CudaContext>) -> &'static Kernels {
+    pub(crate) fn of(context: &impl Context) -> &'static Kernels {
+        let kernels = Kernels::of_raw(context.raw());
+        if let Some(keeper) = context.keeper() {
+            kernels.keeper.get_or_init(|| keeper.clone());
+        }
+        kernels
+    }
+
+    fn of_raw(context: RawContext) -> &'static Kernels {
         static ALL: Mutex<Vec<&'static Kernels>> = Mutex::new(Vec::new());
         // A panic cannot leave the list half written: it is only pushed to.
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernels) = all.iter().find(|kernels| kernels.context == *context) {
+        if let Some(kernels) = all.iter().find(|kernels| kernels.context == context) {
             return kernels;
         }
         let kernels = Box::leak(Box::new(Kernels {
-            context: context.clone(),
+            context,
+            keeper: OnceLock::new(),
             slots: std::array::from_fn(|_| Slot::default()),
         }));
         all.push(kernels);
@@ -138,9 +148,9 @@ impl Kernels {
     /// call tries again.
     pub(crate) fn get(&self, index: usize) -> Result<Kernel, Error> {
         fork::check_fork()?;
-        let life = driver::context_life(&self.context)?;
+        let life = driver::context_life(self.context)?;
         self.slots[index]
-            .get(|kernel| kernel.life == life, || Kernel::load(&self.context, index, life))
+            .get(|kernel| kernel.life == life, || Kernel::load(self.context, index, life))
     }
 }
 

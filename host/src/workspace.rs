@@ -6,7 +6,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, SyncOnDrop, sys};
 
 use crate::driver::{self, CurrentContext};
 use crate::work::check_address;
-use crate::{Error, FlashAttention, RawWorkspace, fork};
+use crate::{Context, Error, FlashAttention, RawWorkspace, fork};
 
 /// Device memory for launches on one stream: a launch allocates nothing, so the caller brings what
 /// its plan asks for ([`Plan::workspace_bytes`](crate::Plan::workspace_bytes)).
@@ -130,7 +130,7 @@ impl RawWorkspace {
     /// [`Error::Driver`]. Nothing is written then.
     pub unsafe fn reset(
         self,
-        attention: &FlashAttention,
+        attention: &FlashAttention<impl Context>,
         stream: sys::CUstream,
     ) -> Result<(), Error> {
         let RawWorkspace { address, bytes } = self;
@@ -139,8 +139,8 @@ impl RawWorkspace {
         }
         check_address("workspace", address, Workspace::ALIGN_BYTES)?;
         fork::check_fork()?;
-        driver::context_life(attention.context())?;
-        let _current = CurrentContext::enter(attention.context())?;
+        driver::context_life(attention.context().raw())?;
+        let _current = CurrentContext::enter(attention.context().raw().handle())?;
         let head = usize::try_from(bytes)
             .map_or(Workspace::HEAD_BYTES, |it| it.min(Workspace::HEAD_BYTES));
         // SAFETY: this function's own contract; the stream's context is current.

@@ -42,10 +42,27 @@ fn made(messages: &str, file: &str) -> Option<PathBuf> {
     messages.lines().find_map(paths)
 }
 
+/// The programs among the messages of a `cargo test --no-run`.
+pub fn test_programs(messages: &str) -> Vec<PathBuf> {
+    let program = |message: &str| {
+        let message: Value = serde_json::from_str(message).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    };
+    messages.lines().filter_map(program).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn test_programs_are_found() {
+        let program = json!({ "reason": "compiler-artifact", "executable": "/there/cpu-1" });
+        let library = json!({ "reason": "compiler-artifact", "executable": null });
+        let messages = format!("{library}\n{program}\na line of something else\n");
+        assert_eq!(test_programs(&messages), [PathBuf::from("/there/cpu-1")]);
+    }
 
     #[test]
     fn a_file_is_found_wherever_cargo_puts_it() {

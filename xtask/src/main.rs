@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod artifacts;
 mod build;
+mod candle;
 mod ci;
 mod closed_output;
 mod compile;
@@ -15,6 +16,7 @@ mod dist;
 mod error;
 mod harness;
 mod inputs;
+mod interop;
 mod libraries;
 mod manifest;
 mod package;
@@ -68,6 +70,10 @@ enum Command {
     Wheel(WheelArgs),
     /// Check types and tests of the Python package, without PyTorch or GPU; arguments go to pytest
     Python(Passed),
+    /// Check the package for candle without a CUDA toolkit: lints, and the tests that need no GPU
+    Candle,
+    /// Check the examples for other crates that drive GPUs, as far as those can be had here
+    Interop,
     /// Try tile shapes: build all that may fit, measure them in turn, record the times
     Tiles(TilesArgs),
     /// Build, then run all tests; arguments go to `cargo test`
@@ -76,7 +82,8 @@ enum Command {
     PtxUnchanged,
     /// Check the rules of the repository that compilers do not know
     Tidy,
-    /// Run everything that must hold before a change is taken
+    /// Run everything that must hold before a change is taken, but what takes minutes more:
+    /// `candle`, `interop`, `cross`, `package`
     Ci(CiArgs),
 }
 
@@ -116,6 +123,8 @@ fn run(command: Command) -> error::Result<()> {
         Command::Cross(arguments) => cross::run(&workspace, &arguments),
         Command::Wheel(arguments) => wheel::run(&workspace, &arguments),
         Command::Python(passed) => python::check(&workspace, &passed.arguments),
+        Command::Candle => candle::run(&workspace),
+        Command::Interop => interop::run(&workspace),
         Command::Tiles(arguments) => tiles::run(&workspace, &arguments),
         Command::Test(passed) => ci::test(&workspace, &build, &passed.arguments),
         Command::PtxUnchanged => unchanged::run(&workspace),

@@ -1,7 +1,7 @@
 //! Running other programs, one or several at a time.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -79,6 +79,16 @@ fn start_error(command: &Command, source: std::io::Error) -> Error {
     Error::Start { program: command.get_program().to_string_lossy().into_owned(), source }
 }
 
+/// The `PATH` with the programs of a folder in front.
+pub fn path_with(folder: &Path) -> OsString {
+    let mut path = folder.as_os_str().to_owned();
+    if let Some(rest) = env::var_os("PATH") {
+        path.push(":");
+        path.push(rest);
+    }
+    path
+}
+
 /// Applies `work` to every job with as many threads as there are cores, in the order given; the
 /// results keep that order. After a failure no further job is started, and the first failure (in
 /// the order of the jobs) is returned.
@@ -123,6 +133,13 @@ pub fn parallel<J: Sync, R: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_of_a_folder_are_found_first() {
+        let path = path_with(Path::new("there/bin"));
+        let first = env::split_paths(&path).next();
+        assert_eq!(first.as_deref(), Some(Path::new("there/bin")));
+    }
 
     #[test]
     fn parallel_keeps_the_order() {

@@ -1,7 +1,6 @@
 //! Python: environments with packages of PyPI, taken by their hashes, and the checks of the Python
 //! package.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -94,16 +93,6 @@ fn environment(workspace: &Workspace) -> PathBuf {
     workspace.target().join("python")
 }
 
-/// The `PATH` with an environment's programs in front.
-pub fn path_with(environment: &Path) -> OsString {
-    let mut path = environment.join("bin").into_os_string();
-    if let Some(rest) = std::env::var_os("PATH") {
-        path.push(":");
-        path.push(rest);
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,12 +116,5 @@ mod tests {
         assert!(!is_made(place.path(), "a==1"));
         write_if_changed(&made_from(place.path()), "a==1").expect("it can be written");
         assert!(is_made(place.path(), "a==1") && !is_made(place.path(), "a==2"));
-    }
-
-    #[test]
-    fn programs_of_an_environment_are_found_first() {
-        let path = path_with(Path::new("there"));
-        let first = std::env::split_paths(&path).next();
-        assert_eq!(first, Some(PathBuf::from("there/bin")));
     }
 }

@@ -10,7 +10,7 @@ use crate::artifacts;
 use crate::build::{self, BuildArgs};
 use crate::dist::glibc;
 use crate::error::{Error, Result};
-use crate::process::{cargo, run_slow};
+use crate::process::{cargo, path_with, run_slow};
 use crate::python;
 use crate::workspace::Workspace;
 
@@ -115,7 +115,7 @@ fn portable(workspace: &Workspace, environment: &Path, arch: Arch) -> Result<Pat
     let target = format!("{}-unknown-linux-gnu.{major}.{minor}", arch.name());
     let mut command = cargo(workspace.root());
     command.args(["zigbuild", "--release", "--package", "fulgurite-c", "--target", &target]);
-    command.env("PATH", python::path_with(environment));
+    command.env("PATH", path_with(&environment.join("bin")));
     artifacts::build(&format!("building {LIBRARY} for {target}"), LIBRARY, &mut command)
 }
 

@@ -80,9 +80,14 @@ pub fn write_if_changed(path: &Path, content: &str) -> Result<()> {
         return Ok(());
     }
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
+        make_directory(directory)?;
     }
     fs::write(path, content).map_err(Error::file("write", path))
+}
+
+/// Makes a directory, unless it is there.
+pub fn make_directory(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).map_err(Error::file("create", directory))
 }
 
 /// All files below a directory for which `keep` holds, sorted; directories for which `enter` does

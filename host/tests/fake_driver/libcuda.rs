@@ -25,13 +25,18 @@ const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
 const NOT_INITIALIZED: c_int = 3;
 const INVALID_DEVICE: c_int = 101;
+const INVALID_CONTEXT: c_int = 201;
 const INVALID_HANDLE: c_int = 400;
 const NOT_FOUND: c_int = 500;
 const DESTROYED: c_int = 709;
 
-/// What the driver knows. A context's handle is its device's number and 1.
+/// Devices at most.
+const DEVICES: usize = 4;
+
+/// What the driver knows. The handle of a device's primary context is the device's number and 1,
+/// that of the one context which it may have besides is larger by [`DEVICES`].
 struct State {
-    lives: [u64; 8],
+    lives: [u64; 2 * DEVICES],
     last_life: u64,
     /// Kernels of modules; a module's handle is its place and 1, and so is its function's.
     modules: Vec<String>,
@@ -39,7 +44,7 @@ struct State {
 }
 
 static STATE: Mutex<State> =
-    Mutex::new(State { lives: [0; 8], last_life: 0, modules: Vec::new(), compiling: 0 });
+    Mutex::new(State { lives: [0; 2 * DEVICES], last_life: 0, modules: Vec::new(), compiling: 0 });
 /// The process that initialised the driver.
 static PROCESS: OnceLock<u32> = OnceLock::new();
 static CHANGED: Condvar = Condvar::new();
@@ -121,6 +126,28 @@ call!(cuDevicePrimaryCtxReset_v2(device: c_int) {
     state.lives[device as usize] = 0;
     state.modules.clear();
     SUCCESS
+});
+call!(cuCtxCreate_v2(context: *mut Handle, _flags: c_uint, device: c_int) {
+    let mut state = STATE.lock().unwrap();
+    state.last_life += 1;
+    let place = DEVICES + device as usize;
+    assert_eq!(state.lives[place], 0, "one context for each device");
+    state.lives[place] = state.last_life;
+    CURRENT.set(place + 1);
+    give(context, (place + 1) as Handle)
+});
+call!(cuCtxDestroy_v2(context: Handle) {
+    STATE.lock().unwrap().lives[context as usize - 1] = 0;
+    if CURRENT.get() == context as usize {
+        CURRENT.set(0);
+    }
+    SUCCESS
+});
+call!(cuCtxGetDevice(device: *mut c_int) {
+    match CURRENT.get() {
+        0 => INVALID_CONTEXT,
+        context => give(device, ((context - 1) % DEVICES) as c_int),
+    }
 });
 call!(cuCtxGetId(context: Handle, id: *mut c_ulonglong) {
     match STATE.lock().unwrap().lives[context as usize - 1] {

@@ -149,6 +149,41 @@ fn a_reset_context() {
     }
 }
 
+/// Kernels are loaded for each context, and again for one that has another's handle.
+#[test]
+fn a_context_of_someone_else() {
+    if built() {
+        let text = play("foreign_context", "");
+        let full = "fwd_sm90_bf16_d64_full";
+        let events: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("compile") || line.starts_with("launch"))
+            .collect();
+        let (compile, launch) = (format!("compile {full}"), format!("launch {full}"));
+        let wanted = [&compile, &launch, &launch, &compile, &launch, &compile, &launch];
+        assert_eq!(events, wanted, "{text}");
+        has(&text, &["done"]);
+    }
+    for (call, code, name) in [
+        ("cuCtxGetDevice", 201, "CUDA_ERROR_INVALID_CONTEXT"),
+        ("cuDeviceGetAttribute", 1, "CUDA_ERROR_INVALID_VALUE"),
+    ] {
+        let text = play("foreign_context", &format!("{call}={code}"));
+        has(&text, &[&format!("error: {call} failed with {name}")]);
+    }
+}
+
+/// The kernels of a context are the same, however it came.
+#[test]
+fn the_primary_context_by_its_handle() {
+    if built() {
+        let text = play("primary_context_by_its_handle", "");
+        has(&text, &["error: cuCtxPushCurrent failed with CUDA_ERROR_INVALID_CONTEXT", "null"]);
+        assert_eq!(text.matches("compile ").count(), 1, "{text}");
+        assert_eq!(text.matches("launch ").count(), 2, "{text}");
+    }
+}
+
 /// Compilations of different kernels overlap: each waits in the driver until the other is there.
 #[test]
 fn two_threads_that_want_different_kernels() {

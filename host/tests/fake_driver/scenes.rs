@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use fulgurite::cudarc::driver::sys;
 use fulgurite::internals::TensorMapSpec;
-use fulgurite::{Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared};
+use fulgurite::{
+    Context, Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared,
+};
 
 /// 1 batch entry, 4096 rows, 16 heads, head dim 64: the first kernel for the mask.
 fn request(mask: Mask) -> Forward {
@@ -13,7 +15,7 @@ fn request(mask: Mask) -> Forward {
     Forward::new(layout, layout, layout, layout, mask)
 }
 
-fn launch(prepared: &Prepared<Forward>) -> Result<(), Error> {
+fn launch<C: Context>(prepared: &Prepared<Forward, C>) -> Result<(), Error> {
     let args = ForwardArgs::new(0x1000_u64, 0x2000_u64, 0x3000_u64, 0x4000_u64);
     // SAFETY: the fake driver follows no address and runs no kernel.
     unsafe { prepared.launch_raw(std::ptr::null_mut(), args) }
@@ -77,6 +79,73 @@ fn reset_scene() {
     let again = FlashAttention::open(0).unwrap();
     launch(&again.plan(&request(Mask::Full)).unwrap()).unwrap();
     assert_eq!(launch(&old), gone);
+}
+
+/// A context that the driver made for someone else, and what frees it. Found by name: bindings of
+/// different versions of CUDA have it by different names.
+fn foreign() -> (sys::CUcontext, impl FnOnce()) {
+    type Create = unsafe extern "C" fn(*mut sys::CUcontext, u32, i32) -> i32;
+    type Destroy = unsafe extern "C" fn(sys::CUcontext) -> i32;
+    let mut context = std::ptr::null_mut();
+    let driver = fulgurite::driver_info().unwrap().library;
+    // SAFETY: the fake driver, which this process has loaded, has these functions.
+    let destroy = unsafe {
+        let driver = libloading::Library::new(driver).unwrap();
+        let create: Create = *driver.get(b"cuCtxCreate_v2").unwrap();
+        assert_eq!(create(&raw mut context, 0, 0), 0);
+        let destroy: Destroy = *driver.get(b"cuCtxDestroy_v2").unwrap();
+        std::mem::forget(driver);
+        destroy
+    };
+    // SAFETY: the context was just made.
+    (context, move || assert_eq!(unsafe { destroy(context) }, 0))
+}
+
+#[test]
+#[ignore = "a scene"]
+fn foreign_context() {
+    let (context, destroy) = foreign();
+    // SAFETY: it is alive until it is destroyed below; what comes after is refused.
+    let open = || unsafe { FlashAttention::of_raw(context) };
+    let attention = match open() {
+        Ok(attention) => attention,
+        Err(error) => return println!("error: {error}"),
+    };
+    assert_eq!((attention.context().handle(), attention.context().ordinal()), (context, 0));
+    assert_eq!(attention.facts().name, "Fake H100");
+    let old = attention.plan(&request(Mask::Full)).unwrap();
+    launch(&old).unwrap();
+    launch(&open().unwrap().plan(&request(Mask::Full)).unwrap()).unwrap();
+    // A thread with another context.
+    thread::scope(|scope| {
+        scope.spawn(|| launch(&FlashAttention::open(0)?.plan(&request(Mask::Full))?));
+    });
+
+    destroy();
+    let gone = Err(Error::ContextGone { ordinal: 0 });
+    assert_eq!(launch(&old), gone);
+    assert_eq!(attention.plan(&request(Mask::Full)).map(|_| ()), gone);
+    // The next context has the handle of the last one.
+    let (again, _) = foreign();
+    assert_eq!(again, context);
+    assert_eq!(launch(&old), gone);
+    launch(&attention.plan(&request(Mask::Full)).unwrap()).unwrap();
+    println!("done");
+}
+
+#[test]
+#[ignore = "a scene"]
+fn primary_context_by_its_handle() {
+    // SAFETY: no context is null, which is refused.
+    match unsafe { FlashAttention::of_raw(std::ptr::null_mut()) } {
+        Err(error) => println!("error: {error}"),
+        Ok(_) => panic!("there is no such context"),
+    }
+    let attention = FlashAttention::open(0).unwrap();
+    launch(&attention.plan(&request(Mask::Full)).unwrap()).unwrap();
+    // SAFETY: the context of `attention`, which is alive to the end.
+    let raw = unsafe { FlashAttention::of_raw(attention.context().cu_ctx()) }.unwrap();
+    launch(&raw.plan(&request(Mask::Full)).unwrap()).unwrap();
 }
 
 #[test]
