@@ -111,7 +111,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream};
 
 pub use cudarc;
-pub use fulgurite_spec::{Arch, Dtype, MaskClass as Mask};
+pub use fulgurite_spec::{Arch, Dtype, Mask};
 
 pub use crate::args::Access;
 #[doc(hidden)]

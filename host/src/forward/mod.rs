@@ -13,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 
 use fulgurite_spec::{
-    FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, MaskClass as Mask, Tile,
+    FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile,
 };
 
 use crate::args::args;
@@ -170,8 +170,8 @@ impl Decide for Forward {
         for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
             writeln!(f, "  {name:<10} {layout}")?;
         }
-        let align = if *mask == Mask::Causal { ", bottom right" } else { "" };
-        writeln!(f, "  mask       {}{align}", mask.name())?;
+        let align = if *mask == Mask::Full { "" } else { ", bottom right" };
+        writeln!(f, "  mask       {}{align}", Named(*mask))?;
         match scale {
             Some(scale) => writeln!(f, "  scale      {scale}")?,
             None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim())?,
@@ -183,6 +183,24 @@ impl Decide for Forward {
         if let Some(descale) = descale {
             let [q, k, v] = descale.map(Descale::name);
             writeln!(f, "  descale    q {q}, k {k}, v {v}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A mask with its numbers.
+struct Named(Mask);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Named(mask) = *self;
+        f.write_str(mask.name())?;
+        if let Mask::Window { left, right } = mask {
+            let [left, right] = [left, right].map(|end| match end {
+                Some(end) => end.to_string(),
+                None => "all".to_owned(),
+            });
+            write!(f, ", {left} to the left, {right} to the right")?;
         }
         Ok(())
     }
