@@ -232,7 +232,8 @@ fn accepts(variant: &Variant, request: &Forward) -> bool {
     let Forward { q, k, mask, .. } = request;
     let [scores, values] = operands(request);
     variant.scores == scores
-        && u32::try_from(q.head_dim()).is_ok_and(|width| variant.accepts(values, mask.class(), width))
+        && u32::try_from(q.head_dim())
+            .is_ok_and(|width| variant.accepts(values, mask.class(), width))
         && (k.rows() > 0 || variant.stores_keyless())
 }
 

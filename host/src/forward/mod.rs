@@ -12,9 +12,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 
-use fulgurite_spec::{
-    FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile,
-};
+use fulgurite_spec::{FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile};
 
 use crate::args::args;
 use crate::layout::Layout;

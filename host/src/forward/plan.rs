@@ -3,9 +3,7 @@
 use std::mem::offset_of;
 
 use fulgurite_spec::launch::WARPGROUP_ROWS;
-use fulgurite_spec::{
-    Divisor, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, Mask, Tile,
-};
+use fulgurite_spec::{Divisor, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, Mask, Tile};
 
 use super::check::{
     check_dtypes, check_mask, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
@@ -14,7 +12,7 @@ use super::descale::{self, Descale};
 use super::given8::Given8;
 use super::jobs::job_order;
 use super::quantised::Quantised;
-use super::{Forward, ForwardArgs, Precision};
+use super::{Forward, ForwardArgs, Precision, variants};
 use crate::args::{Access, Args};
 use crate::place::Raw;
 use crate::request::PlanOptions;
@@ -35,7 +33,7 @@ pub(super) fn decide(
     descale::check(given)?;
     check_shapes(given)?;
     check_mask(given.mask)?;
-    let given = &of_simplest_mask(given);
+    let given = &of_simplest_mask(given, options);
     check_sizes(given)?;
     let request = &reduced(given);
     for (tensor, layout) in tensors(request) {
@@ -68,9 +66,15 @@ pub(super) fn decide(
     Ok(Work::new(fields, buffers, launches, workspace_bytes))
 }
 
-/// The same call with the simplest mask that keeps the same keys: for windows that no row's keys
-/// pass there are kernels without a window.
-fn of_simplest_mask(given: &Forward) -> Forward {
+/// The same call with the simplest mask that keeps the same keys, unless the kernel is chosen by
+/// hand: for windows that are as wide as the call there are kernels without one.
+fn of_simplest_mask(given: &Forward, options: &PlanOptions) -> Forward {
+    let is_chosen = |row: &Variant| {
+        options.entry == Some(row.entry) && row.mask == given.mask.class() && given.k.rows() > 0
+    };
+    if variants().any(is_chosen) {
+        return given.clone();
+    }
     let mask = given.mask.simplest(given.q.rows(), given.k.rows());
     Forward { mask, ..given.clone() }
 }

@@ -64,7 +64,8 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     }
     let variant = variant(plan);
     let no_keys = request.k.rows() == 0;
-    let mask = if no_keys { Mask::Causal } else { request.mask };
+    let mask = request.mask.simplest(request.q.rows(), request.k.rows());
+    let mask = if no_keys { Mask::Causal } else { mask };
     let given = request.precision == Precision::Given;
     let is_quantised = !given && !no_keys;
     let own = [request.q.dtype; 2];
@@ -74,7 +75,7 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     };
     let values = if keeps_values { request.q.dtype } else { Dtype::E4m3 };
     let operands = if is_quantised { [Dtype::I8, values] } else { own };
-    assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask));
+    assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask.class()));
     assert!(!no_keys || variant.stores_keyless());
     let unit = if given { 8 } else { 16 };
     assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % unit == 0);
@@ -159,10 +160,18 @@ fn check_order(order: &JobOrder, plan: &Plan<Forward>, request: &Forward) {
     let [batch, heads, q_len, _] = request.q.shape.map(|size| size as u128);
     let q_rows = u128::from(variant(plan).q_rows);
     let (tiles, kv_len) = (q_len.div_ceil(q_rows), request.k.rows() as u128);
-    let keyless = match request.mask {
+    // The first row with a key ends its keys at the last one before its position plus this.
+    let right = match request.mask {
+        Mask::Causal => Some(0),
+        Mask::Window { right, .. } => right,
+        _ => None,
+    };
+    let before = right.map_or(0, |right| q_len as i128 - kv_len as i128 - i128::from(right));
+    let keyless = match before.clamp(0, q_len as i128) as u128 {
         _ if kv_len == 0 => tiles,
-        Mask::Causal if variant(plan).stores_keyless() => q_len.saturating_sub(kv_len) / q_rows,
-        _ => 0,
+        _ if !variant(plan).stores_keyless() => 0,
+        rows if rows == q_len => tiles,
+        rows => rows / q_rows,
     };
     assert_eq!(u128::from(order.keyless_q_tiles), keyless);
     assert_eq!(u128::from(order.q_tile_count), tiles - keyless);

@@ -239,6 +239,17 @@ pub enum Mask {
     },
 }
 
+impl MaskClass {
+    /// A mask of this class, with small numbers where it has some: for those who go through all.
+    pub const fn example(self) -> Mask {
+        match self {
+            MaskClass::Full => Mask::Full,
+            MaskClass::Causal => Mask::Causal,
+            MaskClass::Window => Mask::Window { left: Some(70), right: Some(20) },
+        }
+    }
+}
+
 impl Mask {
     /// Its class.
     pub const fn class(self) -> MaskClass {

@@ -326,7 +326,8 @@ fn log_sum_exp(
 }
 
 fn exactly(reference: &Reference, got: &[f64], constant: f64) -> Finding {
-    let rows = got.chunks(reference.head_dim).enumerate().filter(|(i, _)| !reference.kept[*i].is_empty());
+    let rows =
+        got.chunks(reference.head_dim).enumerate().filter(|(i, _)| !reference.kept[*i].is_empty());
     let mut wrong = 0;
     let mut first = None;
     for (index, row) in rows {

@@ -109,9 +109,7 @@ fn head_rows(
     let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
     let end = rows.iter().map(|id| problem.kept_keys(id.row).end).max().unwrap_or(0);
     let load = |tensor: View| -> Vec<f32> {
-        (0..end)
-            .flat_map(|key| tensor.row([batch, kv_head, key]).collect::<Vec<_>>())
-            .collect()
+        (0..end).flat_map(|key| tensor.row([batch, kv_head, key]).collect::<Vec<_>>()).collect()
     };
     let (keys, values) = (load(problem.k), load(problem.v));
     let mut answer = LowPrecision { out: Vec::new(), lse: Vec::with_capacity(rows.len()) };

@@ -162,7 +162,8 @@ fn head_rows(problem: &Problem, rows: &[RowId]) -> Vec<RowAnswer> {
     };
     let q_row = |id: &RowId| problem.q.row([batch, id.head, id.row]).map(f64::from).collect();
     let queries: Vec<Vec<f64>> = rows.iter().map(q_row).collect();
-    let mut scores: Vec<Vec<f64>> = kept.iter().map(|kept| Vec::with_capacity(kept.len())).collect();
+    let mut scores: Vec<Vec<f64>> =
+        kept.iter().map(|kept| Vec::with_capacity(kept.len())).collect();
     every(problem.k, &mut |place, _, key| {
         scores[place].push(problem.scale * dot(&queries[place], key));
     });
