@@ -4,6 +4,7 @@
 use fulgurite::internals::{MaskClass, VARIANTS};
 use fulgurite::{
     DeviceFacts, Dtype, Error, ErrorClass, Form, Forward, Layout, Mask, Plan, PlanOptions,
+    Precision,
 };
 
 fn request(q: Layout, kv: Layout) -> Forward {
