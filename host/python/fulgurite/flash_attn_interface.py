@@ -36,7 +36,7 @@ def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
 
     Returns the output, or (output, log-sum-exp float32 (batch, heads, rows)). Raises
     `UnsupportedError` for `qv`, tensors of 8 bits and their descales, `attention_chunk`, `softcap`,
-    windows narrower than the keys, and inputs that require gradients.
+    and inputs that require gradients.
     """
     if softcap or attention_chunk or not (qv is q_descale is k_descale is v_descale is None):
         refuse_scores(softcap, attention_chunk=attention_chunk)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from . import _counts
-from ._errors import (ArgumentError, DeviceError, DriverError, RequestError, UnsupportedError,
+from ._errors import (DeviceError, DriverError, RequestError, UnsupportedError,
                       shown)
 from ._forward import Plan, Request, Tensor, check_rank, family, preloaded, walkable
+from ._masks import ends_of
 
 DTYPES: dict[torch.dtype, str] = {
     torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32",
@@ -41,8 +42,8 @@ class _Call:
 
 def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
             precision: str, out: torch.Tensor | None, return_lse: bool) -> Any:
-    """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is "full" or
-    "causal"."""
+    """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is the name of
+    a kernel's."""
     if out is None:
         result, lse = _forward_op(q, k, v, mask, scale, precision, return_lse)
     else:
@@ -84,8 +85,7 @@ def _described(name: str, tensor: torch.Tensor, device: torch.device) -> Tensor:
 def _described_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None,
                     mask: str, scale: float | None, precision: str, with_lse: bool) -> Request:
     """A call as plans see it. An output that is not given is contiguous."""
-    if mask not in ("full", "causal"):
-        raise ArgumentError(f"mask={mask!r} of the operator: it must be 'full' or 'causal'")
+    ends_of(mask)
     queries, keys, values = (_described(name, tensor, q.device)
                              for name, tensor in (("q", q), ("k", k), ("v", v)))
     if out is None:

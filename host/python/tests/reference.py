@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from fulgurite._masks import ends_of
+
 NEVER = float("-inf")
 
 
@@ -20,10 +22,14 @@ def exact(q: Any, k: Any, v: Any, mask: str, scale: float | None) -> tuple[Any, 
     groups = q.shape[2] // k.shape[2]
     keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))
     scores = queries @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if mask == "causal":
-        rows = torch.arange(q.shape[1], device=q.device)[:, None]
-        cols = torch.arange(k.shape[1], device=q.device)
-        scores = scores.masked_fill(cols > rows + k.shape[1] - q.shape[1], NEVER)
+    kind, left, right = ends_of(mask)
+    right = 0 if kind == "causal" else right
+    rows = torch.arange(q.shape[1], device=q.device)[:, None]
+    behind = torch.arange(k.shape[1], device=q.device) - (rows + k.shape[1] - q.shape[1])
+    if right is not None:
+        scores = scores.masked_fill(behind > right, NEVER)
+    if left is not None:
+        scores = scores.masked_fill(behind < -left, NEVER)
     lse = scores.logsumexp(-1)
     weights = (scores - lse.masked_fill(lse == NEVER, 0.0)[..., None]).exp()
     return (weights @ values).transpose(1, 2).contiguous(), lse.contiguous()
