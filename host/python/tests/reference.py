@@ -16,20 +16,24 @@ def attend(q: Any, k: Any, v: Any, mask: str, scale: float | None) -> tuple[Any,
     return out.to(q.dtype), lse.float()
 
 
+def unseen(mask: str, q: Any, k: Any) -> Any:
+    """Which keys (columns) a mask keeps from which rows."""
+    kind, left, right = ends_of(mask)
+    right = 0 if kind == "causal" else right
+    rows = torch.arange(q.shape[1], device=q.device)[:, None]
+    behind = torch.arange(k.shape[1], device=q.device) - (rows + k.shape[1] - q.shape[1])
+    none = torch.zeros_like(behind, dtype=torch.bool)
+    hidden = none if right is None else behind > right
+    return hidden if left is None else hidden | (behind < -left)
+
+
 def exact(q: Any, k: Any, v: Any, mask: str, scale: float | None) -> tuple[Any, Any]:
     """Output and log-sum-exp in float64."""
     queries, keys, values = (tensor.double().transpose(1, 2) for tensor in (q, k, v))
     groups = q.shape[2] // k.shape[2]
     keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))
     scores = queries @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    kind, left, right = ends_of(mask)
-    right = 0 if kind == "causal" else right
-    rows = torch.arange(q.shape[1], device=q.device)[:, None]
-    behind = torch.arange(k.shape[1], device=q.device) - (rows + k.shape[1] - q.shape[1])
-    if right is not None:
-        scores = scores.masked_fill(behind > right, NEVER)
-    if left is not None:
-        scores = scores.masked_fill(behind < -left, NEVER)
+    scores = scores.masked_fill(unseen(mask, q, k), NEVER)
     lse = scores.logsumexp(-1)
     weights = (scores - lse.masked_fill(lse == NEVER, 0.0)[..., None]).exp()
     return (weights @ values).transpose(1, 2).contiguous(), lse.contiguous()

@@ -275,7 +275,7 @@ pub fn cases(variant: &Variant) -> Vec<ForwardCase> {
     all.extend(arrangements(variant));
     all.extend(head_dims(variant));
     all.extend(options(variant));
-    all.extend(poisons(variant));
+    all.extend(extremes::poisons(variant));
     all.extend(sizes(variant));
     all.extend(values(variant).into_iter().chain(extremes::extremes(variant)).map(windows::wide));
     all
@@ -402,22 +402,6 @@ fn values(variant: &Variant) -> Vec<ForwardCase> {
         case("q all 0", Values::ZeroQ, (200, 500)),
         case("outliers", Values::Outliers, (500, 700)),
     ]
-}
-
-fn poisons(variant: &Variant) -> Vec<ForwardCase> {
-    let case = |what, poison, lengths| {
-        ForwardCase::new(what, variant, 2, (4, 2), lengths).with(|case| case.poison = Some(poison))
-    };
-    let mut all = vec![
-        case("nan in q", Poison::QueryNan, (200, 250)),
-        case("inf in q", Poison::QueryInf, (200, 250)),
-    ];
-    // The full mask has no rows that do not see a key.
-    if variant.mask != MaskClass::Full {
-        all.push(case("nan in k", Poison::KeyNan, (250, 250)));
-        all.push(case("inf in k", Poison::KeyInf, (250, 250)));
-    }
-    all
 }
 
 /// Large calls: one for the statistics of the error, one that gives every block several jobs, one
