@@ -89,17 +89,16 @@ pub fn emulated(variant: &Variant) -> Vec<ForwardCase> {
 fn valued(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
-    let window = (Some(7 * tile.kv_rows as i32), Some(0), (q_rows + 9, 10 * kv_rows));
+    let mask = Mask::Window { left: Some(7 * tile.kv_rows as i32), right: Some(0) };
     let of = |what: &str, values| {
-        case(variant, window).with(|case| {
-            case.name = format!("{what} b");
-            case.values = values;
-        })
+        let lengths = (q_rows + 9, 10 * kv_rows);
+        let case = ForwardCase::new(what, variant, 1, (2, 1), lengths);
+        ForwardCase { mask, values, ..case }
     };
     vec![
         of("window, large logits", Values::LargeLogits),
         of("window, outliers", Values::Outliers),
-        of("window, far", Values::Equal(3e4)),
+        of("window, far", Values::Equal(29_952.0)),
     ]
 }
 
