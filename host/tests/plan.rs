@@ -1,12 +1,10 @@
 //! What a plan decides, without a GPU.
 
 use std::collections::HashSet;
-use std::mem::offset_of;
 
 use approx::assert_relative_eq;
 use fulgurite::internals::{
-    Ends, FwdParams, FwdScalars, JobOrder, Launch, MaskClass, TensorMapSpec, Tile, VARIANTS,
-    Variant,
+    Ends, FwdScalars, JobOrder, Launch, MaskClass, TensorMapSpec, Tile, VARIANTS, Variant,
 };
 use fulgurite::{DeviceFacts, Dtype, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions};
 
@@ -150,12 +148,9 @@ fn windows_get_kernels_of_their_own_where_they_are_narrower_than_the_call() {
     ] {
         let plan = of(left, right, 500, 1000);
         assert_eq!(variant(&plan).mask, class, "{left:?}, {right:?}");
-        let params = &plan.attention().expect("there is work").params;
-        // SAFETY: two integers.
-        let ends: Ends = unsafe { params.get(offset_of!(FwdParams, ends)) };
         let is_window = class == MaskClass::Window;
         let want = Ends { left: left.unwrap_or(i32::MAX), right: right.unwrap_or(i32::MAX) };
-        assert_eq!(ends, if is_window { want } else { Ends::NONE });
+        assert_eq!(plan.ends(), Some(if is_window { want } else { Ends::NONE }));
     }
     // One row sees nothing behind it, and no keys are none under any mask.
     assert_eq!(variant(&of(Some(999), Some(0), 1, 1000)).mask, MaskClass::Full);

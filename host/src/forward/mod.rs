@@ -12,7 +12,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 
-use fulgurite_spec::{FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile};
+use fulgurite_spec::{
+    Ends, FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile,
+};
 
 use crate::args::args;
 use crate::layout::Layout;
@@ -230,5 +232,13 @@ impl Plan<Forward> {
         // SAFETY: the struct is one of integers and floats, at the same place in the parameters of
         // all forward kernels (asserted where these are defined).
         Some(unsafe { params.get(offset_of!(FwdParams, scalars)) })
+    }
+
+    /// The numbers of the mask among them, where elements have 16 bits.
+    pub fn ends(&self) -> Option<Ends> {
+        self.variant().filter(|variant| !variant.is_quantised())?;
+        let params = &self.attention()?.params;
+        // SAFETY: two integers, at this place in the parameters of the kernels of 16-bit elements.
+        Some(unsafe { params.get(offset_of!(FwdParams, ends)) })
     }
 }
