@@ -1,6 +1,6 @@
 //! What holds for every plan, by simple formulas in wide integers.
 
-use fulgurite::internals::{FwdScalars, JobOrder, Launch, TensorMapSpec, Tile, Variant};
+use fulgurite::internals::{FwdScalars, JobOrder, Launch, MaskClass, TensorMapSpec, Tile, Variant};
 use fulgurite::{
     DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision, RawWorkspace,
     Workspace,
@@ -65,7 +65,12 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     let variant = variant(plan);
     let no_keys = request.k.rows() == 0;
     let mask = request.mask.simplest(request.q.rows(), request.k.rows());
-    let mask = if no_keys { Mask::Causal } else { mask };
+    let mask = match variant.mask {
+        _ if no_keys => Mask::Causal,
+        // Also where the kernel was chosen by hand.
+        MaskClass::Window => request.mask,
+        _ => mask,
+    };
     let given = request.precision == Precision::Given;
     let is_quantised = !given && !no_keys;
     let own = [request.q.dtype; 2];
