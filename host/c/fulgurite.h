@@ -113,8 +113,15 @@ enum {
     /* Every key. */
     FULGURITE_MASK_FULL = 1,
     /* Keys col <= row + kv_len - q_len (aligned bottom right). Rows without keys: 0, LSE -inf. */
-    FULGURITE_MASK_CAUSAL = 2
+    FULGURITE_MASK_CAUSAL = 2,
+    /* Keys row + kv_len - q_len - window_left <= col <= row + kv_len - q_len + window_right, both
+     * ends included. 1024 keys, the row's own among them: 1023 and 0. Negative numbers are offsets;
+     * an end that window_ends leaves out is unbounded. */
+    FULGURITE_MASK_WINDOW = 3
 };
+
+/* The ends that a window has. */
+enum { FULGURITE_WINDOW_LEFT = 1, FULGURITE_WINDOW_RIGHT = 2 };
 
 /* How exactly attention is computed. */
 enum {
@@ -200,7 +207,7 @@ typedef struct fulgurite_forward_request {
     uint64_t size_bytes;
     /* Ordinal of the GPU, as the CUDA driver counts. */
     uint32_t device;
-    /* FULGURITE_MASK_FULL or FULGURITE_MASK_CAUSAL. */
+    /* FULGURITE_MASK_FULL ... */
     uint32_t mask;
     /* 1: launches write the log-sum-exp; 0: they do not. */
     uint32_t with_lse;
@@ -212,12 +219,17 @@ typedef struct fulgurite_forward_request {
     fulgurite_layout out;
     /* FULGURITE_PRECISION_GIVEN ...; 0: as given. */
     uint32_t precision;
-    /* 0. */
-    uint32_t reserved;
+    /* With FULGURITE_MASK_WINDOW: FULGURITE_WINDOW_LEFT, FULGURITE_WINDOW_RIGHT, both or 0; else 0.
+     */
+    uint32_t window_ends;
     /* Of e4m3 tensors: what their numbers are multiplied with. All three are said, or none. */
     fulgurite_descale descale_q;
     fulgurite_descale descale_k;
     fulgurite_descale descale_v;
+    /* Keys before a row's position that it sees, if the window ends there; else 0. */
+    int32_t window_left;
+    /* The same behind it. Together at least 0, if both are there. */
+    int32_t window_right;
 } fulgurite_forward_request;
 
 /*

@@ -14,7 +14,8 @@ ERROR_ARGUMENT = 1
 # The header's numbers.
 DTYPES = {"bf16": 1, "f16": 2, "f32": 3, "e4m3": 4, "e5m2": 5, "u8": 6, "i8": 7, "i32": 8, "i64": 9}
 FORMS = {"batched": 1, "packed": 2, "paged": 3}
-MASKS = {"full": 1, "causal": 2}
+MASKS = {"full": 1, "causal": 2, "window": 3}
+WINDOW_ENDS = {"left": 1, "right": 2}
 PRECISIONS = {"given": 1, "s8e4m3": 2, "s8x16": 3, "bits8": 4}
 DESCALES = {"one": 1, "per_tensor": 2, "per_head": 3, "per_row": 4}
 ARCHS = {"sm90": 1}
@@ -55,8 +56,9 @@ class ForwardRequest(Struct):
     _fields_ = [("size_bytes", ctypes.c_uint64), ("device", ctypes.c_uint32),
                 ("mask", ctypes.c_uint32), ("with_lse", ctypes.c_uint32),
                 ("scale", ctypes.c_float), ("q", Layout), ("k", Layout), ("v", Layout),
-                ("out", Layout), ("precision", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
-                ("descale_q", Descale), ("descale_k", Descale), ("descale_v", Descale)]
+                ("out", Layout), ("precision", ctypes.c_uint32), ("window_ends", ctypes.c_uint32),
+                ("descale_q", Descale), ("descale_k", Descale), ("descale_v", Descale),
+                ("window_left", ctypes.c_int32), ("window_right", ctypes.c_int32)]
 
 
 class ForwardArgs(Struct):

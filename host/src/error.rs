@@ -75,6 +75,18 @@ pub enum Error {
         /// Its form.
         got: Form,
     },
+    /// A window that shows no row a key, whatever the lengths.
+    #[error(
+        "a window from {left} keys before a row's position to {right} behind it holds none: left \
+             plus right must be at least 0 (the row's own key alone is 0 and 0; negative numbers \
+             are offsets, None is unbounded)"
+    )]
+    Window {
+        /// Keys before the row's position.
+        left: i32,
+        /// Keys behind it.
+        right: i32,
+    },
     /// The request makes sense, but no kernel computes it.
     #[error("no kernel for {what}; nearest is {nearest}, which differs in {differs}: {remedy}")]
     Unsupported {

@@ -1,9 +1,10 @@
 //! One test per error of a request: that it is found, and that its message says what was got, what
 //! is allowed and what to do.
 
-use fulgurite::internals::VARIANTS;
+use fulgurite::internals::{MaskClass, VARIANTS};
 use fulgurite::{
     DeviceFacts, Dtype, Error, ErrorClass, Form, Forward, Layout, Mask, Plan, PlanOptions,
+    Precision,
 };
 
 fn request(q: Layout, kv: Layout) -> Forward {
@@ -250,6 +251,38 @@ fn too_many_jobs() {
 }
 
 #[test]
+fn windows_without_keys() {
+    let layout = Layout::bshd(Dtype::F16, 1, 500, 2, 64);
+    let windowed = |left, right| {
+        let mask = Mask::Window { left: Some(left), right: Some(right) };
+        Forward::new(layout, layout, layout, layout, mask)
+    };
+    for (left, right) in [(0, -1), (7, -8), (-5, 4), (i32::MIN, i32::MAX), (i32::MIN, i32::MIN)] {
+        let error = refused(&windowed(left, right));
+        assert_eq!(error, Error::Window { left, right });
+        let given = format!("from {left} keys before a row's position to {right} behind it");
+        says(&error, &[&given, "left plus right must be at least 0", "None is unbounded"]);
+    }
+    for (left, right) in [(0, 0), (7, -7), (-5, 5), (i32::MAX, i32::MIN + 1), (i32::MAX, 0)] {
+        Plan::new(&windowed(left, right), &DeviceFacts::h200()).unwrap();
+    }
+}
+
+#[test]
+fn windows_in_8_bits() {
+    let layout = Layout::bshd(Dtype::F16, 1, 500, 2, 64);
+    let mask = |left| Mask::Window { left: Some(left), right: Some(0) };
+    let forward = |left| {
+        Forward::new(layout, layout, layout, layout, mask(left)).precision(Precision::S8E4m3)
+    };
+    let error = refused(&forward(100));
+    assert!(matches!(error, Error::Unsupported { .. }));
+    says(&error, &["head dim 64, window", "mask (window asked, full or causal there)", "16 bits"]);
+    // As wide as the call it is the causal mask.
+    Plan::new(&forward(499), &DeviceFacts::h200()).unwrap();
+}
+
+#[test]
 fn scale() {
     for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, f32::MAX] {
         let error = refused(&valid().scale(scale));
@@ -287,7 +320,7 @@ fn a_kernel_chosen_by_hand_must_fit() {
     for variant in VARIANTS {
         let plan = Plan::with(&request, &DeviceFacts::h200(), &PlanOptions::entry(variant.entry));
         let fits = variant.dtype == request.q.dtype
-            && variant.mask == Mask::Causal
+            && variant.mask == MaskClass::Causal
             && variant.head_dim as usize >= request.q.head_dim();
         match plan {
             Ok(plan) => assert!(fits && plan.variant() == Some(variant)),

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use approx::assert_relative_eq;
-use fulgurite::internals::{FwdScalars, JobOrder, Launch, TensorMapSpec, Tile, VARIANTS, Variant};
+use fulgurite::internals::{
+    Ends, FwdScalars, JobOrder, Launch, MaskClass, TensorMapSpec, Tile, VARIANTS, Variant,
+};
 use fulgurite::{DeviceFacts, Dtype, Forward, ForwardArgs, Layout, Mask, Plan, PlanOptions};
 
 fn request(q: Layout, kv: Layout, mask: Mask) -> Forward {
@@ -50,14 +52,14 @@ fn elements(plan: &Plan<Forward>) -> [usize; 4] {
 #[test]
 fn every_head_dim_gets_the_narrowest_kernel_that_holds_it() {
     for dtype in [Dtype::Bf16, Dtype::F16] {
-        for (mask, kind) in [(Mask::Full, Mask::Full), (Mask::Causal, Mask::Causal)] {
+        for mask in [Mask::Full, Mask::Causal] {
             let lengths = [1, 300, 512, 513, 1024, 1025].into_iter();
             for (head_dim, q_len) in lengths.flat_map(|n| (8..=256).step_by(8).map(move |d| (d, n)))
             {
                 let layout = Layout::bhsd(dtype, 1, 2, q_len, head_dim);
                 let plan = plan(&request(layout, layout, mask));
                 let variant = variant(&plan);
-                assert_eq!((variant.dtype, variant.mask), (dtype, kind));
+                assert_eq!((variant.dtype, variant.mask), (dtype, mask.class()));
                 let want = [64, 96, 128, 192, 256].into_iter().find(|&width| width >= head_dim);
                 assert_eq!(Some(variant.head_dim as usize), want);
                 assert_eq!(tile(&plan), Tile::of(variant));
@@ -114,7 +116,7 @@ fn query_tiles_without_keys_are_no_jobs() {
             assert_eq!(order(&some).keyless_q_tiles, keyless);
         }
         // A kernel that does not store them computes them as jobs.
-        for variant in VARIANTS.iter().filter(|v| v.mask == Mask::Causal) {
+        for variant in VARIANTS.iter().filter(|v| v.mask == MaskClass::Causal) {
             let request = request(q(2000), q(100), Mask::Causal);
             if let Ok(plan) = by(&request, variant) {
                 let keyless = if variant.stores_keyless() { 1900 / variant.q_rows } else { 0 };
@@ -125,6 +127,41 @@ fn query_tiles_without_keys_are_no_jobs() {
         assert_eq!(order(&full).keyless_q_tiles, 0);
         assert!(!variant(&causal(1, 2000)).entry.ends_with("_short"));
     }
+}
+
+#[test]
+fn windows_get_kernels_of_their_own_where_they_are_narrower_than_the_call() {
+    let q = |rows| Layout::bshd(Dtype::Bf16, 2, rows, 3, 128);
+    let of = |left, right, q_len, kv_len| {
+        let mask = Mask::Window { left, right };
+        plan(&request(q(q_len), q(kv_len), mask))
+    };
+    for (left, right, class) in [
+        (None, None, MaskClass::Full),
+        (None, Some(0), MaskClass::Causal),
+        (Some(999), Some(0), MaskClass::Causal),
+        (Some(998), Some(0), MaskClass::Window),
+        (None, Some(1), MaskClass::Window),
+        (Some(999), Some(499), MaskClass::Full),
+        (Some(999), Some(498), MaskClass::Window),
+        (Some(-7), None, MaskClass::Window),
+    ] {
+        let plan = of(left, right, 500, 1000);
+        assert_eq!(variant(&plan).mask, class, "{left:?}, {right:?}");
+        let is_window = class == MaskClass::Window;
+        let want = Ends { left: left.unwrap_or(i32::MAX), right: right.unwrap_or(i32::MAX) };
+        assert_eq!(plan.ends(), Some(if is_window { want } else { Ends::NONE }));
+    }
+    // One row sees nothing behind it, and no keys are none under any mask.
+    assert_eq!(variant(&of(Some(999), Some(0), 1, 1000)).mask, MaskClass::Full);
+    assert_eq!(variant(&of(Some(9), Some(0), 1, 1000)).mask, MaskClass::Window);
+    assert_eq!(variant(&of(Some(9), Some(3), 700, 0)).mask, MaskClass::Causal);
+    // Rows in front of the first with a key are stored beside the jobs, those behind the last not.
+    assert_eq!(order(&of(Some(300), Some(-200), 700, 700)).keyless_q_tiles, 1);
+    assert_eq!(order(&of(Some(300), Some(-200), 100, 100)).q_tile_count, 0);
+    assert_eq!(order(&of(Some(-200), Some(300), 700, 700)).keyless_q_tiles, 0);
+    let text = of(Some(7), None, 500, 1000).to_string();
+    assert!(text.contains("mask       window, 7 to the left, all to the right, bottom right"));
 }
 
 /// Zeros and -inf, under any mask, by a kernel that stores query tiles without keys.
@@ -300,7 +337,7 @@ fn strides_of_single_indices_do_not_matter() {
 fn every_tensor_map_is_one_that_the_driver_takes() {
     for variant in VARIANTS {
         let head_dim = variant.head_dim as usize;
-        let mask = variant.mask;
+        let mask = variant.mask.example();
         for layout in [
             Layout::bshd(variant.dtype, 2, 333, 3, head_dim),
             Layout::bhsd(variant.dtype, 1, 1, 1, head_dim),

@@ -9,7 +9,7 @@
 
 use crate::{forward, quantise};
 use fulgurite_gpu::{product, tma::MapAddress};
-use fulgurite_spec::{ForwardRow, Fwd8Params, FwdParams, QuantScalars, mask};
+use fulgurite_spec::{Ends, ForwardRow, Fwd8Params, FwdParams, QuantScalars, mask};
 
 #[cfg(target_arch = "nvptx64")]
 fulgurite_gpu::declare_dynamic_smem!();
@@ -80,7 +80,7 @@ macro_rules! host_entries {
 pub(crate) use {entry, host_entries};
 
 macro_rules! forward_entries {
-    ($params:ty, $quant:expr, $table:literal: $($entry:ident: $row:expr;)*) => {
+    ($params:ty, $ends:expr, $quant:expr, $table:literal: $($entry:ident: $row:expr;)*) => {
         $(entry! {
             /// The kernel of this name.
             ///
@@ -94,6 +94,7 @@ macro_rules! forward_entries {
                     type Values = product::ValuesOf<{ ROW.dtype as u8 }>;
                 }
                 const ROW: ForwardRow = <Entry as forward::shape::Shape>::ROW;
+                let ends: fn(&$params) -> Ends = $ends;
                 let quant: for<'a> fn(&'a $params) -> Option<&'a QuantScalars> = $quant;
                 // SAFETY: the entry's contract is the kernel's.
                 unsafe {
@@ -102,7 +103,7 @@ macro_rules! forward_entries {
                         Entry,
                         { ROW.head_dim },
                         { ROW.kv_rows },
-                    >(maps, &params.scalars, quant(&params));
+                    >(maps, &params.scalars, ends(&params), quant(&params));
                 }
             }
         })*
@@ -116,7 +117,10 @@ mod forward16 {
 
     macro_rules! entries {
         ($($rows:tt)*) => {
-            forward_entries!(FwdParams, |_| None, "the table of forward kernels": $($rows)*);
+            forward_entries!(
+                FwdParams, |params| params.ends, |_| None,
+                "the table of forward kernels": $($rows)*
+            );
         };
     }
     fulgurite_spec::for_each_forward!(entries);
@@ -128,7 +132,7 @@ mod forward8 {
     macro_rules! entries {
         ($($rows:tt)*) => {
             forward_entries!(
-                Fwd8Params, |params| Some(&params.quant),
+                Fwd8Params, |_| Ends::NONE, |params| Some(&params.quant),
                 "the table of forward kernels of 8-bit elements": $($rows)*
             );
         };

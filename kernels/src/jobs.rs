@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 use fulgurite_gpu::thread;
-use fulgurite_spec::{FwdScalars, Geometry, JobCursor, Tile};
+use fulgurite_spec::{Ends, FwdScalars, Geometry, JobCursor, Tile};
 
 /// K or V.
 #[derive(Clone, Copy)]
@@ -18,7 +18,10 @@ pub enum Kv {
 pub struct Job {
     /// First query row.
     pub first_row: u32,
-    /// KV tiles to visit; 0 says that there is no job.
+    /// The KV tile that is visited last. Kernels whose mask keeps a prefix do not look at it: where
+    /// a number stands in the place of a constant 0, the compiler orders their loops otherwise.
+    pub first_tile: u32,
+    /// End of the KV tiles to visit, from the last to the first; 0 says that there is no job.
     pub kv_tiles: u32,
     /// `batch * head_count + head`.
     pub batch_head: u32,
@@ -61,8 +64,8 @@ pub struct Jobs<'a, M> {
 impl<'a, M: Geometry> Jobs<'a, M> {
     /// Before the first job.
     #[inline(always)]
-    pub fn new(scalars: &'a FwdScalars, tile: Tile) -> Self {
-        let mask = M::new(scalars.q_len, scalars.kv_len);
+    pub fn new(scalars: &'a FwdScalars, ends: Ends, tile: Tile) -> Self {
+        let mask = M::new(scalars.q_len, scalars.kv_len, ends);
         Jobs { scalars, tile, mask, cursor: JobCursor::new() }
     }
 
@@ -72,13 +75,15 @@ impl<'a, M: Geometry> Jobs<'a, M> {
     pub fn next(&mut self) -> Job {
         let order = &self.scalars.order;
         let Some(found) = self.cursor.next(order, thread::block(), thread::block_count()) else {
-            return Job { first_row: 0, kv_tiles: 0, batch_head: 0 };
+            return Job { first_row: 0, first_tile: 0, kv_tiles: 0, batch_head: 0 };
         };
         let first_row = found.q_tile * self.tile.q_rows();
         let rows = rows(first_row, self.tile.q_rows(), self.scalars.q_len);
+        let segments = self.mask.segments(rows, self.tile.kv_rows);
         Job {
             first_row,
-            kv_tiles: self.mask.segments(rows, self.tile.kv_rows).end,
+            first_tile: segments.begin,
+            kv_tiles: segments.end,
             batch_head: found.batch_head,
         }
     }

@@ -3,11 +3,11 @@
 use std::ffi::c_void;
 
 use fulgurite::cudarc::driver::sys::CUstream;
-use fulgurite::{Forward, Raw};
+use fulgurite::{Forward, Mask, Raw};
 
 use crate::descale::{self, Descale};
 use crate::grown::{self, Grown};
-use crate::layout::{Layout, MASKS, PRECISIONS, choose, flag};
+use crate::layout::{Layout, MASKS, PRECISIONS, WINDOW_ENDS, choose, flag};
 use crate::options::{self, PlanOptions};
 use crate::outcome::{Failure, Status, guard};
 use crate::plan::{self, Plan, raw_workspace};
@@ -36,20 +36,24 @@ pub struct ForwardRequest {
     pub out: Layout,
     /// How exactly it is computed: one of `FULGURITE_PRECISION_GIVEN` and so on; 0: as given.
     pub precision: u32,
-    /// 0: it fills the struct up.
-    pub reserved: u32,
+    /// Which ends a window has: `FULGURITE_WINDOW_LEFT`, `FULGURITE_WINDOW_RIGHT`, both or 0.
+    pub window_ends: u32,
     /// What the stored numbers of q are multiplied with, if they have 8 bits.
     pub descale_q: Descale,
     /// The same of k.
     pub descale_k: Descale,
     /// The same of v.
     pub descale_v: Descale,
+    /// Keys before a row's position that it sees, if the window ends there; else 0.
+    pub window_left: i32,
+    /// Keys behind it, likewise.
+    pub window_right: i32,
 }
 
 // SAFETY: `#[repr(C)]`; numbers, and structs of numbers, that fill it.
 unsafe impl Grown for ForwardRequest {
     const NAME: &'static str = "fulgurite_forward_request";
-    const RELEASED_BYTES: &'static [usize] = &[344, 352, 424];
+    const RELEASED_BYTES: &'static [usize] = &[344, 352, 424, 432];
 }
 
 /// `fulgurite_forward_args` of the header.
@@ -89,7 +93,7 @@ unsafe impl Grown for ForwardArgs {
 impl ForwardRequest {
     /// The request in the words of the host crate.
     fn meaning(&self) -> Result<Forward, Failure> {
-        let mask = choose("request.mask", self.mask, MASKS)?;
+        let mask = self.mask()?;
         let forward = Forward::new(
             self.q.meaning("request.q")?,
             self.k.meaning("request.k")?,
@@ -106,15 +110,41 @@ impl ForwardRequest {
             0 => forward,
             number => forward.precision(choose("request.precision", number, PRECISIONS)?),
         };
-        if self.reserved != 0 {
-            let got = self.reserved;
-            return Err(Failure::argument(format!("request.reserved is {got}: set it to 0")));
-        }
         let forward = match descale::meaning([&self.descale_q, &self.descale_k, &self.descale_v])? {
             Some([q, k, v]) => forward.descale(q, k, v),
             None => forward,
         };
         Ok(if flag("request.with_lse", self.with_lse)? { forward.with_lse() } else { forward })
+    }
+
+    /// The mask, a window with its ends.
+    fn mask(&self) -> Result<Mask, Failure> {
+        let mask = choose("request.mask", self.mask, MASKS)?;
+        let is_window = matches!(mask, Mask::Window { .. });
+        let got = self.window_ends;
+        if !is_window && got != 0 || got > 3 {
+            let [(left, _), (right, _)] = WINDOW_ENDS;
+            return Err(Failure::argument(format!(
+                "request.window_ends is {got}: it must be {left} (1), {right} (2), both (3) or 0 \
+                 with FULGURITE_MASK_WINDOW, else 0"
+            )));
+        }
+        let fields = [("window_left", self.window_left), ("window_right", self.window_right)];
+        let mut ends = [None; 2];
+        for ((end, (field, number)), (bit_name, bit)) in
+            ends.iter_mut().zip(fields).zip(WINDOW_ENDS)
+        {
+            if got & bit != 0 {
+                *end = Some(number);
+            } else if number != 0 {
+                return Err(Failure::argument(format!(
+                    "request.{field} is {number}, but request.window_ends lacks {bit_name} ({bit}): \
+                     set the bit, or the field to 0"
+                )));
+            }
+        }
+        let [left, right] = ends;
+        Ok(if is_window { Mask::Window { left, right } } else { mask })
     }
 }
 
@@ -235,7 +265,7 @@ mod tests {
     use std::mem::offset_of;
     use std::ptr::{null, null_mut};
 
-    use fulgurite::{DeviceFacts, Dtype, Error, Mask};
+    use fulgurite::{DeviceFacts, Dtype, Error};
 
     use super::*;
 

@@ -28,8 +28,15 @@ pub(crate) const FORMS: &Numbers<Form> = &[
 ];
 
 /// Masks.
-pub(crate) const MASKS: &Numbers<Mask> =
-    &[("FULGURITE_MASK_FULL", Mask::Full), ("FULGURITE_MASK_CAUSAL", Mask::Causal)];
+pub(crate) const MASKS: &Numbers<Mask> = &[
+    ("FULGURITE_MASK_FULL", Mask::Full),
+    ("FULGURITE_MASK_CAUSAL", Mask::Causal),
+    ("FULGURITE_MASK_WINDOW", Mask::Window { left: None, right: None }),
+];
+
+/// Bits of the ends that a window has; their numbers are the ends' own.
+pub(crate) const WINDOW_ENDS: [(&str, u32); 2] =
+    [("FULGURITE_WINDOW_LEFT", 1), ("FULGURITE_WINDOW_RIGHT", 2)];
 
 /// Precisions.
 pub(crate) const PRECISIONS: &Numbers<Precision> = &[

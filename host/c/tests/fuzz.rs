@@ -72,7 +72,10 @@ fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
         size_bytes: mostly(rng, size_of::<ForwardRequest>() as u64),
         // One that is nowhere, so that no kernel is loaded where there is a driver.
         device: u32::MAX,
-        mask: mostly(rng, 1) as u32,
+        mask: {
+            let mask = rng.random_range(1..4);
+            mostly(rng, mask) as u32
+        },
         with_lse: mostly(rng, 1) as u32,
         scale,
         q: layout(rng, dtype, qo),
@@ -80,10 +83,12 @@ fn request(rng: &mut ChaCha8Rng) -> ForwardRequest {
         v: layout(rng, dtype, kv),
         out: layout(rng, dtype.min(2), qo),
         precision: mostly(rng, precision) as u32,
-        reserved: mostly(rng, 0) as u32,
+        window_ends: mostly(rng, 0) as u32,
         descale_q: descale(rng, dtype),
         descale_k: descale(rng, dtype),
         descale_v: descale(rng, dtype),
+        window_left: mostly(rng, 0) as i32,
+        window_right: mostly(rng, 0) as i32,
     }
 }
 

@@ -52,8 +52,8 @@ fn structs() -> [Struct; 6] {
         describe!(Layout, "fulgurite_layout": dtype form sequences shape strides),
         describe!(Descale, "fulgurite_descale": kind reserved strides),
         describe!(ForwardRequest, "fulgurite_forward_request":
-            size_bytes device mask with_lse scale q k v out precision reserved
-            descale_q descale_k descale_v),
+            size_bytes device mask with_lse scale q k v out precision window_ends
+            descale_q descale_k descale_v window_left window_right),
         describe!(ForwardArgs, "fulgurite_forward_args":
             size_bytes q k v out lse workspace workspace_bytes descale_q descale_k descale_v),
         describe!(PlanOptions, "fulgurite_plan_options":
@@ -117,10 +117,11 @@ fn numbers() -> Vec<(i32, &'static str)> {
         (Status::Unsupported, "ERROR_UNSUPPORTED"),
     ];
     let dtypes = ["BF16", "F16", "F32", "E4M3", "E5M2", "U8", "I8", "I32", "I64"];
-    let kinds: [&[&str]; 7] = [
+    let kinds: [&[&str]; 8] = [
         &dtypes,
         &["BATCHED", "PACKED", "PAGED"],
-        &["MASK_FULL", "MASK_CAUSAL"],
+        &["MASK_FULL", "MASK_CAUSAL", "MASK_WINDOW"],
+        &["WINDOW_LEFT", "WINDOW_RIGHT"],
         &["PRECISION_GIVEN", "PRECISION_S8E4M3", "PRECISION_S8X16", "PRECISION_BITS8"],
         &["DESCALE_ONE", "DESCALE_PER_TENSOR", "DESCALE_PER_HEAD", "DESCALE_PER_ROW"],
         &["SM90"],

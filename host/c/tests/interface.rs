@@ -79,7 +79,8 @@ fn sizes_that_no_version_had() {
     for bytes in [0, 8, 343, 348, 4097, u64::MAX] {
         // Nothing else of the request is looked at.
         let request = ForwardRequest { size_bytes: bytes, mask: 99, ..request() };
-        let text = format!("request.size_bytes is {bytes}, this library expects 344 or 352 or 424");
+        let text =
+            format!("request.size_bytes is {bytes}, this library expects 344 or 352 or 424 or 432");
         refuses(&request, argument, &[&text, "set it to sizeof(fulgurite_forward_request)"]);
     }
     let off = PlanOptions { size_bytes: 31, ..options() };
@@ -106,7 +107,7 @@ fn a_later_version_asks_for_nothing_new_or_is_refused() {
     let wrong = ForwardRequest { size_bytes: size_of::<Later>() as u64, mask: 99, ..request() };
     for (surplus, text) in [
         ([0; 3], "request.mask is 99"),
-        ([0, 0, 1], "request.size_bytes is 448, and its bytes from 424 on are not zero"),
+        ([0, 0, 1], "request.size_bytes is 456, and its bytes from 432 on are not zero"),
     ] {
         let later = Later { request: wrong, surplus };
         let mut plan = UNTOUCHED;
@@ -132,7 +133,7 @@ fn requests_from_before_precision_are_read_without_it() {
 #[test]
 fn numbers_that_stand_for_nothing() {
     let argument = Status::Argument;
-    let masks = "must be one of 1 (FULGURITE_MASK_FULL), 2 (FULGURITE_MASK_CAUSAL)";
+    let masks = "must be one of 1 (FULGURITE_MASK_FULL), 2 (FULGURITE_MASK_CAUSAL), 3 (";
     refuses(&ForwardRequest { mask: 99, ..request() }, argument, &["request.mask is 99", masks]);
     let flags = "it must be 0 (no) or 1 (yes)";
     let lse = ForwardRequest { with_lse: 2, ..request() };
@@ -140,8 +141,21 @@ fn numbers_that_stand_for_nothing() {
     let precision = ForwardRequest { precision: 5, ..request() };
     let precisions = "1 (FULGURITE_PRECISION_GIVEN), 2 (FULGURITE_PRECISION_S8E4M3)";
     refuses(&precision, argument, &["request.precision is 5", precisions]);
-    let reserved = ForwardRequest { reserved: 1, ..request() };
-    refuses(&reserved, argument, &["request.reserved is 1: set it to 0"]);
+    let ends = ForwardRequest { window_ends: 1, ..request() };
+    refuses(&ends, argument, &["request.window_ends is 1: it must be FULGURITE_WINDOW_LEFT (1)"]);
+    let window = ForwardRequest { mask: 3, ..request() };
+    let ends = ForwardRequest { window_ends: 4, ..window };
+    refuses(
+        &ends,
+        argument,
+        &["request.window_ends is 4", "both (3) or 0 with FULGURITE_MASK_WIN"],
+    );
+    let left = ForwardRequest { window_left: 5, window_ends: 2, ..window };
+    refuses(&left, argument, &["request.window_left is 5", "lacks FULGURITE_WINDOW_LEFT (1)"]);
+    let right = ForwardRequest { window_right: -1, ..request() };
+    refuses(&right, argument, &["request.window_right is -1", "lacks FULGURITE_WINDOW_RIGHT (2)"]);
+    let none = ForwardRequest { window_right: -1, window_ends: 3, ..window };
+    refuses(&none, Status::Request, &["a window from 0 keys before", "to -1 behind it"]);
     let kind = |kind| Descale { kind, ..Descale::default() };
     let descale = ForwardRequest { descale_k: kind(5), descale_q: kind(1), ..request() };
     let kinds = "1 (FULGURITE_DESCALE_ONE), 2 (FULGURITE_DESCALE_PER_TENSOR), 3";
@@ -251,7 +265,7 @@ fn texts_say_what_was_got_what_is_allowed_and_what_to_do() {
     assert_eq!(
         text(&ForwardRequest { mask: 0, ..request() }, Status::Argument),
         "request.mask is 0 (not set): it must be one of 1 (FULGURITE_MASK_FULL), 2 \
-         (FULGURITE_MASK_CAUSAL)"
+         (FULGURITE_MASK_CAUSAL), 3 (FULGURITE_MASK_WINDOW)"
     );
     assert_eq!(
         text(&ForwardRequest { v: bshd(2, 100, 2, 64), ..request() }, Status::Request),

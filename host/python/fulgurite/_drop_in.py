@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._attention import torch_door
-from ._errors import ArgumentError, RequestError, UnsupportedError, not_there
+from ._errors import ArgumentError, RequestError, not_there
 from ._forward import check_rank
 from ._masks import CAUSAL, FULL, Mask, kernel_mask, window
 
@@ -34,21 +34,19 @@ def drop_in_mask(causal: bool, window_size: tuple[int, int]) -> Mask:
         right = 0
     if left is None and right is None:
         return FULL
+    # No row has as many keys on one side.
+    left, right = (end if end is None or end < 1 << 31 else None for end in (left, right))
     return CAUSAL if left is None and right == 0 else window(left, right)
 
 
 def kernel_of(q: Any, k: Any, v: Any, causal: bool, window_size: tuple[int, int]) -> str:
     """The mask of the kernel that computes a call.
 
-    Raises `RequestError` for tensors that do not have four axes, `UnsupportedError` for windows
-    narrower than the keys.
+    Raises `RequestError` for tensors that do not have four axes.
     """
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         check_rank(name, tuple(tensor.shape))
-    try:
-        return kernel_mask(drop_in_mask(causal, window_size), q.shape[1], k.shape[1])
-    except UnsupportedError as error:
-        raise not_there("window_size", tuple(window_size)) from error
+    return kernel_mask(drop_in_mask(causal, window_size), q.shape[1], k.shape[1])
 
 
 def dense(q: Any, k: Any, v: Any, scale: float | None, causal: bool,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from . import _interface
 from ._errors import ArgumentError, RequestError
 from ._library import ARGS_BYTES, library, pack_args
+from ._masks import ends_of
 
 
 class Tensor(NamedTuple):
@@ -169,13 +170,19 @@ preloaded: set[tuple[Any, ...]] = set()
 
 def family(request: Request, device: int) -> tuple[Any, ...]:
     """What decides, apart from lengths, which kernels a call may take."""
-    return (device, request.q.dtype, request.q.shape[3], request.mask, request.precision)
+    mask = ends_of(request.mask)[0]
+    return (device, request.q.dtype, request.q.shape[3], mask, request.precision)
 
 
 def request_struct(request: Request, device: int) -> _interface.ForwardRequest:
     """The request as the C interface takes it."""
+    mask, left, right = ends_of(request.mask)
+    ends = ("left", left), ("right", right)
     struct = _interface.ForwardRequest(
-        device=device, mask=_interface.MASKS[request.mask], with_lse=int(request.with_lse),
+        device=device, mask=_interface.MASKS[mask], window_left=left or 0,
+        window_right=right or 0, window_ends=sum(
+            _interface.WINDOW_ENDS[name] for name, end in ends if end is not None),
+        with_lse=int(request.with_lse),
         scale=_scale(request.scale), precision=precision_number(request.precision),
         q=_layout(request.q), k=_layout(request.k), v=_layout(request.v),
         out=_layout(request.out))

@@ -32,14 +32,21 @@ def window(left: int | None, right: int | None) -> Mask:
     """Keys `row + kv_len - q_len - left <= col <= row + kv_len - q_len + right`, both ends
     included; None: unbounded. 1024 keys, the row's own among them: `window(1023, 0)`.
 
-    `window(None, None)` is `FULL` and `window(None, 0)` is `CAUSAL`; others are computed where
-    the call's lengths make them one of the two, and are otherwise not supported yet.
+    Negative numbers are offsets: `window(None, -1)` ends before the row's own key. In 8 bits only
+    windows that are as wide as the call's lengths have a kernel.
 
-    Raises `ArgumentError` for ends that are no integers.
+    Raises `ArgumentError` for ends that are no integers of 32 bits, `RequestError` for a window
+    that holds no key.
     """
     for name, end in (("left", left), ("right", right)):
         if end is not None and (isinstance(end, bool) or not isinstance(end, int)):
             raise ArgumentError(f"{name}={end!r} of a window: it must be an integer or None")
+        if end is not None and not -(1 << 31) <= end < 1 << 31:
+            raise ArgumentError(f"{name}={end!r} of a window: it must fit 32 bits, or be None")
+    if left is not None and right is not None and left + right < 0:
+        raise RequestError(
+            f"a window from {left} keys before a row's position to {right} behind it holds none: "
+            "left plus right must be at least 0")
     ends = ["*" if end is None else str(end) for end in (left, right)]
     return Mask("window:" + ":".join(ends), left, right)
 
@@ -63,7 +70,8 @@ def row_keys(tensor: Any) -> Mask:
 
 
 def kernel_mask(mask: object, q_len: int, kv_len: int) -> str:
-    """The mask of a kernel, "full" or "causal", that sees the same keys for these lengths.
+    """The simplest mask that sees the same keys for these lengths: "full", "causal" or the
+    window by its name.
 
     Raises `ArgumentError` for what is no mask, `UnsupportedError` for one without a kernel.
     """
@@ -81,4 +89,23 @@ def kernel_mask(mask: object, q_len: int, kv_len: int) -> str:
             return "full"
         if unbounded_left and mask.right == 0:
             return "causal"
-    raise not_there("mask", mask, "use FULL, CAUSAL, or a window that is as wide as the keys")
+        return mask.name
+    raise not_there("mask", mask, "use FULL, CAUSAL or a window")
+
+
+def ends_of(name: str) -> tuple[str, int | None, int | None]:
+    """The kind of a kernel's mask and the ends of a window, by its name.
+
+    Raises `ArgumentError` for what is no name of such a mask.
+    """
+    if name in ("full", "causal"):
+        return name, None, None
+    kind, _, ends = name.partition(":") if isinstance(name, str) else ("", "", "")
+    try:
+        left, right = (None if end == "*" else int(end) for end in ends.split(":"))
+    except ValueError:
+        kind = ""
+    if kind != "window":
+        raise ArgumentError(f"mask={name!r} of the operator: it must be 'full', 'causal' or "
+                            "'window:LEFT:RIGHT', * for an end that is unbounded")
+    return kind, left, right

@@ -34,8 +34,8 @@ def attention_forward(module: torch.nn.Module, query: torch.Tensor, key: torch.T
     """query is (batch, heads, rows, head_dim), key and value (batch, kv_heads, kv_rows, head_dim);
     the result is (batch, rows, heads, head_dim), and no weights.
 
-    Raises `UnsupportedError` for padding among the keys, sequences packed into one, a window
-    narrower than the keys, dropout, softcap, sinks, and inputs that require gradients.
+    Raises `UnsupportedError` for padding among the keys, sequences packed into one, dropout,
+    softcap, sinks, and inputs that require gradients.
     """
     refuse(softcap=softcap or None, s_aux=s_aux, dropout=dropout or None)
     for name in ("cu_seq_lens_q", "cu_seq_lens_k", "block_table", "position_bias", "head_mask"):

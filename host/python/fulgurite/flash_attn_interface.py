@@ -45,7 +45,7 @@ def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
     """Attention of q (batch, rows, heads, head_dim) over k, v (batch, kv_rows, kv_heads, head_dim).
 
     Returns the output, or (output, log-sum-exp float32 (batch, heads, rows)). Raises
-    `UnsupportedError` for `qv`, `attention_chunk`, `softcap`, windows narrower than the keys, e5m2,
+    `UnsupportedError` for `qv`, `attention_chunk`, `softcap`, e5m2, windows in 8 bits,
     and inputs that require gradients.
     """
     if softcap or attention_chunk or qv is not None:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from . import _counts
-from ._errors import (ArgumentError, DeviceError, DriverError, RequestError, UnsupportedError,
+from ._errors import (DeviceError, DriverError, RequestError, UnsupportedError,
                       shown)
 from ._forward import (Descale, Plan, Request, Tensor, check_rank, descale_of, family, preloaded,
                        walkable)
+from ._masks import ends_of
 
 DTYPES: dict[torch.dtype, str] = {
     torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32",
@@ -58,8 +59,8 @@ def out_dtype(dtype: torch.dtype) -> torch.dtype:
 def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale: float | None,
             precision: str, out: torch.Tensor | None, return_lse: bool,
             descale: tuple[Any, ...] | None = None) -> Any:
-    """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is "full" or
-    "causal"."""
+    """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is the name of
+    a kernel's."""
     # To unpack no arguments, here and in `launch`, costs 0.35 us.
     if descale is not None:
         said = (mask, scale, precision, return_lse, *_tensors(descale), True)
@@ -154,8 +155,7 @@ def _described_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torc
                     mask: str, scale: float | None, precision: str, with_lse: bool,
                     descale: Descales | None) -> Request:
     """A call as plans see it. An output that is not given is contiguous."""
-    if mask not in ("full", "causal"):
-        raise ArgumentError(f"mask={mask!r} of the operator: it must be 'full' or 'causal'")
+    ends_of(mask)
     queries, keys, values = (_described(name, tensor, q.device)
                              for name, tensor in (("q", q), ("k", k), ("v", v)))
     if out is None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from fulgurite._masks import ends_of
+
 NEVER = float("-inf")
 
 
@@ -19,6 +21,17 @@ def attend(q: Any, k: Any, v: Any, mask: str, scale: float | None,
     return out.to(torch.bfloat16 if q.dtype.itemsize == 1 else q.dtype), lse.float()
 
 
+def unseen(mask: str, q: Any, k: Any) -> Any:
+    """Which keys (columns) a mask keeps from which rows."""
+    kind, left, right = ends_of(mask)
+    right = 0 if kind == "causal" else right
+    rows = torch.arange(q.shape[1], device=q.device)[:, None]
+    behind = torch.arange(k.shape[1], device=q.device) - (rows + k.shape[1] - q.shape[1])
+    none = torch.zeros_like(behind, dtype=torch.bool)
+    hidden = none if right is None else behind > right
+    return hidden if left is None else hidden | (behind < -left)
+
+
 def exact(q: Any, k: Any, v: Any, mask: str, scale: float | None,
           descale: Any = None) -> tuple[Any, Any]:
     """Output and log-sum-exp in float64."""
@@ -28,10 +41,7 @@ def exact(q: Any, k: Any, v: Any, mask: str, scale: float | None,
     of_q, of_k, of_v = (factor(one, groups) for one in descale or (None, None, None))
     queries, keys, values = queries * of_q, keys * of_k, values * of_v
     scores = queries @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if mask == "causal":
-        rows = torch.arange(q.shape[1], device=q.device)[:, None]
-        cols = torch.arange(k.shape[1], device=q.device)
-        scores = scores.masked_fill(cols > rows + k.shape[1] - q.shape[1], NEVER)
+    scores = scores.masked_fill(unseen(mask, q, k), NEVER)
     lse = scores.logsumexp(-1)
     weights = (scores - lse.masked_fill(lse == NEVER, 0.0)[..., None]).exp()
     return (weights @ values).transpose(1, 2).contiguous(), lse.contiguous()

@@ -49,8 +49,7 @@ def test_functions_that_are_not_there_yet_say_so(name: str) -> None:
         function(*[None] * len(needed))
 
 
-@pytest.mark.parametrize("mask", [fulgurite.window(5, 0), fulgurite.window(None, 5),
-                                  fulgurite.chunk(64), fulgurite.prefix(Array((2,))),
+@pytest.mark.parametrize("mask", [fulgurite.chunk(64), fulgurite.prefix(Array((2,))),
                                   fulgurite.row_keys(Array((2, 2)))])
 def test_masks_without_a_kernel_are_named(mask: fulgurite.Mask) -> None:
     with pytest.raises(NotImplementedError, match=f"mask={re.escape(repr(mask))} is not"):
@@ -63,22 +62,30 @@ def test_what_is_no_mask_is_refused(mask: object) -> None:
         attend(mask)
 
 
-def test_windows_that_are_wide_enough_have_a_kernel() -> None:
+def test_windows_become_the_simplest_mask_with_the_same_keys() -> None:
     lengths = [(q_len, kv_len) for q_len in range(1, 7) for kv_len in range(7)]
     ends = [None, *range(-3, 9)]
     for q_len, kv_len in lengths:
         for left in ends:
             for right in ends:
-                mask = fulgurite.window(left, right)
-                try:
-                    kernel = _masks.kernel_mask(mask, q_len, kv_len)
-                except fulgurite.UnsupportedError:
+                if left is not None and right is not None and left + right < 0:
+                    with pytest.raises(fulgurite.RequestError, match="holds none"):
+                        fulgurite.window(left, right)
                     continue
+                mask = fulgurite.window(left, right)
+                kernel = _masks.kernel_mask(mask, q_len, kv_len)
                 assert keys(kernel, q_len, kv_len) == keys(mask, q_len, kv_len), mask
     assert _masks.kernel_mask(fulgurite.window(None, None), 5, 9) == "full"
     assert _masks.kernel_mask(fulgurite.window(None, 0), 5, 9) == "causal"
     assert _masks.kernel_mask(fulgurite.window(8, 0), 5, 9) == "causal"
     assert _masks.kernel_mask(fulgurite.window(8, 4), 5, 9) == "full"
+    assert _masks.kernel_mask(fulgurite.window(7, 0), 5, 9) == "window:7:0"
+    assert _masks.ends_of("window:7:*") == ("window", 7, None)
+    assert _masks.ends_of("window:*:-3") == ("window", None, -3)
+    assert _masks.ends_of("causal") == ("causal", None, None)
+    for name in ("left", "window", "window:1", "window:1:2:3", "window:a:b", ""):
+        with pytest.raises(fulgurite.ArgumentError, match="of the operator"):
+            _masks.ends_of(name)
 
 
 def keys(mask: object, q_len: int, kv_len: int) -> list[tuple[int, int]]:
@@ -86,9 +93,11 @@ def keys(mask: object, q_len: int, kv_len: int) -> list[tuple[int, int]]:
     def sees(row: int, col: int) -> bool:
         diagonal = row + kv_len - q_len
         if isinstance(mask, fulgurite.Mask):
-            return (mask.left is None or col >= diagonal - mask.left) and \
-                (mask.right is None or col <= diagonal + mask.right)
-        return mask == "full" or col <= diagonal
+            left, right = mask.left, mask.right
+        else:
+            kind, left, right = _masks.ends_of(str(mask))
+            right = 0 if kind == "causal" else right
+        return (left is None or col >= diagonal - left) and (right is None or col <= diagonal + right)
     return [(row, col) for row in range(q_len) for col in range(kv_len) if sees(row, col)]
 
 
@@ -96,6 +105,9 @@ def test_masks_are_checked_where_they_are_made() -> None:
     for ends in ((1.5, 0), ("1", None), (True, 0)):
         with pytest.raises(fulgurite.ArgumentError, match="an integer or None"):
             fulgurite.window(*ends)  # type: ignore[arg-type]
+    for left in (1 << 31, -(1 << 31) - 1):
+        with pytest.raises(fulgurite.ArgumentError, match="must fit 32 bits"):
+            fulgurite.window(left, None)
     with pytest.raises(fulgurite.RequestError, match="size=0 of a chunk"):
         fulgurite.chunk(0)
 

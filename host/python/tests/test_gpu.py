@@ -20,11 +20,13 @@ else:
 import fulgurite  # noqa: E402
 from fulgurite import _counts, flash_attn, flash_attn_interface  # noqa: E402
 from fulgurite import torch as door  # noqa: E402
-from reference import attend, exact  # noqa: E402
+from reference import attend, exact, unseen  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
-MASKS = {"full": fulgurite.FULL, "causal": fulgurite.CAUSAL}
+MASKS = {"full": fulgurite.FULL, "causal": fulgurite.CAUSAL,
+         "window:300:0": fulgurite.window(300, 0), "window:*:-3": fulgurite.window(None, -3),
+         "window:9:40": fulgurite.window(9, 40)}
 # Batch, query rows, keys, query heads, KV heads, head_dim.
 SHAPES = [(2, 128, 128, 4, 4, 64), (1, 1, 777, 8, 2, 128), (2, 300, 513, 4, 2, 96),
           (1, 1000, 1000, 2, 1, 128), (1, 257, 64, 4, 4, 64), (3, 65, 2049, 2, 2, 256),
@@ -53,10 +55,7 @@ def judge(got: Any, q: Any, k: Any, v: Any, mask: str, scale: float | None = Non
     queries, keys, values = (tensor.transpose(1, 2) for tensor in (q, k, v))
     keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))
     scores = (queries @ keys.mT).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if mask == "causal":
-        rows = torch.arange(q.shape[1], device="cuda")[:, None]
-        unseen = torch.arange(k.shape[1], device="cuda") > rows + k.shape[1] - q.shape[1]
-        scores = scores.masked_fill(unseen, float("-inf"))
+    scores = scores.masked_fill(unseen(mask, q, k), float("-inf"))
     weights = scores.softmax(-1).nan_to_num(0.0).to(q.dtype)
     coarse = (weights @ values).transpose(1, 2)
     if want.numel():
@@ -65,7 +64,7 @@ def judge(got: Any, q: Any, k: Any, v: Any, mask: str, scale: float | None = Non
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("mask", ["full", "causal"])
+@pytest.mark.parametrize("mask", list(MASKS))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values(shape: tuple[int, ...], mask: str, dtype: str) -> None:
     q, k, v = tensors(shape, getattr(torch, dtype))

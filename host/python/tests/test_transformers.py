@@ -54,10 +54,9 @@ def test_what_a_model_asks_for_beyond_is_named(model: Any) -> None:
     with pytest.raises(NotImplementedError, match="position_ids=Tensor of shape"):
         model(tokens[:1], position_ids=packed)
     q = torch.zeros(1, 4, 8, 16, dtype=torch.bfloat16)
-    for name, value in (("softcap", 30.0), ("s_aux", q), ("dropout", 0.1), ("sliding_window", 4),
+    for name, value in (("softcap", 30.0), ("s_aux", q), ("dropout", 0.1),
                         ("cu_seq_lens_q", q), ("block_table", q)):
-        named = "window_size" if name == "sliding_window" else name
-        with pytest.raises(NotImplementedError, match=f"{named}="):
+        with pytest.raises(NotImplementedError, match=f"{name}="):
             _transformers.attention_forward(model, q, q, q, None, is_causal=True, **{name: value})
     wide = _transformers.attention_forward(model, q, q, q, None, is_causal=True, sliding_window=8)
     assert wide[0].shape == (1, 8, 4, 16) and wide[1] is None

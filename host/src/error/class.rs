@@ -43,7 +43,7 @@ macro_rules! classes {
 
 classes! {
     Request: DtypeMix Shape Empty HeadGroups Form LastStride StrideAlignment StrideZero
-        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale DescaleUnset
+        StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale Window DescaleUnset
         DescaleUnexpected DescaleShape Limit WorkspaceTooLarge;
     Unsupported: Unsupported WrongEntry;
     Buffer: BufferDtype BufferTooShort NullPointer Misaligned Missing Unexpected WorkspaceShort

@@ -8,7 +8,7 @@ use super::jobs::keyless_q_tiles;
 use super::{Forward, Precision, variants};
 use crate::layout::AXES;
 use crate::request::PlanOptions;
-use crate::{DeviceFacts, Error, Form, Layout};
+use crate::{DeviceFacts, Error, Form, Layout, Mask};
 
 /// Rows that the kernels count with 32-bit integers, a tile beyond the last one included.
 const ROW_LIMIT: usize = (1 << 31) - 512;
@@ -75,6 +75,18 @@ pub(super) fn check_shapes(request: &Forward) -> Result<(), Error> {
     Ok(())
 }
 
+/// Some row of some call sees a key.
+pub(super) fn check_mask(mask: Mask) -> Result<(), Error> {
+    match mask {
+        Mask::Window { left: Some(left), right: Some(right) }
+            if i64::from(left) + i64::from(right) < 0 =>
+        {
+            Err(Error::Window { left, right })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// No size is zero that must not be, too large, or unknown to the kernels.
 pub(super) fn check_sizes(request: &Forward) -> Result<(), Error> {
     let Forward { q, k, .. } = request;
@@ -121,13 +133,21 @@ fn check_head_dim(request: &Forward) -> Result<(), Error> {
     let Forward { q, mask, precision, .. } = request;
     let (dtype, head_dim, unit) = (q.dtype, q.head_dim(), head_dim_unit(request));
     let is_read = *precision == Precision::Given || matches!(dtype, Dtype::Bf16 | Dtype::F16);
-    let rows = variants()
-        .filter(|row| is_read && [row.scores, row.dtype] == operands(request) && row.mask == *mask);
+    let types = || variants().filter(|row| [row.scores, row.dtype] == operands(request));
+    let rows = || types().filter(|row| is_read && row.mask == mask.class());
     let there = match precision {
         Precision::Given => "bf16, f16 or e4m3",
         _ => "bf16 or f16",
     };
-    let Some(largest) = rows.map(|row| row.head_dim as usize).max() else {
+    if is_read && types().next().is_some() && rows().next().is_none() {
+        return Err(unsupported(
+            request,
+            head_dim,
+            format!("mask ({} asked, full or causal there)", mask.name()),
+            "give tensors of 16 bits, and Precision::Given",
+        ));
+    }
+    let Some(largest) = rows().map(|row| row.head_dim as usize).max() else {
         return Err(unsupported(
             request,
             head_dim,
@@ -155,7 +175,7 @@ fn unsupported(request: &Forward, head_dim: usize, differs: String, remedy: &'st
     let distance = |row: &&Variant| {
         let (wide, least) = (row.head_dim as usize, head_dim);
         let others = [row.scores, row.dtype] != operands(request);
-        (others, row.mask != *mask, wide < least, wide.abs_diff(least))
+        (others, row.mask != mask.class(), wide < least, wide.abs_diff(least))
     };
     let nearest = variants().min_by_key(distance).map_or("none", |row| row.entry);
     let precision = match precision {
@@ -212,7 +232,8 @@ fn accepts(variant: &Variant, request: &Forward) -> bool {
     let Forward { q, k, mask, .. } = request;
     let [scores, values] = operands(request);
     variant.scores == scores
-        && u32::try_from(q.head_dim()).is_ok_and(|width| variant.accepts(values, *mask, width))
+        && u32::try_from(q.head_dim())
+            .is_ok_and(|width| variant.accepts(values, mask.class(), width))
         && (k.rows() > 0 || variant.stores_keyless())
 }
 

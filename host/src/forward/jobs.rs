@@ -64,7 +64,7 @@ pub(super) fn job_order(
     if cta_count == 0 {
         return Ok((0, JobOrder::even(0, 0, 1)));
     }
-    let order = if mask.rows_differ() && q_tile_count > 0 {
+    let order = if mask.class().rows_differ() && q_tile_count > 0 {
         Jobs { request, tile, q_tile_count, keyless_q_tiles, batch_head_count, cta_count }.order()
     } else {
         JobOrder::even(q_tile_count, batch_head_count, cta_count)

@@ -13,7 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 
 use fulgurite_spec::{
-    FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, MaskClass as Mask, Tile,
+    Ends, FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile,
 };
 
 use crate::args::args;
@@ -176,8 +176,8 @@ impl Decide for Forward {
         for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
             writeln!(f, "  {name:<10} {layout}")?;
         }
-        let align = if *mask == Mask::Causal { ", bottom right" } else { "" };
-        writeln!(f, "  mask       {}{align}", mask.name())?;
+        let align = if *mask == Mask::Full { "" } else { ", bottom right" };
+        writeln!(f, "  mask       {}{align}", Named(*mask))?;
         match scale {
             Some(scale) => writeln!(f, "  scale      {scale}")?,
             None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim())?,
@@ -189,6 +189,24 @@ impl Decide for Forward {
         if let Some(descale) = descale {
             let [q, k, v] = descale.map(Descale::name);
             writeln!(f, "  descale    q {q}, k {k}, v {v}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A mask with its numbers.
+struct Named(Mask);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Named(mask) = *self;
+        f.write_str(mask.name())?;
+        if let Mask::Window { left, right } = mask {
+            let [left, right] = [left, right].map(|end| match end {
+                Some(end) => end.to_string(),
+                None => "all".to_owned(),
+            });
+            write!(f, ", {left} to the left, {right} to the right")?;
         }
         Ok(())
     }
@@ -220,5 +238,13 @@ impl Plan<Forward> {
         // SAFETY: the struct is one of integers and floats, at the same place in the parameters of
         // all forward kernels (asserted where these are defined).
         Some(unsafe { params.get(offset_of!(FwdParams, scalars)) })
+    }
+
+    /// The numbers of the mask among them, where elements have 16 bits.
+    pub fn ends(&self) -> Option<Ends> {
+        self.variant().filter(|variant| !variant.is_quantised())?;
+        let params = &self.attention()?.params;
+        // SAFETY: two integers, at this place in the parameters of the kernels of 16-bit elements.
+        Some(unsafe { params.get(offset_of!(FwdParams, ends)) })
     }
 }

@@ -3,18 +3,16 @@
 use std::mem::offset_of;
 
 use fulgurite_spec::launch::WARPGROUP_ROWS;
-use fulgurite_spec::{
-    Divisor, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, MaskClass as Mask, Tile,
-};
+use fulgurite_spec::{Divisor, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, Mask, Tile};
 
 use super::check::{
-    check_dtypes, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
+    check_dtypes, check_mask, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
 };
 use super::descale::{self, Descale};
 use super::given8::Given8;
 use super::jobs::job_order;
 use super::quantised::Quantised;
-use super::{Forward, ForwardArgs, Precision};
+use super::{Forward, ForwardArgs, Precision, variants};
 use crate::args::{Access, Args};
 use crate::place::Raw;
 use crate::request::PlanOptions;
@@ -34,6 +32,8 @@ pub(super) fn decide(
     check_dtypes(given)?;
     descale::check(given)?;
     check_shapes(given)?;
+    check_mask(given.mask)?;
+    let given = &of_simplest_mask(given, options);
     check_sizes(given)?;
     let request = &reduced(given);
     for (tensor, layout) in tensors(request) {
@@ -66,13 +66,25 @@ pub(super) fn decide(
     Ok(Work::new(fields, buffers, launches, workspace_bytes))
 }
 
+/// The same call with the simplest mask that keeps the same keys, unless the kernel is chosen by
+/// hand: for windows that are as wide as the call there are kernels without one.
+fn of_simplest_mask(given: &Forward, options: &PlanOptions) -> Forward {
+    let is_chosen = |row: &Variant| {
+        options.entry == Some(row.entry) && row.mask == given.mask.class() && given.k.rows() > 0
+    };
+    if variants().any(is_chosen) {
+        return given.clone();
+    }
+    let mask = given.mask.simplest(given.q.rows(), given.k.rows());
+    Forward { mask, ..given.clone() }
+}
+
 /// The same call in the words of the kernels.
 ///
 /// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
 /// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
 /// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
-/// under any mask, and there is nothing to quantise; kernels whose rows see the same keys have no
-/// code for such rows, and the causal ones store them. KV heads whose numbers are multiplied with
+/// under any mask, and there is nothing to quantise; the causal kernels store such rows. KV heads whose numbers are multiplied with
 /// others are not one.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = request.clone();
@@ -89,9 +101,7 @@ fn reduced(request: &Forward) -> Forward {
     }
     if request.k.rows() == 0 {
         reduced.precision = Precision::Given;
-        if !request.mask.rows_differ() {
-            reduced.mask = Mask::Causal;
-        }
+        reduced.mask = Mask::Causal;
     }
     reduced
 }
@@ -157,8 +167,11 @@ fn launch(
     ];
     slots.extend(result_slots(request));
     let params = Block::zeroed(size_of::<FwdParams>());
-    // SAFETY: numbers only, and no padding (asserted where the struct is defined).
-    let params = unsafe { params.put(offset_of!(FwdParams, scalars), scalars) };
+    let ends = request.mask.ends();
+    // SAFETY: numbers only, and no padding (asserted where the structs are defined).
+    let params = unsafe {
+        params.put(offset_of!(FwdParams, scalars), scalars).put(offset_of!(FwdParams, ends), &ends)
+    };
     Ok(Launch { kernel: module::index(variant.entry)?, grid, params, slots })
 }
 

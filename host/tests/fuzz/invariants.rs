@@ -1,6 +1,6 @@
 //! What holds for every plan, by simple formulas in wide integers.
 
-use fulgurite::internals::{FwdScalars, JobOrder, Launch, TensorMapSpec, Tile, Variant};
+use fulgurite::internals::{FwdScalars, JobOrder, Launch, MaskClass, TensorMapSpec, Tile, Variant};
 use fulgurite::{
     Descale, DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision,
     RawWorkspace, Workspace,
@@ -64,7 +64,13 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     }
     let variant = variant(plan);
     let no_keys = request.k.rows() == 0;
-    let mask = if no_keys { Mask::Causal } else { request.mask };
+    let mask = request.mask.simplest(request.q.rows(), request.k.rows());
+    let mask = match variant.mask {
+        _ if no_keys => Mask::Causal,
+        // Also where the kernel was chosen by hand.
+        MaskClass::Window => request.mask,
+        _ => mask,
+    };
     let given = request.precision == Precision::Given;
     let is_quantised = !given && !no_keys;
     let is_e4m3 = request.q.dtype == Dtype::E4m3 && !no_keys;
@@ -76,7 +82,7 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     };
     let values = if keeps_values { request.q.dtype } else { Dtype::E4m3 };
     let operands = if is_quantised { [Dtype::I8, values] } else { own };
-    assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask));
+    assert_eq!(([variant.scores, variant.dtype], variant.mask), (operands, mask.class()));
     assert!(!no_keys || variant.stores_keyless());
     let unit = if given && request.q.dtype != Dtype::E4m3 { 8 } else { 16 };
     assert!(u128::from(variant.head_dim) >= head_dim && head_dim > 0 && head_dim % unit == 0);
@@ -165,10 +171,18 @@ fn check_order(order: &JobOrder, plan: &Plan<Forward>, request: &Forward) {
     let [batch, heads, q_len, _] = request.q.shape.map(|size| size as u128);
     let q_rows = u128::from(variant(plan).q_rows);
     let (tiles, kv_len) = (q_len.div_ceil(q_rows), request.k.rows() as u128);
-    let keyless = match request.mask {
+    // The first row with a key ends its keys at the last one before its position plus this.
+    let right = match request.mask {
+        Mask::Causal => Some(0),
+        Mask::Window { right, .. } => right,
+        _ => None,
+    };
+    let before = right.map_or(0, |right| q_len as i128 - kv_len as i128 - i128::from(right));
+    let keyless = match before.clamp(0, q_len as i128) as u128 {
         _ if kv_len == 0 => tiles,
-        Mask::Causal if variant(plan).stores_keyless() => q_len.saturating_sub(kv_len) / q_rows,
-        _ => 0,
+        _ if !variant(plan).stores_keyless() => 0,
+        rows if rows == q_len => tiles,
+        rows => rows / q_rows,
     };
     assert_eq!(u128::from(order.keyless_q_tiles), keyless);
     assert_eq!(u128::from(order.q_tile_count), tiles - keyless);

@@ -91,6 +91,23 @@ fn scale(rng: &mut ChaCha8Rng) -> Option<f32> {
     }
 }
 
+fn mask(rng: &mut ChaCha8Rng) -> Mask {
+    match rng.random_range(0..4) {
+        0 => Mask::Full,
+        1 => Mask::Causal,
+        _ => Mask::Window { left: window_end(rng), right: window_end(rng) },
+    }
+}
+
+fn window_end(rng: &mut ChaCha8Rng) -> Option<i32> {
+    match rng.random_range(0..6) {
+        0 => None,
+        1 => Some(rng.random()),
+        2 => Some([0, 1, -1, i32::MAX, i32::MIN][rng.random_range(0..5)]),
+        _ => Some(rng.random_range(-300..5000)),
+    }
+}
+
 /// A request whose tensors fit each other, but for some that had one number replaced.
 pub fn request(rng: &mut ChaCha8Rng) -> Forward {
     let head_dim = match rng.random_range(0..8) {
@@ -109,7 +126,7 @@ pub fn request(rng: &mut ChaCha8Rng) -> Forward {
         layout(rng, one, kv_shape),
         layout(rng, one, kv_shape),
         layout(rng, of_out, q_shape),
-        if rng.random() { Mask::Full } else { Mask::Causal },
+        mask(rng),
     );
     request.scale = scale(rng);
     request.lse = rng.random();
@@ -181,12 +198,18 @@ pub fn small() -> impl Strategy<Value = Forward> {
     let strides = || [0_usize..40, 0..40, 0..40].prop_map(|s| s.map(|stride| 8 * stride));
     let own = || (any::<bool>(), strides());
     let scale = prop::option::of(any::<f32>());
-    let options = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), scale);
+    let end = || prop::option::of(-300_i32..300);
+    let mask = prop_oneof![
+        Just(Mask::Full),
+        Just(Mask::Causal),
+        (end(), end()).prop_map(|(left, right)| Mask::Window { left, right }),
+    ];
+    let options = (any::<bool>(), mask, any::<bool>(), any::<bool>(), scale);
     (shape, [own(), own(), own(), own()], options).prop_map(
         |(
             (batch, kv_heads, group, q_len, kv_len, unit),
             own,
-            (half, causal, lse, quantised, scale),
+            (half, mask, lse, quantised, scale),
         )| {
             let dtype = if half { Dtype::F16 } else { Dtype::Bf16 };
             let head_dim = 8 * unit;
@@ -201,7 +224,7 @@ pub fn small() -> impl Strategy<Value = Forward> {
                 layout(1, kv_len, kv_heads),
                 layout(2, kv_len, kv_heads),
                 layout(3, q_len, kv_heads * group),
-                if causal { Mask::Causal } else { Mask::Full },
+                mask,
             );
             forward.scale = scale;
             forward.lse = lse;

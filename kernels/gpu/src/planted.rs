@@ -33,6 +33,8 @@ pub enum Rows {
     Factor,
     /// What is added to elements.
     Term,
-    /// The first column that a mask takes.
+    /// The first column that a mask leaves.
+    Start,
+    /// The first column that a mask takes, behind those.
     End,
 }

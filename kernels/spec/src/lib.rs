@@ -38,7 +38,7 @@ pub use forward::{
 };
 pub use kernel::{KERNELS, Kernel};
 pub use launch::LaunchSpec;
-pub use mask::{Geometry, MaskClass, geometry};
+pub use mask::{Ends, Geometry, Mask, MaskClass, geometry};
 pub use order::{JobCursor, JobOrder};
 pub use params::TensorMap;
 pub use probes::{PROBE_KERNELS, PROBES, ProbeParams, ProbeScalars};

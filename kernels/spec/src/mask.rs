@@ -36,11 +36,11 @@ pub trait Geometry: Copy {
     const FIRST: bool;
 
     /// The mask for these lengths, both at most 2³¹ - 512.
-    fn new(q_len: u32, kv_len: u32) -> Self;
+    fn new(q_len: u32, kv_len: u32, ends: Ends) -> Self;
 
     /// Whether row `row` sees key `col`: what the mask means, in the plainest words, for positions
     /// inside of these lengths. Tests and references compare with it.
-    fn sees(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool;
+    fn sees(row: i64, col: i64, q_len: i64, kv_len: i64, ends: Ends) -> bool;
 
     /// Keys that query row `row` sees. Neither end ever decreases from row to row, also where there
     /// are no keys; rows at or past `q_len` are padding and may see any keys.
@@ -51,17 +51,25 @@ pub trait Geometry: Copy {
     fn segments(self, rows: Range<u32>, kv_rows: u32) -> Segments {
         let first = self.keys(rows.start);
         let last = self.keys(rows.end - 1);
-        let (begin, full_begin) = if Self::FIRST {
-            (first.start / kv_rows, last.start.div_ceil(kv_rows))
-        } else {
-            (0, 0)
-        };
+        if Self::FIRST {
+            let end = last.end.div_ceil(kv_rows);
+            // Rows whose keys would all lie behind the last one start in its tile.
+            let begin = (first.start / kv_rows).min(end.saturating_sub(1));
+            let full_begin = last.start.div_ceil(kv_rows);
+            return Segments {
+                begin,
+                full_begin,
+                full_end: if full_begin < end { first.end / kv_rows } else { begin },
+                anchored: (first.end.saturating_sub(1) / kv_rows).max(begin),
+                end: end.max(1),
+            };
+        }
         Segments {
-            begin,
-            full_begin,
+            begin: 0,
+            full_begin: 0,
             full_end: first.end / kv_rows,
             anchored: first.end.saturating_sub(1) / kv_rows,
-            end: last.end.div_ceil(kv_rows).max(begin + 1),
+            end: last.end.div_ceil(kv_rows).max(1),
         }
     }
 
@@ -120,17 +128,19 @@ macro_rules! classes {
             }
 
             /// [`Geometry::sees`].
-            pub fn sees(self, row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
+            fn sees(self, row: i64, col: i64, q_len: i64, kv_len: i64, ends: Ends) -> bool {
                 match self {
-                    $(MaskClass::$class => geometry::$class::sees(row, col, q_len, kv_len),)*
+                    $(MaskClass::$class => {
+                        geometry::$class::sees(row, col, q_len, kv_len, ends)
+                    })*
                 }
             }
 
             /// The mask of this class for these lengths, see [`Geometry::new`].
-            pub fn geometry(self, q_len: u32, kv_len: u32) -> AnyGeometry {
+            fn geometry(self, q_len: u32, kv_len: u32, ends: Ends) -> AnyGeometry {
                 match self {
                     $(MaskClass::$class => {
-                        AnyGeometry::$class(geometry::$class::new(q_len, kv_len))
+                        AnyGeometry::$class(geometry::$class::new(q_len, kv_len, ends))
                     })*
                 }
             }
@@ -187,11 +197,121 @@ classes! {
     /// keys (aligned bottom right). With more queries than keys the first `q_len - kv_len` rows
     /// see none.
     Causal: "causal";
+    /// Keys from `left` before the row's own position to `right` behind it, both included.
+    Window: "window";
+}
+
+/// The numbers of a mask, as kernels receive them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Keys before the row's own position that it sees; `i32::MAX`: all.
+    pub left: i32,
+    /// The same behind it.
+    pub right: i32,
+}
+
+impl Ends {
+    /// Of masks that have none.
+    pub const NONE: Ends = Ends { left: i32::MAX, right: i32::MAX };
+}
+
+/// Which keys a query row sees.
+///
+/// Row `row` stands at the key `row + kv_len - q_len`: the last query at the last key (aligned
+/// bottom right).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mask {
+    /// Every key.
+    Full,
+    /// The keys up to the row's position. With more queries than keys the first `q_len - kv_len`
+    /// rows see none.
+    Causal,
+    /// The keys from `left` before the row's position to `right` behind it, both ends included.
+    /// 1024 keys, the row's own among them: `left: Some(1023), right: Some(0)`. Negative numbers
+    /// are offsets: `right: Some(-1)` ends before the row's own key.
+    Window {
+        /// Keys before the row's position; `None`: all of them.
+        left: Option<i32>,
+        /// Keys behind it; `None`: all of them.
+        right: Option<i32>,
+    },
+}
+
+impl MaskClass {
+    /// A mask of this class, with small numbers where it has some: for those who go through all.
+    pub const fn example(self) -> Mask {
+        match self {
+            MaskClass::Full => Mask::Full,
+            MaskClass::Causal => Mask::Causal,
+            MaskClass::Window => Mask::Window { left: Some(70), right: Some(20) },
+        }
+    }
+}
+
+impl Mask {
+    /// Its class.
+    pub const fn class(self) -> MaskClass {
+        match self {
+            Mask::Full => MaskClass::Full,
+            Mask::Causal => MaskClass::Causal,
+            Mask::Window { .. } => MaskClass::Window,
+        }
+    }
+
+    /// Its numbers. No row has as many keys before or behind it as stand for an end that is not
+    /// there.
+    pub const fn ends(self) -> Ends {
+        let Mask::Window { left, right } = self else {
+            return Ends::NONE;
+        };
+        Ends { left: or_none(left), right: or_none(right) }
+    }
+
+    /// The name of its class.
+    pub const fn name(self) -> &'static str {
+        self.class().name()
+    }
+
+    /// [`Geometry::sees`].
+    pub fn sees(self, row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
+        self.class().sees(row, col, q_len, kv_len, self.ends())
+    }
+
+    /// The mask for these lengths, see [`Geometry::new`].
+    pub fn geometry(self, q_len: u32, kv_len: u32) -> AnyGeometry {
+        self.class().geometry(q_len, kv_len, self.ends())
+    }
+
+    /// The mask of the simplest class that shows all rows of a call with these lengths the same
+    /// keys.
+    pub fn simplest(self, q_len: usize, kv_len: usize) -> Mask {
+        let Mask::Window { left, right } = self else {
+            return self;
+        };
+        // The last row begins furthest right, the first one ends furthest left.
+        let reaches = |end: Option<i32>, length: usize| {
+            end.is_none_or(|end| i128::from(end) + 1 >= length as i128)
+        };
+        match (reaches(left, kv_len), reaches(right, q_len)) {
+            (true, true) => Mask::Full,
+            (true, false) if right == Some(0) => Mask::Causal,
+            _ => self,
+        }
+    }
+}
+
+const fn or_none(end: Option<i32>) -> i32 {
+    match end {
+        Some(end) => end,
+        None => i32::MAX,
+    }
 }
 
 /// One type for each class.
 pub mod geometry {
-    use super::Geometry;
+    use super::{Ends, Geometry};
     use core::ops::Range;
 
     /// Every key.
@@ -205,11 +325,11 @@ pub mod geometry {
         const FIRST: bool = false;
 
         #[inline(always)]
-        fn new(_q_len: u32, kv_len: u32) -> Self {
+        fn new(_q_len: u32, kv_len: u32, _ends: Ends) -> Self {
             Full { kv_len }
         }
 
-        fn sees(_row: i64, _col: i64, _q_len: i64, _kv_len: i64) -> bool {
+        fn sees(_row: i64, _col: i64, _q_len: i64, _kv_len: i64, _ends: Ends) -> bool {
             true
         }
 
@@ -233,11 +353,11 @@ pub mod geometry {
         const FIRST: bool = false;
 
         #[inline(always)]
-        fn new(q_len: u32, kv_len: u32) -> Self {
+        fn new(q_len: u32, kv_len: u32, _ends: Ends) -> Self {
             Causal { kv_len, shift: kv_len as i32 - q_len as i32 }
         }
 
-        fn sees(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
+        fn sees(row: i64, col: i64, q_len: i64, kv_len: i64, _ends: Ends) -> bool {
             col <= row + kv_len - q_len
         }
 
@@ -248,39 +368,47 @@ pub mod geometry {
             0..end as u32
         }
     }
+
+    /// A run of keys that moves on with the row (bottom-right aligned).
+    #[derive(Clone, Copy, Debug)]
+    pub struct Window {
+        kv_len: u32,
+        /// The first key of row 0, if there were keys in front of key 0 and behind the last.
+        start: i32,
+        /// The end of its keys, likewise.
+        end: i32,
+    }
+
+    impl Geometry for Window {
+        const ROWS_DIFFER: bool = true;
+        const FIRST: bool = true;
+
+        #[inline(always)]
+        fn new(q_len: u32, kv_len: u32, ends: Ends) -> Self {
+            let shift = kv_len as i32 - q_len as i32;
+            // A sum that leaves 32 bits is beyond all keys of all rows.
+            let (start, end) = (shift.saturating_sub(ends.left), shift + 1);
+            Window { kv_len, start, end: end.saturating_add(ends.right) }
+        }
+
+        fn sees(row: i64, col: i64, q_len: i64, kv_len: i64, ends: Ends) -> bool {
+            let position = row + kv_len - q_len;
+            position - i64::from(ends.left) <= col && col <= position + i64::from(ends.right)
+        }
+
+        #[inline(always)]
+        fn keys(self, row: u32) -> Range<u32> {
+            let moved =
+                |first: i32| (row as i32).saturating_add(first).clamp(0, self.kv_len as i32) as u32;
+            moved(self.start)..moved(self.end)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::geometry::Causal;
+    use super::geometry::{Causal, Window};
     use super::*;
-
-    /// A mask with a first key: `left` keys before the diagonal, `right` behind it, aligned bottom
-    /// right.
-    #[derive(Clone, Copy)]
-    struct Window<const LEFT: i64, const RIGHT: i64> {
-        q_len: i64,
-        kv_len: i64,
-    }
-
-    impl<const LEFT: i64, const RIGHT: i64> Geometry for Window<LEFT, RIGHT> {
-        const ROWS_DIFFER: bool = true;
-        const FIRST: bool = true;
-
-        fn new(q_len: u32, kv_len: u32) -> Self {
-            Window { q_len: q_len.into(), kv_len: kv_len.into() }
-        }
-
-        fn sees(row: i64, col: i64, q_len: i64, kv_len: i64) -> bool {
-            (-LEFT..=RIGHT).contains(&(col - (row + kv_len - q_len)))
-        }
-
-        fn keys(self, row: u32) -> Range<u32> {
-            let diagonal = i64::from(row) + self.kv_len - self.q_len;
-            let end = (diagonal + RIGHT + 1).clamp(0, self.kv_len);
-            (diagonal - LEFT).clamp(0, self.kv_len) as u32..end as u32
-        }
-    }
 
     /// What segments promise, against the elements.
     fn check_segments<M: Geometry>(mask: M, rows: Range<u32>, kv_rows: u32, kv_len: u32) {
@@ -303,15 +431,16 @@ mod tests {
     }
 
     /// Both ends, segments and keyless rows, against what the mask means, for small lengths.
-    fn check<M: Geometry>() {
+    fn check<M: Geometry>(ends: Ends) {
         for q_len in 1..20 {
             for kv_len in 0..20 {
-                let mask = M::new(q_len, kv_len);
+                let mask = M::new(q_len, kv_len, ends);
                 let mut before = 0..0;
                 for row in 0..q_len {
                     let keys = mask.keys(row);
-                    let of =
-                        |col: u32| M::sees(row.into(), col.into(), q_len.into(), kv_len.into());
+                    let of = |col: u32| {
+                        M::sees(row.into(), col.into(), q_len.into(), kv_len.into(), ends)
+                    };
                     assert!(
                         (0..kv_len).all(|col| keys.contains(&col) == of(col)),
                         "{row}: {keys:?}"
@@ -333,29 +462,71 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_class_keeps_what_it_means() {
-        each_class!(check);
+    /// Windows of every kind: small, past all lengths, unbounded, before and behind the diagonal.
+    fn windows() -> impl Iterator<Item = Ends> {
+        const NUMBERS: [i32; 10] = [i32::MIN, -21, -4, -1, 0, 1, 3, 7, 21, i32::MAX];
+        let pairs = NUMBERS.into_iter().flat_map(|left| NUMBERS.map(|right| Ends { left, right }));
+        pairs.filter(|ends| i64::from(ends.left) + i64::from(ends.right) >= 0)
+    }
+
+    fn check_windows<M: Geometry>() {
+        for ends in windows() {
+            check::<M>(ends);
+        }
     }
 
     #[test]
-    fn masks_may_have_a_first_key() {
-        check::<Window<0, 0>>();
-        check::<Window<3, 0>>();
-        check::<Window<2, 5>>();
-        // Keys before the diagonal alone, and behind it.
-        check::<Window<7, -2>>();
-        check::<Window<-1, 4>>();
+    fn every_class_keeps_what_it_means() {
+        each_class!(check_windows);
+    }
+
+    #[test]
+    fn the_simplest_mask_shows_the_same_keys() {
+        let mut classes = [0; 3];
+        for Ends { left, right } in windows() {
+            let end = |end| (end != i32::MAX).then_some(end);
+            let mask = Mask::Window { left: end(left), right: end(right) };
+            for (q_len, kv_len) in (1..12).flat_map(|q_len| (0..12).map(move |len| (q_len, len))) {
+                let simplest = mask.simplest(q_len as usize, kv_len as usize);
+                classes[simplest.class() as usize] += 1;
+                let sees = |mask: Mask, row, col| mask.sees(row, col, q_len, kv_len);
+                for (row, col) in (0..q_len).flat_map(|row| (0..kv_len).map(move |c| (row, c))) {
+                    assert_eq!(sees(simplest, row, col), sees(mask, row, col), "{mask:?}");
+                }
+            }
+        }
+        assert!(classes.iter().all(|&count| count > 50), "{classes:?}");
+        let window = |left, right| Mask::Window { left, right };
+        assert_eq!(window(Some(8), Some(4)).simplest(5, 9), Mask::Full);
+        assert_eq!(window(Some(8), Some(0)).simplest(5, 9), Mask::Causal);
+        assert_eq!(window(Some(7), Some(0)).simplest(5, 9).class(), MaskClass::Window);
+        assert_eq!(window(None, None).simplest(5, 9), Mask::Full);
+    }
+
+    #[test]
+    fn windows_survive_the_longest_lengths() {
+        let longest = i32::MAX as u32 - 511;
+        for ends in windows() {
+            let (left, right) = (i64::from(ends.left), i64::from(ends.right));
+            for (q_len, kv_len) in [(1, longest), (longest, 1), (longest, longest)] {
+                let mask = Window::new(q_len, kv_len, ends);
+                for row in [0, q_len / 2, q_len - 1] {
+                    let position = i64::from(row) + i64::from(kv_len) - i64::from(q_len);
+                    let cut = |bound: i64| bound.clamp(0, kv_len.into()) as u32;
+                    assert_eq!(mask.keys(row), cut(position - left)..cut(position + right + 1));
+                }
+            }
+        }
     }
 
     #[test]
     fn causal_survives_the_longest_lengths() {
         let longest = i32::MAX as u32 - 511;
-        let mask = Causal::new(1, longest);
+        let mask = Causal::new(1, longest, Ends::NONE);
         assert_eq!(mask.keys(0).end, longest);
         assert_eq!(mask.keys(191).end, longest);
-        assert_eq!(Causal::new(longest, 1).keys(longest - 1).end, 1);
-        assert_eq!(Causal::new(longest, 1).keys(longest - 2).end, 0);
-        assert_eq!(Causal::new(longest, 1).keyless_rows(longest), longest - 1);
+        assert_eq!(Causal::new(longest, 1, Ends::NONE).keys(longest - 1).end, 1);
+        assert_eq!(Causal::new(longest, 1, Ends::NONE).keys(longest - 2).end, 0);
+        assert_eq!(Causal::new(longest, 1, Ends::NONE).keyless_rows(longest), longest - 1);
     }
 }

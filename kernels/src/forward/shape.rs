@@ -10,7 +10,7 @@ use fulgurite_gpu::{
     tma::MapAddress,
 };
 use fulgurite_spec::{
-    ForwardRow, FwdScalars, LaunchSpec, QuantScalars, SmemPlan, SoftmaxKind, Tile,
+    Ends, ForwardRow, FwdScalars, LaunchSpec, QuantScalars, SmemPlan, SoftmaxKind, Tile,
 };
 
 /// The shape of a kernel's work; each entry has a type that says it.
@@ -50,6 +50,8 @@ impl<S: Shape> Budget for ConsumerBudget<S> {
 pub struct Call<'a> {
     /// The parameters that threads read.
     pub scalars: &'a FwdScalars,
+    /// The numbers of the mask.
+    pub ends: Ends,
     /// Scales and shifts of elements of 8 bits, if they have such.
     pub quant: Option<&'a QuantScalars>,
     /// Map of Q; those of K and V follow.

@@ -182,7 +182,7 @@ impl Cell {
             (true, true) => all / 2.0,
             (true, false) => {
                 let lengths = (self.q_len, self.kv_len);
-                (0..self.q_len).map(|row| kept_keys(self.mask(), lengths, row) as f64).sum()
+                (0..self.q_len).map(|row| kept_keys(self.mask(), lengths, row).len() as f64).sum()
             }
         };
         4.0 * (self.batch * self.heads * self.head_dim) as f64 * pairs

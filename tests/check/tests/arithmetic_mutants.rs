@@ -13,9 +13,9 @@ use check::forward::cases::{ForwardCase, mutation_cases};
 use check::forward::compare::{Answer, compare};
 use check::forward::judge::{expected, results};
 use check::rules::Rule;
+use fulgurite::Dtype;
 use fulgurite::emulator::{Change, Mutation, MutationSite, Options, Primitive, Rows, Summary};
-use fulgurite::internals::{SoftmaxKind, Tile, VARIANTS, Variant};
-use fulgurite::{Dtype, Mask};
+use fulgurite::internals::{MaskClass, SoftmaxKind, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 use reference::forward::lowprec::LowPrecision;
 use reference::forward::oracle::Reference;
@@ -76,7 +76,7 @@ fn cases(variant: &Variant) -> Vec<ForwardCase> {
         case("dominant key", 1, (2, 2), (q_rows - 9, 6 * kv_rows - 3), Values::DominantKey),
         case("lone start", 1, (1, 1), (q_rows - 3, 8 * kv_rows - 3), Values::LoneStart(30.0)),
     ];
-    if variant.mask == Mask::Causal {
+    if variant.mask == MaskClass::Causal {
         all.push(case("keyless", 1, (2, 1), (2 * q_rows + 70, 40), Values::Normal));
     }
     if variant.dtype == Dtype::F16 && variant.softmax.keeps_anchors() {
@@ -276,11 +276,11 @@ fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
         (Primitive::Rows(Rows::Floor), "keep_anchors") => {
             Some("any anchor will do; the floor saves moving one down")
         }
-        (Primitive::Rows(Rows::Held), "mask_tile") if variant.mask == Mask::Full => {
+        (Primitive::Rows(Rows::Held), "mask_tile") if variant.mask == MaskClass::Full => {
             Some("all rows end at the same key")
         }
         (Primitive::Rows(Rows::End), "mask_tile")
-            if variant.mask == Mask::Full && change == Change::Swap =>
+            if variant.mask == MaskClass::Full && change == Change::Swap =>
         {
             Some("all rows end at the same key")
         }

@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use check::call::Launch;
 use check::emulator::{function_of, run_once};
 use check::forward::cases::{ForwardCase, mutation_cases};
-use fulgurite::Mask;
 use fulgurite::emulator::{Change, Mutation, Options, Primitive, Summary};
-use fulgurite::internals::{Tile, VARIANTS, Variant};
+use fulgurite::internals::{MaskClass, Tile, VARIANTS, Variant};
 use rayon::prelude::*;
 
 /// Runs of a mutant at most, each under a schedule of its own.
@@ -23,7 +22,7 @@ fn equivalent(variant: &Variant, mutation: &Mutation) -> Option<&'static str> {
     let tile = Tile::of(variant);
     // Where no row is lost there is no second pass, and with a full mask no job but the block's
     // last ends alone.
-    let ends_once = variant.mask == Mask::Full && !variant.softmax.loses();
+    let ends_once = variant.mask == MaskClass::Full && !variant.softmax.loses();
     match (site.primitive, site.name, change) {
         (Primitive::RegistersGrow, _, Change::Drop) => Some(
             "registers are ptxas's: without the call it would compile the role for the launch's \

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use check::emulator::run_once;
-use check::forward::cases::{ForwardCase, mutation_cases};
+use check::forward::cases::{ForwardCase, mutation_cases, wide};
 use fulgurite::emulator::Options;
 use fulgurite::internals::{Tile, VARIANTS, Variant};
 use rayon::prelude::*;
@@ -22,7 +22,7 @@ const HEADS: u64 = 4;
 /// Events of a launch of one query tile a head.
 fn events(variant: &Variant, values: Values) -> BTreeMap<&'static str, u64> {
     let q_len = Tile::of(variant).q_rows() as usize;
-    let first = mutation_cases(variant).swap_remove(0);
+    let first = wide(mutation_cases(variant).swap_remove(0));
     let (heads, name) = ((HEADS as usize, 1), "steps".to_owned());
     let case = ForwardCase { name, heads, q_len, kv_len: KEYS, values, ..first };
     let mut launch = case.launch(&case.clean_inputs());
@@ -34,7 +34,8 @@ fn events(variant: &Variant, values: Values) -> BTreeMap<&'static str, u64> {
 /// first, those with rows that may have no key yet, and three more to settle in.
 fn expected(variant: &Variant) -> Vec<(u64, u64)> {
     let tile = Tile::of(variant);
-    let mask = variant.mask.geometry(tile.q_rows(), KEYS as u32);
+    let mask = wide(mutation_cases(variant).swap_remove(0)).mask;
+    let mask = mask.geometry(tile.q_rows(), KEYS as u32);
     let of_consumer = |consumer: u32| {
         let segments = mask.segments(64 * consumer..64 * (consumer + 1), tile.kv_rows);
         let young = segments.end - 1 - segments.anchored;

@@ -28,7 +28,7 @@ fn some_rows_are_the_same_as_all_rows() {
         let place = (id.batch * 4 + id.head) * 130 + id.row;
         assert_eq!(some.out[index * 24..][..24], all.out[place * 24..][..24]);
         assert_eq!(some.lse[index], all.lse[place]);
-        assert_eq!(some.kept[index], (id.row + 91).saturating_sub(130));
+        assert_eq!(some.kept[index].len(), (id.row + 91).saturating_sub(130));
     }
 }
 

@@ -41,10 +41,12 @@ pub fn request() -> ForwardRequest {
         v: bshd(2, 200, 2, 64),
         out: bshd(2, 100, 8, 64),
         precision: 0,
-        reserved: 0,
+        window_ends: 0,
         descale_q: Descale::default(),
         descale_k: Descale::default(),
         descale_v: Descale::default(),
+        window_left: 0,
+        window_right: 0,
     }
 }
 

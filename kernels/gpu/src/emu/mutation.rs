@@ -117,7 +117,7 @@ impl MutationSite {
             Primitive::Rows(Rows::Maximum) => &[Drop, Half],
             Primitive::Rows(Rows::Sum | Rows::Factor) => &[Drop, Half, Swap, More],
             Primitive::Rows(Rows::Term) => &[Drop, Half, Swap],
-            Primitive::Rows(Rows::End) => &[Drop, More, Less, Half, Swap],
+            Primitive::Rows(Rows::Start | Rows::End) => &[Drop, More, Less, Half, Swap],
             _ => &[],
         })
     }

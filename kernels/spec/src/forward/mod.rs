@@ -221,6 +221,8 @@ impl ForwardRow {
             arch: self.arch,
             family: if self.is_quantised() {
                 family8(self.head_dim)
+            } else if matches!(self.mask, MaskClass::Window) {
+                family_window(self.head_dim)
             } else {
                 family(self.head_dim)
             },
@@ -245,6 +247,18 @@ const fn family(head_dim: u32) -> &'static str {
         224 => "d224",
         256 => "d256",
         _ => panic!("head dims are multiples of 32 from 64 to 256"),
+    }
+}
+
+/// The same for windows.
+const fn family_window(head_dim: u32) -> &'static str {
+    match head_dim {
+        64 => "d64-window",
+        96 => "d96-window",
+        128 => "d128-window",
+        192 => "d192-window",
+        256 => "d256-window",
+        _ => panic!("head dims of windows are 64, 96, 128, 192 and 256"),
     }
 }
 

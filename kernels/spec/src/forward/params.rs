@@ -2,7 +2,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{divisor::Divisor, order::JobOrder, params::TensorMap};
+use crate::{divisor::Divisor, mask::Ends, order::JobOrder, params::TensorMap};
 
 /// Parameters of the forward kernels.
 #[repr(C)]
@@ -16,6 +16,8 @@ pub struct FwdParams {
     pub v: TensorMap,
     /// Everything that is not read by TMA.
     pub scalars: FwdScalars,
+    /// The numbers of the mask.
+    pub ends: Ends,
 }
 
 /// The part of [`FwdParams`] that threads read.
@@ -122,6 +124,8 @@ const _: () = {
     assert!(offset_of!(FwdScalars, order) == 80);
     assert!(offset_of!(FwdScalars, kv_batch_masks) == 128);
     assert!(size_of::<FwdScalars>() == 136);
+    // Without padding.
+    assert!(offset_of!(FwdParams, ends) == 384 + size_of::<FwdScalars>());
     assert!(size_of::<FwdParams>() == 528);
     crate::params::assert_maps(&[
         offset_of!(Fwd8Params, q),

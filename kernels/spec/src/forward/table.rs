@@ -59,6 +59,16 @@ $with! {
     fwd_sm90_f16_d256_full: sm90(F16, 256, Full, Anchors).tile(128, 80, 2, 2);
     fwd_sm90_f16_d256_causal_short: sm90(F16, 256, Causal, Apart).tile(128, 64, 2, 2).to(1024);
     fwd_sm90_f16_d256_causal: sm90(F16, 256, Causal, Anchors).tile(128, 64, 2, 2);
+    fwd_sm90_bf16_d64_window: sm90(Bf16, 64, Window, Anchors).tile(192, 128, 6, 2);
+    fwd_sm90_bf16_d96_window: sm90(Bf16, 96, Window, Anchors).tile(128, 128, 2, 3);
+    fwd_sm90_bf16_d128_window: sm90(Bf16, 128, Window, Anchors).tile(128, 128, 2, 3);
+    fwd_sm90_bf16_d192_window: sm90(Bf16, 192, Window, Anchors).tile(128, 64, 2, 3);
+    fwd_sm90_bf16_d256_window: sm90(Bf16, 256, Window, Apart).tile(128, 64, 2, 2);
+    fwd_sm90_f16_d64_window: sm90(F16, 64, Window, Anchors).tile(192, 128, 6, 2);
+    fwd_sm90_f16_d96_window: sm90(F16, 96, Window, Anchors).tile(128, 128, 2, 3);
+    fwd_sm90_f16_d128_window: sm90(F16, 128, Window, Anchors).tile(128, 128, 2, 3);
+    fwd_sm90_f16_d192_window: sm90(F16, 192, Window, Anchors).tile(128, 64, 2, 3);
+    fwd_sm90_f16_d256_window: sm90(F16, 256, Window, Apart).tile(128, 64, 2, 2);
 }
     };
 }

@@ -1,6 +1,7 @@
 //! The consumers: 64 query rows each, from Q, K and V in shared memory to the stored output.
 
 mod factors;
+mod masking;
 mod parking;
 mod second_pass;
 
@@ -35,6 +36,8 @@ struct Place<M> {
     first_row: u32,
     /// The KV tile.
     step: u32,
+    /// The job's last one.
+    first_tile: u32,
     /// This tile and those above it follow the maxima whatever their rows say.
     young: u32,
 }
@@ -82,7 +85,7 @@ pub(super) unsafe fn consume<M: Geometry, S: Shape, const D: u32, const KV: u32>
         factors: Factors::none(),
         kind: PhantomData,
     };
-    let mask = M::new(call.scalars.q_len, call.scalars.kv_len);
+    let mask = M::new(call.scalars.q_len, call.scalars.kv_len, call.ends);
     // SAFETY: all consumers walk the same jobs and tiles in the same order and take as many turns,
     // so that turns, ring positions and barrier phases agree; they hear the same verdict.
     unsafe {
@@ -103,7 +106,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
     /// Computes this warpgroup's rows of every job.
     #[inline(always)]
     unsafe fn run_jobs(&mut self, mask: M) {
-        let mut jobs = Jobs::<M>::new(self.call.scalars, Self::TILE);
+        let mut jobs = Jobs::<M>::new(self.call.scalars, self.call.ends, Self::TILE);
         let mut job = jobs.next();
         if job.kv_tiles == 0 {
             return;
@@ -142,20 +145,6 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
     #[inline(always)]
     fn first_row(&self, job: &Job) -> u32 {
         job.first_row + self.number * WARPGROUP_ROWS
-    }
-
-    /// KV tiles of a job that this warpgroup's rows need, from the first on; 1 if all are padding.
-    #[inline(always)]
-    fn own_tiles(&self, job: &Job, mask: M) -> u32 {
-        let q_len = self.call.scalars.q_len;
-        let first_row = self.first_row(job);
-        if !M::ROWS_DIFFER {
-            job.kv_tiles
-        } else if first_row >= q_len {
-            1
-        } else {
-            mask.segments(rows(first_row, WARPGROUP_ROWS, q_len), KV).end
-        }
     }
 
     /// Starts a job whose last `skipped` KV tiles the other consumers need and this one does not:
@@ -214,7 +203,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
         let mut step = self.own_tiles(job, mask) - 1;
         // SAFETY: as `step`.
         unsafe {
-            self.release_q_early(step);
+            self.release_q_early(step, job.first_tile);
             let mut scores = S::Scores::floats(&self.sums);
             self.take_factors(&mut softmax, step);
             if step >= segments.full_end {
@@ -229,16 +218,27 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
             self.clear_parked();
             while M::ROWS_DIFFER && step > segments.anchored {
                 step -= 1;
-                self.step::<true, false>(&mut softmax, Place { mask, first_row, step, young: 0 });
+                self.step::<true, false>(
+                    &mut softmax,
+                    Place { mask, first_row, step, first_tile: job.first_tile, young: 0 },
+                );
             }
             let settling = fulgurite_gpu::planted::constant("SETTLING_TILES", SETTLING_TILES);
             let young = step.saturating_sub(settling);
             self.follows = true;
+            if M::FIRST {
+                let place = Place { mask, first_row, step, first_tile: job.first_tile, young };
+                self.run_down(&mut softmax, place, segments.full_begin);
+                step = 0;
+            }
             while step > 0 && (self.follows || !Self::HAS_ANCHORS) {
                 let border = Self::parking_before(step);
                 while step > border && (self.follows || !Self::HAS_ANCHORS) {
                     step -= 1;
-                    self.step::<false, false>(&mut softmax, Place { mask, first_row, step, young });
+                    self.step::<false, false>(
+                        &mut softmax,
+                        Place { mask, first_row, step, first_tile: job.first_tile, young },
+                    );
                 }
                 self.park(&mut softmax);
             }
@@ -246,13 +246,43 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 let border = Self::parking_before(step);
                 while step > border {
                     step -= 1;
-                    self.step::<false, true>(&mut softmax, Place { mask, first_row, step, young });
+                    self.step::<false, true>(
+                        &mut softmax,
+                        Place { mask, first_row, step, first_tile: job.first_tile, young },
+                    );
                 }
                 self.park(&mut softmax);
             }
             self.leave_q();
         }
         softmax
+    }
+
+    /// The tiles of a job in front of those with rows that may have no key yet, for masks whose rows
+    /// have a first key: down to tile `full_begin` without element tests, then with them.
+    #[inline(always)]
+    unsafe fn run_down(&mut self, softmax: &mut OnlineSoftmax, place: Place<M>, full_begin: u32) {
+        let mut place = place;
+        // SAFETY: as `step`.
+        unsafe {
+            while place.step > full_begin && (self.follows || !Self::HAS_ANCHORS) {
+                place.step -= 1;
+                self.step::<false, false>(softmax, place);
+            }
+            while place.step > full_begin && Self::HAS_ANCHORS {
+                place.step -= 1;
+                self.step::<false, true>(softmax, place);
+            }
+            while place.step > place.first_tile {
+                place.step -= 1;
+                if Self::HAS_ANCHORS {
+                    // Every row that sees keys here has one, which is what anchors need to be kept.
+                    self.step::<true, true>(softmax, place);
+                } else {
+                    self.step::<true, false>(softmax, place);
+                }
+            }
+        }
     }
 
     /// Ends a job that another follows: that one's first product computes while this one's
@@ -349,7 +379,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
             }
             S::Scores::wait::<1, KV>(&mut self.sums);
             self.release_k();
-            self.release_q_early(place.step);
+            self.release_q_early(place.step, place.first_tile);
             let mut scores = S::Scores::floats(&self.sums);
             self.take_factors(softmax, place.step);
             if MASKED {
@@ -414,26 +444,6 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
         unsafe {
             wgmma::wait::<0, D>(&mut self.out);
             self.release_v();
-        }
-    }
-
-    /// Sets the scores that the mask does not keep to `-inf`.
-    #[inline(always)]
-    fn mask_tile(
-        &self,
-        softmax: &mut OnlineSoftmax,
-        scores: &mut Accum<KV>,
-        (mask, first_row, step): (M, u32, u32),
-    ) {
-        let [low, high] = frag::rows();
-        let start = (step * KV) as i32;
-        let end = [
-            mask.keys(first_row + low).end as i32 - start,
-            mask.keys(first_row + high).end as i32 - start,
-        ];
-        scores.mask_from(end);
-        if S::Scores::OWN_FACTORS {
-            softmax.drop_factors([end[0] <= 0, end[1] <= 0]);
         }
     }
 

@@ -31,24 +31,25 @@ use fulgurite_gpu::{
     tma::{self, MapAddress},
     warp,
 };
-use fulgurite_spec::{FwdScalars, Geometry, QuantScalars, launch::WARPGROUP_THREADS};
+use fulgurite_spec::{Ends, FwdScalars, Geometry, QuantScalars, launch::WARPGROUP_THREADS};
 use producer::produce;
 
 /// The kernel.
 ///
 /// # Safety
 /// Launched with the shape's launch; `maps` are Q's, K's and V's as the host encodes
-/// them for this tile; `scalars` and `quant` describe the same call. `D` and `KV` are the tile's
-/// `head_dim` and `kv_rows`.
+/// them for this tile; `scalars`, `ends` and `quant` describe the same call. `D` and `KV` are the
+/// tile's `head_dim` and `kv_rows`.
 #[inline(always)]
 pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const KV: u32>(
     maps: MapAddress,
     scalars: &FwdScalars,
+    ends: Ends,
     quant: Option<&QuantScalars>,
 ) {
     const { assert!(S::TILE.head_dim == D && S::TILE.kv_rows == KV) };
-    const { assert!(!M::FIRST, "every job goes down to tile 0") };
-    let call = Call { scalars, quant, maps, smem: Smem::base() };
+    const { assert!(!M::FIRST || !S::SOFTMAX.parks(), "parked keys are counted from tile 0 on") };
+    let call = Call { scalars, ends, quant, maps, smem: Smem::base() };
     // SAFETY: every thread of the block comes here, then takes exactly one role.
     unsafe {
         if thread::index() == 0 {
@@ -99,7 +100,7 @@ unsafe fn start<S: Shape>(call: &Call) {
 
 /// A consumer's part in what the roles agree on: rings, turns at issuing, votes. All of it is
 /// called by the whole warpgroup.
-impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
+impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     #[inline(always)]
     #[track_caller]
     unsafe fn wait_q(&self) {
@@ -127,12 +128,12 @@ impl<M, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, KV> {
     /// of ptxas gets worse.
     const RELEASES_Q_EARLY: bool = S::TILE.q_parts == S::TILE.consumers;
 
-    /// Gives the job's Q back, if that is done early, after the product of its last tile, 0. One
-    /// predicated arrival: no branch while products are in flight.
+    /// Gives the job's Q back, if that is done early, after the product of its last tile,
+    /// `first_tile`. One predicated arrival: no branch while products are in flight.
     #[inline(always)]
     #[track_caller]
-    unsafe fn release_q_early(&self, tile: u32) {
-        if Self::RELEASES_Q_EARLY && tile == 0 {
+    unsafe fn release_q_early(&self, tile: u32, first_tile: u32) {
+        if Self::RELEASES_Q_EARLY && (M::FIRST && tile == first_tile || !M::FIRST && tile == 0) {
             // SAFETY: as `release_q`.
             unsafe { self.release_q() }
         }

@@ -46,7 +46,7 @@ const fn warp_loads(tile: &Tile, rows_differ: bool) -> bool {
 #[inline(always)]
 unsafe fn load_jobs<M: Geometry, S: Shape>(call: &Call, leads: bool) {
     let (mut q, mut k, mut v) = (Cursor::fill(), Cursor::fill(), Cursor::fill());
-    let mut jobs = Jobs::<M>::new(call.scalars, const { S::TILE });
+    let mut jobs = Jobs::<M>::new(call.scalars, call.ends, const { S::TILE });
     let mut job = jobs.next();
     while job.kv_tiles > 0 {
         let mut step = job.kv_tiles - 1;
@@ -55,11 +55,18 @@ unsafe fn load_jobs<M: Geometry, S: Shape>(call: &Call, leads: bool) {
             load_k::<S>(call, &mut k, &job, step, leads);
             load_q::<S>(call, &mut q, &job, leads);
             while step > 0 {
+                if M::FIRST && step == job.first_tile {
+                    break;
+                }
                 load_k::<S>(call, &mut k, &job, step - 1, leads);
                 load_v::<S>(call, &mut v, &job, step, leads);
                 step -= 1;
             }
-            load_v::<S>(call, &mut v, &job, 0, leads);
+            if M::FIRST {
+                load_v::<S>(call, &mut v, &job, step, leads);
+            } else {
+                load_v::<S>(call, &mut v, &job, 0, leads);
+            }
         }
         job = jobs.next();
     }

@@ -87,7 +87,7 @@ impl ForwardCall {
         let mask = self.mask.geometry(rows as u32, kv_len as u32);
         let visited = |first_row: usize| {
             let end = (first_row + q_rows).min(rows) as u32;
-            if mask.keys(end - 1).is_empty() && variant.stores_keyless() {
+            if mask.keys(end - 1).end == 0 && variant.stores_keyless() {
                 return 0;
             }
             let segments = mask.segments(first_row as u32..end, tile.kv_rows);
@@ -257,7 +257,8 @@ pub fn load(attention: &FlashAttention, variant: &Variant) -> Result<(), fulguri
     let (dtype, precision) = asked_of(variant);
     let layout = |dtype| Layout::bshd(dtype, 1, 64, 1, variant.head_dim as usize);
     let (given, out) = (layout(of_inputs(variant, dtype)), layout(dtype));
-    let call = ForwardCall { out, precision, ..ForwardCall::plain(given, given, variant.mask) };
+    let call =
+        ForwardCall { out, precision, ..ForwardCall::plain(given, given, variant.mask.example()) };
     let request = call.request();
     attention.plan_with(&request, &PlanOptions::entry(variant.entry)).map(|_| ())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fulgurite::internals::{Tile, Variant};
+use fulgurite::internals::{MaskClass, Tile, Variant};
 use fulgurite::{Descale, Dtype, Layout, Mask, Precision};
 use reference::forward::values::{Inputs, Poison, Values};
 use reference::random::{about_1, draw};
@@ -17,6 +17,9 @@ use crate::rules::Finding;
 
 pub mod eight_bits;
 mod extremes;
+mod windows;
+
+pub use windows::wide;
 pub mod given8;
 
 /// One attention to check.
@@ -68,7 +71,7 @@ impl ForwardCase {
         heads: (usize, usize),
         lengths: (usize, usize),
     ) -> ForwardCase {
-        let mask = variant.mask;
+        let mask = variant.mask.example();
         let head_dim = variant.head_dim as usize;
         let (dtype, precision) = asked_of(variant);
         let chosen = ForwardCase::chosen(what, (dtype, mask), batch, heads, lengths, head_dim);
@@ -265,16 +268,16 @@ pub fn every(table: &[Variant], list: fn(&Variant) -> Vec<ForwardCase>) -> Vec<J
 
 /// Every case of a variant.
 pub fn cases(variant: &Variant) -> Vec<ForwardCase> {
-    let mut all = lengths(variant);
+    let mut all = windows::windows(variant);
+    all.extend(lengths(variant));
     all.extend(tile_edges(variant));
     all.extend(heads(variant));
     all.extend(arrangements(variant));
     all.extend(head_dims(variant));
     all.extend(options(variant));
-    all.extend(values(variant));
-    all.extend(poisons(variant));
+    all.extend(extremes::poisons(variant));
     all.extend(sizes(variant));
-    all.extend(extremes::extremes(variant));
+    all.extend(values(variant).into_iter().chain(extremes::extremes(variant)).map(windows::wide));
     all
 }
 
@@ -301,8 +304,8 @@ fn lengths(variant: &Variant) -> Vec<ForwardCase> {
         (1023, 1023),
     ];
     // Without keys, by the kernels that store such rows.
-    let no_keys: &[(usize, usize)] =
-        if variant.stores_keyless() { &[(1, 0), (300, 0), (384, 0)] } else { &[] };
+    let stores_them = variant.stores_keyless() && variant.mask == MaskClass::Causal;
+    let no_keys: &[(usize, usize)] = if stores_them { &[(1, 0), (300, 0), (384, 0)] } else { &[] };
     let all = LENGTHS.iter().chain(no_keys);
     all.map(|&lengths| ForwardCase::new("length", variant, 1, (2, 2), lengths)).collect()
 }
@@ -401,22 +404,6 @@ fn values(variant: &Variant) -> Vec<ForwardCase> {
     ]
 }
 
-fn poisons(variant: &Variant) -> Vec<ForwardCase> {
-    let case = |what, poison, lengths| {
-        ForwardCase::new(what, variant, 2, (4, 2), lengths).with(|case| case.poison = Some(poison))
-    };
-    let mut all = vec![
-        case("nan in q", Poison::QueryNan, (200, 250)),
-        case("inf in q", Poison::QueryInf, (200, 250)),
-    ];
-    // Only a causal mask has rows that do not see a key.
-    if variant.mask == Mask::Causal {
-        all.push(case("nan in k", Poison::KeyNan, (250, 250)));
-        all.push(case("inf in k", Poison::KeyInf, (250, 250)));
-    }
-    all
-}
-
 /// Large calls: one for the statistics of the error, one that gives every block several jobs, one
 /// past the grid's limits, one past 2³¹.
 fn sizes(variant: &Variant) -> Vec<ForwardCase> {
@@ -442,7 +429,7 @@ pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
     let case = |what, batch, heads, lengths| ForwardCase::new(what, variant, batch, heads, lengths);
-    vec![
+    let all = [
         case("one row", 1, (1, 1), (1, 1)),
         case("one row, several tiles", 1, (2, 1), (1, 2 * kv_rows + 5)),
         case("partial tiles", 1, (1, 1), (q_rows - 1, kv_rows + 1)),
@@ -468,7 +455,9 @@ pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
             case.arrangement = Arrangement::SlicedHeadDim;
             case.lse = false;
         }),
-    ]
+    ];
+    let all = all.into_iter().map(windows::wide_if_valued);
+    all.chain(windows::emulated(variant)).collect()
 }
 
 /// The cases for planted errors, several jobs for each of two blocks in all: each ring gone round
@@ -477,7 +466,7 @@ pub fn mutation_cases(variant: &Variant) -> Vec<ForwardCase> {
     let tile = Tile::of(variant);
     let (q_rows, kv_rows) = (tile.q_rows() as usize, tile.kv_rows as usize);
     let case = |heads, lengths| ForwardCase::new("mutants", variant, 1, heads, lengths);
-    vec![
+    let all = [
         case((3, 1), (2 * q_rows - 3, 3 * kv_rows - 5)),
         case((10, 2), (q_rows - 9, kv_rows - 7)),
         case((3, 3), (3 * q_rows - 70, 3 * q_rows + kv_rows / 2 - 70)),
@@ -493,5 +482,6 @@ pub fn mutation_cases(variant: &Variant) -> Vec<ForwardCase> {
         // One row of one warp never settles.
         case((1, 1), (q_rows - 3, 8 * kv_rows - 3))
             .with(|case| case.values = Values::LoneStart(30.0)),
-    ]
+    ];
+    all.into_iter().map(windows::wide_if_valued).collect()
 }

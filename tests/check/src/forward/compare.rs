@@ -150,7 +150,7 @@ fn places(reference: &Reference, got: &[f64], lse: Option<&[f32]>) -> Finding {
     let mut first = None;
     let rows = reference.out.chunks(reference.head_dim).zip(got.chunks(reference.head_dim));
     for (index, (want, got)) in rows.enumerate() {
-        let agrees = |(want, got): &(&f64, &f64)| match reference.kept[index] {
+        let agrees = |(want, got): &(&f64, &f64)| match reference.kept[index].len() {
             0 => **got == 0.0,
             _ => want.is_nan() == got.is_nan() && want.is_infinite() == got.is_infinite(),
         };
@@ -267,13 +267,13 @@ fn dominant(dtype: Dtype, reference: &Reference, got: &[f64], of_like: bool) -> 
     let head_dim = reference.head_dim;
     let round = |x: f64| f64::from(decode(dtype, encode(dtype, x)));
     let mut found = None;
-    for index in number_rows(reference).filter(|&index| reference.kept[index] > 0) {
+    for index in number_rows(reference).filter(|&index| !reference.kept[index].is_empty()) {
         // A key loses what `turn` says, the others win it.
         let (share, doubt) = match of_like {
             true => (DOMINANT_OF_LIKE, 0.0),
             false => (DOMINANT, 2.0 * turn(reference, index, false)),
         };
-        let others = (reference.kept[index] as f64).ln();
+        let others = (reference.kept[index].len() as f64).ln();
         if reference.lead[index] - others - doubt < -share * std::f64::consts::LN_2 {
             continue;
         }
@@ -326,7 +326,8 @@ fn log_sum_exp(
 }
 
 fn exactly(reference: &Reference, got: &[f64], constant: f64) -> Finding {
-    let rows = got.chunks(reference.head_dim).enumerate().filter(|(i, _)| reference.kept[*i] > 0);
+    let rows =
+        got.chunks(reference.head_dim).enumerate().filter(|(i, _)| !reference.kept[*i].is_empty());
     let mut wrong = 0;
     let mut first = None;
     for (index, row) in rows {

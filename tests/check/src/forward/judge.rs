@@ -197,7 +197,7 @@ fn reach(case: &ForwardCase, poison: Poison, reference: &Reference, index: usize
             is_head && Poison::query_rows(case.q_len).any(|r| r == row.row)
         }
         Poison::KeyNan | Poison::KeyInf => {
-            is_kv_head && reference.kept[index] > Poison::key_row(case.kv_len)
+            is_kv_head && reference.kept[index].contains(&Poison::key_row(case.kv_len))
         }
         Poison::RowNan | Poison::RowInf | Poison::RowPeak | Poison::RowHuge => {
             is_head && row.row / near == LONE_ROW / near

@@ -1,6 +1,6 @@
 //! Planted errors: a right answer made wrong in the ways kernels go wrong. The rules must see each.
 
-use fulgurite::internals::Variant;
+use fulgurite::internals::{MaskClass, Variant};
 use fulgurite::{Dtype, Mask};
 use reference::forward::lowprec::{self, Arithmetic};
 use reference::forward::oracle::Problem;
@@ -91,10 +91,10 @@ impl Bug {
     ];
 
     /// Whether the bug changes anything under this mask.
-    pub fn applies_to(self, mask: Mask) -> bool {
+    pub fn applies_to(self, mask: MaskClass) -> bool {
         let causal_only =
             [Bug::KeyTooMany, Bug::KeyTooFew, Bug::TopLeft, Bug::EmptyRowNotZero].contains(&self);
-        mask == Mask::Causal || !causal_only
+        mask == MaskClass::Causal || !causal_only
     }
 }
 

@@ -150,7 +150,9 @@ impl EightBits {
         reference.magnitude = crop(&reference.magnitude);
         reference.faint = crop(&reference.faint);
         reference.head_dim = own;
-        for (index, id) in rows.iter().enumerate().filter(|(index, _)| reference.kept[*index] > 0) {
+        for (index, id) in
+            rows.iter().enumerate().filter(|(index, _)| !reference.kept[*index].is_empty())
+        {
             let out = &mut reference.out[index * own..(index + 1) * own];
             out.iter_mut().zip(self.v_shift(id)).for_each(|(x, shift)| *x += f64::from(shift));
             let shift = f64::from(self.q_shift(id));

@@ -114,19 +114,18 @@ fn head_rows(
     (scale_of, finish): (&ScaleOf, &Finish),
 ) -> LowPrecision {
     let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
-    let most_keys = rows.iter().map(|id| problem.kept_keys(id.row)).max().unwrap_or(0);
+    let end = rows.iter().map(|id| problem.kept_keys(id.row).end).max().unwrap_or(0);
     let load = |tensor: View| -> Vec<f32> {
-        (0..most_keys)
-            .flat_map(|key| tensor.row([batch, kv_head, key]).collect::<Vec<_>>())
-            .collect()
+        (0..end).flat_map(|key| tensor.row([batch, kv_head, key]).collect::<Vec<_>>()).collect()
     };
     let (keys, values) = (load(problem.k), load(problem.v));
     let mut answer = LowPrecision { out: Vec::new(), lse: Vec::with_capacity(rows.len()) };
     for id in rows {
         let q_row: Vec<f32> = problem.q.row([batch, id.head, id.row]).collect();
-        let kept = problem.kept_keys(id.row) * q_row.len();
+        let kept = problem.kept_keys(id.row);
+        let kept = kept.start * q_row.len()..kept.end * q_row.len();
         let row = OnlineRow::new((problem, scale_of(id)), arithmetic, &q_row);
-        let (out, lse) = row.run(&keys[..kept], &values[..kept]);
+        let (out, lse) = row.run(&keys[kept.clone()], &values[kept]);
         let (out, lse) = finish(id, out, lse);
         answer.out.extend(out);
         answer.lse.push(lse);

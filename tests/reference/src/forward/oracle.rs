@@ -3,6 +3,8 @@
 //! A key that the mask excludes is never read: it is skipped, not multiplied by zero, so that a NaN
 //! in it cannot spread. A row without any key gives zeros and a log-sum-exp of −∞.
 
+use std::ops::Range;
+
 use fulgurite::{Dtype, Mask};
 use rayon::prelude::*;
 
@@ -23,25 +25,28 @@ pub struct Problem<'a> {
     pub scale: f64,
 }
 
-/// Number of keys, always the first ones, that a mask shows a row of a call with so many queries
-/// and keys. By what the mask means, not by the ranges that the kernels work with.
-pub fn kept_keys(mask: Mask, (q_len, kv_len): (usize, usize), row: usize) -> usize {
-    let (q_len, kv_len) = (q_len as i64, kv_len as i64);
-    let (mut seen, mut unseen) = (0, kv_len);
+/// The keys, always neighbours, that a mask shows a row of a call with so many queries and keys. By
+/// what the mask means, not by the ranges that the kernels work with.
+pub fn kept_keys(mask: Mask, (q_len, kv_len): (usize, usize), row: usize) -> Range<usize> {
+    let sees = |col: i64| mask.sees(row as i64, col, q_len as i64, kv_len as i64);
+    let Some(first) = (0..kv_len as i64).find(|&col| sees(col)) else {
+        return 0..0;
+    };
+    let (mut seen, mut unseen) = (first + 1, kv_len as i64);
     while seen < unseen {
         let col = seen + (unseen - seen) / 2;
-        if mask.sees(row as i64, col, q_len, kv_len) {
+        if sees(col) {
             seen = col + 1;
         } else {
             unseen = col;
         }
     }
-    seen as usize
+    first as usize..seen as usize
 }
 
 impl Problem<'_> {
-    /// Number of keys a row sees: always the first ones.
-    pub fn kept_keys(&self, row: usize) -> usize {
+    /// The keys that a row sees: always neighbours.
+    pub fn kept_keys(&self, row: usize) -> Range<usize> {
         kept_keys(self.mask, (self.q.layout.shape[2], self.k.layout.shape[2]), row)
     }
 
@@ -82,8 +87,8 @@ pub struct Reference {
     pub peak: Vec<f64>,
     /// By how much each row's largest score exceeds its second; +∞ for a single key.
     pub lead: Vec<f64>,
-    /// Number of keys each row sees.
-    pub kept: Vec<usize>,
+    /// The keys that each row sees.
+    pub kept: Vec<Range<usize>>,
 }
 
 /// Rows of one head that one task computes, at most: they share what is decoded.
@@ -140,23 +145,25 @@ struct RowAnswer {
 /// Attention of rows of one head.
 fn head_rows(problem: &Problem, rows: &[RowId]) -> Vec<RowAnswer> {
     let (batch, kv_head) = (rows[0].batch, problem.kv_head(rows[0].head));
-    let kept: Vec<usize> = rows.iter().map(|id| problem.kept_keys(id.row)).collect();
-    let most_keys = kept.iter().copied().max().unwrap_or(0);
+    let kept: Vec<Range<usize>> = rows.iter().map(|id| problem.kept_keys(id.row)).collect();
+    let first_key = kept.iter().map(|kept| kept.start).min().unwrap_or(0);
+    let end = kept.iter().map(|kept| kept.end).max().unwrap_or(0);
     // Calls `with(row's place, key, its elements)` for every key that a row sees, keys ascending.
     let every = |tensor: View, with: &mut dyn FnMut(usize, usize, &[f64])| {
-        for start in (0..most_keys).step_by(KEY_BLOCK) {
-            let keys = start..most_keys.min(start + KEY_BLOCK);
+        for start in (first_key..end).step_by(KEY_BLOCK) {
+            let keys = start..end.min(start + KEY_BLOCK);
             let decoded = keys.map(|key| tensor.row([batch, kv_head, key]).map(f64::from));
             let decoded: Vec<Vec<f64>> = decoded.map(Iterator::collect).collect();
-            for (place, &kept) in kept.iter().enumerate() {
-                let seen = (start..kept).zip(&decoded);
+            for (place, kept) in kept.iter().enumerate() {
+                let seen = (start..).zip(&decoded).filter(|(key, _)| kept.contains(key));
                 seen.for_each(|(key, elements)| with(place, key, elements));
             }
         }
     };
     let q_row = |id: &RowId| problem.q.row([batch, id.head, id.row]).map(f64::from).collect();
     let queries: Vec<Vec<f64>> = rows.iter().map(q_row).collect();
-    let mut scores: Vec<Vec<f64>> = kept.iter().map(|&kept| Vec::with_capacity(kept)).collect();
+    let mut scores: Vec<Vec<f64>> =
+        kept.iter().map(|kept| Vec::with_capacity(kept.len())).collect();
     every(problem.k, &mut |place, _, key| {
         scores[place].push(problem.scale * dot(&queries[place], key));
     });
@@ -164,7 +171,7 @@ fn head_rows(problem: &Problem, rows: &[RowId]) -> Vec<RowAnswer> {
     let faint_from = faint_from(problem.v.layout.dtype);
     let mut weighed: Vec<Weighed> =
         scores.iter().map(|scores| Weighed::new(scores, head_dim, faint_from)).collect();
-    every(problem.v, &mut |place, key, value| weighed[place].add(key, value));
+    every(problem.v, &mut |place, key, value| weighed[place].add(key - kept[place].start, value));
     weighed.into_iter().map(|row| row.answer).collect()
 }
 
@@ -211,7 +218,7 @@ impl Weighed {
         Weighed { weights, top: 1.0 / total, faint_from, answer }
     }
 
-    /// Adds a key's value.
+    /// Adds the value of a key, of those that the row sees.
     fn add(&mut self, key: usize, value: &[f64]) {
         let (weight, answer) = (self.weights[key], &mut self.answer);
         for ((sum, size), x) in answer.out.iter_mut().zip(&mut answer.magnitude).zip(value) {

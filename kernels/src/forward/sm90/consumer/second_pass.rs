@@ -31,7 +31,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
     /// Computes this warpgroup's lost rows again, in every job with one.
     #[inline(always)]
     pub(super) unsafe fn run_jobs_again(&mut self, mask: M) {
-        let mut jobs = Jobs::<M>::new(self.call.scalars, S::TILE);
+        let mut jobs = Jobs::<M>::new(self.call.scalars, self.call.ends, S::TILE);
         let mut job = jobs.next();
         while job.kv_tiles > 0 {
             // SAFETY: this thread's quad stored these rows in the first pass; all consumers vote.
@@ -96,7 +96,7 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 self.issue_scores();
                 S::Scores::wait::<0, KV>(&mut self.sums);
                 self.release_k();
-                self.release_q_early(step);
+                self.release_q_early(step, 0);
                 let mut scores = S::Scores::floats(&self.sums);
                 self.take_factors(&mut softmax, step);
                 self.mask_tile(&mut softmax, &mut scores, (mask, first_row, step));
@@ -112,6 +112,12 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
                 self.release_v();
                 if step == Self::parking_before(step + 1) {
                     self.park(&mut softmax);
+                }
+                if M::FIRST && step == job.first_tile {
+                    if step > 0 {
+                        self.release_q_early(0, 0);
+                    }
+                    break;
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! The cases of kernels of 8 bits: lengths that leave padding of every kind, heads whose scales
 //! differ, values that integers and short floats trip over.
 
-use fulgurite::internals::Variant;
-use fulgurite::{Dtype, Mask};
+use fulgurite::Dtype;
+use fulgurite::internals::{MaskClass, Variant};
 use reference::forward::values::{Poison, Values};
 
 use super::{ForwardCase, given8};
@@ -167,7 +167,7 @@ fn poisons(of: Of) -> Vec<ForwardCase> {
     };
     let mut all = vec![case("nan in q", Poison::QueryNan), case("nan in v", Poison::ValueNan(1))];
     // Only a causal mask has rows that do not see a key.
-    if of.variant.mask == Mask::Causal {
+    if of.variant.mask == MaskClass::Causal {
         all.push(case("nan in k", Poison::KeyNan));
         // The first rows do not see any key of its tile.
         all.push(
@@ -195,7 +195,7 @@ pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
         return given8::emulated_cases(variant);
     }
     let types = types(variant);
-    let dtype = types[if variant.mask == Mask::Causal { types.len() - 1 } else { 0 }];
+    let dtype = types[if variant.mask == MaskClass::Causal { types.len() - 1 } else { 0 }];
     let of = Of { variant, dtype };
     let (q_rows, kv_rows) =
         (fulgurite::internals::Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);

@@ -2,7 +2,7 @@
 //! not notice where rows have settled.
 
 use fulgurite::Dtype;
-use fulgurite::internals::{Tile, Variant};
+use fulgurite::internals::{MaskClass, Tile, Variant};
 use reference::forward::values::{Climb, Exact, Poison, Values, exact};
 
 use super::ForwardCase;
@@ -31,6 +31,23 @@ fn case(
         change(case);
         case.needs = if emulated { Needs::Nothing } else { Needs::Speed };
     })
+}
+
+/// What some rows have that others must not notice.
+pub fn poisons(variant: &Variant) -> Vec<ForwardCase> {
+    let case = |what, poison, lengths| {
+        ForwardCase::new(what, variant, 2, (4, 2), lengths).with(|case| case.poison = Some(poison))
+    };
+    let mut all = vec![
+        case("nan in q", Poison::QueryNan, (200, 250)),
+        case("inf in q", Poison::QueryInf, (200, 250)),
+    ];
+    // The full mask has no rows that do not see a key.
+    if variant.mask != MaskClass::Full {
+        all.push(case("nan in k", Poison::KeyNan, (250, 250)));
+        all.push(case("inf in k", Poison::KeyInf, (250, 250)));
+    }
+    all
 }
 
 /// q, k and v all the same: the output is that number, however large scores are.

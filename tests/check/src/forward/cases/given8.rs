@@ -1,8 +1,8 @@
 //! The cases of kernels that are given tensors of 8 bits: those of quantised ones, as far as they
 //! make sense here, and numbers that the stored ones are multiplied with.
 
-use fulgurite::internals::{Tile, Variant};
-use fulgurite::{Descale, Dtype, Mask};
+use fulgurite::internals::{MaskClass, Tile, Variant};
+use fulgurite::{Descale, Dtype};
 use reference::forward::values::{Poison, Values};
 
 use super::ForwardCase;
@@ -86,7 +86,7 @@ fn poisons(of: Of) -> Vec<ForwardCase> {
         of.of_batch(2, what, (4, 2), (200, 513)).with(|case| case.poison = Some(poison))
     };
     let mut all = vec![case("nan in q", Poison::QueryNan), case("nan in v", Poison::ValueNan(1))];
-    if of.variant.mask == Mask::Causal {
+    if of.variant.mask == MaskClass::Causal {
         all.push(case("nan in k", Poison::KeyNan));
     }
     all
@@ -95,7 +95,7 @@ fn poisons(of: Of) -> Vec<ForwardCase> {
 /// A sample for the emulator, of one type for each mask: enough keys that the output is parked, and
 /// each kind of descale.
 pub fn emulated_cases(variant: &Variant) -> Vec<ForwardCase> {
-    let dtype = if variant.mask == Mask::Causal { Dtype::F16 } else { Dtype::Bf16 };
+    let dtype = if variant.mask == MaskClass::Causal { Dtype::F16 } else { Dtype::Bf16 };
     let of = Of { variant, dtype };
     let (q_rows, kv_rows) = (Tile::of(variant).q_rows() as usize, variant.kv_rows as usize);
     let mut all = vec![of.of_batch(2, "parked, descale", (2, 1), (17, 597)).with(|case| {

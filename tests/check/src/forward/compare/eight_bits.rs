@@ -101,7 +101,7 @@ fn numbers_of_both(own: &Reference, quantised: &Reference) -> Reference {
 fn exactly(dtype: Dtype, quantised: &Reference, own: &Reference, got: &[f64]) -> Finding {
     let round = |x: f64| f64::from(decode(dtype, encode(dtype, x)));
     let mut finding = Finding { rule: Rule::Constant, value: 0.0, limit: 0.0, row: None };
-    for (index, id) in own.rows.iter().enumerate().filter(|(i, _)| quantised.kept[*i] > 0) {
+    for (index, id) in own.rows.iter().enumerate().filter(|(i, _)| !quantised.kept[*i].is_empty()) {
         let range = index * own.head_dim..(index + 1) * own.head_dim;
         let wrong = range.filter(|&i| got[i] != round(own.out[i])).count();
         if wrong > 0 {
@@ -119,7 +119,7 @@ fn bound(dtype: Dtype, expected: &Expected, got: &[f64]) -> Finding {
     let (unit, least) = roundings(dtype);
     let mut worst = Finding { rule: Rule::Bound, value: 0.0, limit: least, row: None };
     for (index, id) in reference.rows.iter().enumerate() {
-        let keys = reference.kept[index].min(parked_keys.unwrap_or(usize::MAX));
+        let keys = reference.kept[index].len().min(parked_keys.unwrap_or(usize::MAX));
         let steps = keys.div_ceil(STEP_KEYS) as f64;
         let is_e4m3 = of_values == Dtype::E4m3;
         let doubt = if is_e4m3 && parked_keys.is_none() { 0.0 } else { doubts[index] };
