@@ -3,8 +3,6 @@
 mod class;
 mod remedy;
 
-use std::fmt;
-
 pub use class::ErrorClass;
 
 use crate::{Dtype, Form, Mask};
@@ -77,9 +75,8 @@ pub enum Error {
     },
     /// A window that shows no row a key, whatever the lengths.
     #[error(
-        "a window from {left} keys before a row's position to {right} behind it holds none: left \
-             plus right must be at least 0 (the row's own key alone is 0 and 0; negative numbers \
-             are offsets, None is unbounded)"
+        "a window from {left} keys before a row's position to {right} behind it holds none: \
+             left + right must be at least 0 (negative numbers are offsets, None is unbounded)"
     )]
     Window {
         /// Keys before the row's position.
@@ -499,10 +496,4 @@ pub enum Error {
         /// The rule, where it was broken and by whom.
         fault: String,
     },
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }

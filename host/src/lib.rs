@@ -48,11 +48,12 @@
 //!   elements of the output may not overlap.
 //! * **Causal** masks are aligned bottom right: the last query sees every key, row `row` sees
 //!   `col <= row + kv_len - q_len`.
-//! * **Windows** ([`Mask::Window`]) are aligned so too: with `i = row + kv_len - q_len`, row `row` sees
-//!   `i - left <= col <= i + right`. A window that is as wide as the call is computed as the full or
-//!   causal mask; in 8 bits others have no kernel.
-//! * **A row that sees no key** (causal, more queries than keys; a window beside all keys; any mask,
-//!   no keys) gives output 0 and lse −∞. Empty tensors need no memory: their addresses are not looked at.
+//! * **Windows** ([`Mask::Window`]) are aligned so too: with `i = row + kv_len - q_len`, row `row`
+//!   sees `i - left <= col <= i + right`. A window that is as wide as the call is computed as the
+//!   full or causal mask; in 8 bits others have no kernel.
+//! * **A row that sees no key** (causal, more queries than keys; a window beside all keys; any
+//!   mask, no keys) gives output 0 and lse −∞. Empty tensors need no memory: their addresses are
+//!   not looked at.
 //! * **Inputs that are not finite**: a NaN or infinity in a row of q makes no other row NaN;
 //!   in a row of k it reaches the query rows that see this key; in v it can reach every
 //!   query row that works on the tile of keys it lies in, because the probability 0 times
@@ -70,7 +71,8 @@
 //! * **Error**: before the output is rounded each element is within `u · Σ w |v|` of the exact one,
 //!   besides terms of float32: `w` the softmax weights, `u` 2⁻⁸ for bf16 and 2⁻¹¹ for f16. Proved,
 //!   the same as with an online softmax that follows the maximum. Up to head dim 192 it does not,
-//!   but for windows of more than 2¹⁴ keys, grow with the number of keys (1.16 times at 2²⁰ keys, f16, values of mean 1).
+//!   but for windows of more than 2¹⁴ keys, grow with the number of keys (1.16 times at 2²⁰ keys,
+//!   f16, values of mean 1).
 //!
 //! # Versions
 //! [`cudarc`] is part of the interface: a new minor version of it is one of ours. A program that

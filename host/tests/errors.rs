@@ -261,7 +261,7 @@ fn windows_without_keys() {
         let error = refused(&windowed(left, right));
         assert_eq!(error, Error::Window { left, right });
         let given = format!("from {left} keys before a row's position to {right} behind it");
-        says(&error, &[&given, "left plus right must be at least 0", "None is unbounded"]);
+        says(&error, &[&given, "left + right must be at least 0", "None is unbounded"]);
     }
     for (left, right) in [(0, 0), (7, -7), (-5, 5), (i32::MAX, i32::MIN + 1), (i32::MAX, 0)] {
         Plan::new(&windowed(left, right), &DeviceFacts::h200()).unwrap();

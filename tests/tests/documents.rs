@@ -4,7 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the texts are that users see.
-const SOURCES: [&str; 3] = ["host/src/error.rs", "host/src/codes.rs", "xtask/src/toolchain.rs"];
+const SOURCES: [&str; 4] = [
+    "host/src/error.rs",
+    "host/src/error/remedy.rs",
+    "host/src/codes.rs",
+    "xtask/src/toolchain.rs",
+];
 
 fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

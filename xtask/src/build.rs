@@ -161,9 +161,10 @@ mod tests {
 
     #[test]
     fn texts_select_kernels() {
-        let d128 = selected(&["fwd_sm90_bf16_d128".to_string()]).expect("there are such kernels");
+        let d128 =
+            selected(&["fwd_sm90_bf16_d128_full".to_string()]).expect("there are such kernels");
         assert_eq!(d128.len(), 1);
-        assert!(d128[0].kernels.iter().all(|kernel| kernel.entry.contains("bf16_d128")));
+        assert!(d128[0].kernels.iter().all(|kernel| kernel.entry.contains("bf16_d128_full")));
         assert!(whole(&d128[0]).kernels.len() > d128[0].kernels.len());
         let error = selected(&["d77".to_string()]).expect_err("no such kernel").to_string();
         assert!(error.contains(KERNELS[0].entry), "{error}");

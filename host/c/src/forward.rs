@@ -138,8 +138,8 @@ impl ForwardRequest {
                 *end = Some(number);
             } else if number != 0 {
                 return Err(Failure::argument(format!(
-                    "request.{field} is {number}, but request.window_ends lacks {bit_name} ({bit}): \
-                     set the bit, or the field to 0"
+                    "request.{field} is {number}, but request.window_ends lacks {bit_name} \
+                     ({bit}): set the bit, or the field to 0"
                 )));
             }
         }

@@ -276,7 +276,7 @@ fn texts_say_what_was_got_what_is_allowed_and_what_to_do() {
     let unsupported = text(&ForwardRequest { q, k, v, out, ..request() }, Status::Unsupported);
     let (what, differs) = unsupported.split_once(", which differs in ").expect("it says so");
     assert!(what.starts_with("no kernel for f32, head dim 64, causal; nearest is fwd_sm90_"));
-    assert_eq!(differs, "element type (f32 asked, bf16 or f16 there): convert q, k and v");
+    assert_eq!(differs, "element type (f32 asked, bf16, f16 or e4m3 there): convert q, k and v");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Kinds of errors, for programs.
 
+use std::fmt;
+
 use super::Error;
 
 /// What kind of trouble an [`Error`] is; the numbers are the statuses of the C interface.
@@ -51,4 +53,10 @@ classes! {
     Device: NoDriver DriverTooOld StubDriver NoDevice Architecture SharedMemory WrongDevice;
     Driver: Driver CaptureWithEvents ContextGone Forked;
     Internal: NotBuilt Emulated;
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

@@ -84,8 +84,8 @@ fn of_simplest_mask(given: &Forward, options: &PlanOptions) -> Forward {
 /// TMA takes no stride of 0. If all heads of k and v lie at the same place, they are one: the
 /// kernel finds it by the size of the groups alone. If all batch entries of k or v do, there is one
 /// of them, and a mask makes the kernel take it for every entry of q. Without keys no row sees one
-/// under any mask, and there is nothing to quantise; the causal kernels store such rows. KV heads whose numbers are multiplied with
-/// others are not one.
+/// under any mask, and there is nothing to quantise; the causal kernels store such rows. KV heads
+/// whose numbers are multiplied with others are not one.
 fn reduced(request: &Forward) -> Forward {
     let mut reduced = request.clone();
     let Forward { k, v, .. } = &mut reduced;

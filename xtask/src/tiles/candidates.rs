@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn every_shape_of_the_table_is_feasible_and_a_candidate() {
-        for row in FORWARD {
+        // Windows have the tiles of the causal mask, and are not tried.
+        for row in FORWARD.iter().filter(|row| row.mask != MaskClass::Window) {
             let tile = Tile::of(row);
             assert!(tile.is_feasible(), "{}", row.entry);
             let all = candidates(&Wanted { dtype: row.dtype, ..wanted(row.head_dim) });

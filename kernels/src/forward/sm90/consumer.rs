@@ -258,8 +258,8 @@ impl<M: Geometry, S: Shape, const D: u32, const KV: u32> Consumer<'_, M, S, D, K
         softmax
     }
 
-    /// The tiles of a job in front of those with rows that may have no key yet, for masks whose rows
-    /// have a first key: down to tile `full_begin` without element tests, then with them.
+    /// The tiles of a job in front of those with rows that may have no key yet, for masks whose
+    /// rows have a first key: down to tile `full_begin` without element tests, then with them.
     #[inline(always)]
     unsafe fn run_down(&mut self, softmax: &mut OnlineSoftmax, place: Place<M>, full_begin: u32) {
         let mut place = place;

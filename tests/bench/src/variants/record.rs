@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fulgurite::internals::{VARIANTS, Variant};
+use fulgurite::internals::{MaskClass, VARIANTS, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::super::grid::DtypeName;
@@ -43,7 +43,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Every variant whose kernel is in this program.
+    /// Every variant whose kernel is in this program and whose mask cells have: no windows yet.
     pub fn built_in() -> Vec<Row> {
         let row = |variant: &Variant| Row {
             entry: variant.entry.to_owned(),
@@ -61,7 +61,11 @@ impl Row {
             spill_bytes: None,
             left_out: String::new(),
         };
-        VARIANTS.iter().filter(|variant| fulgurite::is_built(variant.entry)).map(row).collect()
+        let is_measured = |variant: &&Variant| {
+            let has_cells = matches!(variant.mask, MaskClass::Full | MaskClass::Causal);
+            has_cells && fulgurite::is_built(variant.entry)
+        };
+        VARIANTS.iter().filter(is_measured).map(row).collect()
     }
 }
 
