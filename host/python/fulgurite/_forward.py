@@ -77,10 +77,13 @@ def needs_copy(tensor: Tensor, may_repeat: tuple[int, ...] = ()) -> bool:
     return False
 
 
-def copies(q: Tensor, k: Tensor, v: Tensor) -> tuple[bool, bool, bool]:
+def copies(request: Request) -> tuple[bool, bool, bool]:
     """Which of q, k and v must be copied before a kernel can walk them. Batch entries of k and v
-    may repeat (stride 0), and so may their heads, if those of both do."""
-    heads_repeat = k.strides[2] == 0 and v.strides[2] == 0
+    may repeat (stride 0), and so may their heads, if those of both do and no head's numbers are
+    multiplied with others than another's."""
+    q, k, v = request[:3]
+    differ = any(one.kind == "per_head" and one.strides[1] != 0 for one in request.descale or ())
+    heads_repeat = k.strides[2] == 0 and v.strides[2] == 0 and not differ
     may_repeat = (0, 2) if heads_repeat else (0,)
     return (needs_copy(q), needs_copy(k, may_repeat), needs_copy(v, may_repeat))
 
@@ -89,7 +92,7 @@ def walkable(request: Request) -> tuple[Request, tuple[bool, ...]]:
     """The request with contiguous copies for what no kernel can walk, and which of q, k and v those
     are. A copy of k's heads, or of v's, may leave those of the other alone in repeating."""
     copied = (False, False, False)
-    while any(more := copies(request.q, request.k, request.v)):
+    while any(more := copies(request)):
         q, k, v = (Tensor.contiguous(tensor.dtype, tensor.shape) if wanted else tensor
                    for tensor, wanted in zip(request[:3], more))
         request = request._replace(q=q, k=k, v=v)

@@ -185,10 +185,22 @@ def test_keys_and_values_may_repeat() -> None:
         return CONTIGUOUS._replace(strides=tuple(
             0 if axis in axes else stride for axis, stride in enumerate(CONTIGUOUS.strides)))
     q, batch, heads = CONTIGUOUS, repeated(0), repeated(2)
-    assert _forward.copies(q, batch, q) == (False, False, False)
-    assert _forward.copies(q, heads, heads) == (False, False, False)
-    assert _forward.copies(q, heads, q) == (False, True, False)
-    assert _forward.copies(batch, q, repeated(1)) == (True, False, True)
+    plain = _forward.Request(q, q, q, q, "full", None, "given", False)
+
+    def copies(*tensors: _forward.Tensor, **more: Any) -> tuple[bool, bool, bool]:
+        q, k, v = tensors
+        return _forward.copies(plain._replace(q=q, k=k, v=v, **more))
+
+    assert copies(q, batch, q) == (False, False, False)
+    assert copies(q, heads, heads) == (False, False, False)
+    assert copies(q, heads, q) == (False, True, False)
+    assert copies(batch, q, repeated(1)) == (True, False, True)
+    # Heads that repeat are one, but not if each is multiplied with a number of its own.
+    of_tensor, of_head = _forward.Descale("per_tensor"), _forward.Descale("per_head", (2, 1))
+    assert copies(q, heads, heads, descale=(of_tensor,) * 3) == (False, False, False)
+    of_all = _forward.Descale("per_head", (2, 0))
+    assert copies(q, heads, heads, descale=(of_all, of_tensor, of_tensor)) == (False,) * 3
+    assert copies(q, heads, heads, descale=(of_tensor, of_tensor, of_head)) == (False, True, True)
 
 
 def test_a_copy_may_ask_for_another() -> None:
