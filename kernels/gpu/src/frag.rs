@@ -12,6 +12,7 @@ use crate::{
 use core::ops::Range;
 
 mod bytes;
+mod gradient;
 pub use bytes::{IntegerAccum, PackedBytes, column_at};
 
 /// Registers of the widest accumulator (64×256).

@@ -67,16 +67,23 @@ pub trait Geometry: Copy {
 
     /// Rows in front of the first that sees a key, of `q_len`.
     fn keyless_rows(self, q_len: u32) -> u32 {
-        let (mut keyless, mut others) = (0, q_len);
-        while keyless < others {
-            let row = keyless + (others - keyless) / 2;
-            if self.keys(row).end == 0 {
-                keyless = row + 1;
+        self.first_row(0, q_len)
+    }
+
+    /// First query row of `q_len` whose keys go beyond key `col`; `q_len` if there is none. For
+    /// masks that keep a prefix: the rows from there on see this key, and no others do.
+    #[inline(always)]
+    fn first_row(self, col: u32, q_len: u32) -> u32 {
+        let (mut before, mut others) = (0, q_len);
+        while before < others {
+            let row = before + (others - before) / 2;
+            if self.keys(row).end <= col {
+                before = row + 1;
             } else {
                 others = row;
             }
         }
-        keyless
+        before
     }
 }
 
@@ -217,6 +224,11 @@ pub mod geometry {
         fn keys(self, _row: u32) -> Range<u32> {
             0..self.kv_len
         }
+
+        #[inline(always)]
+        fn first_row(self, col: u32, q_len: u32) -> u32 {
+            if col < self.kv_len { 0 } else { q_len }
+        }
     }
 
     /// Keys up to the row's own position, the last query seeing the last key (bottom-right
@@ -246,6 +258,11 @@ pub mod geometry {
             // Both lengths are below 2³¹ by more than a tile, so that only padding rows can wrap.
             let end = (row as i32 + 1).wrapping_add(self.shift).clamp(0, self.kv_len as i32);
             0..end as u32
+        }
+
+        #[inline(always)]
+        fn first_row(self, col: u32, q_len: u32) -> u32 {
+            if col < self.kv_len { (col as i32 - self.shift).max(0) as u32 } else { q_len }
         }
     }
 }
@@ -323,6 +340,11 @@ mod tests {
                 let sees = |row: &u32| mask.keys(*row).end > 0;
                 let keyless = (0..q_len).find(sees).unwrap_or(q_len);
                 assert_eq!(mask.keyless_rows(q_len), keyless);
+                for col in 0..kv_len + 3 {
+                    let beyond = |row: &u32| mask.keys(*row).end > col;
+                    let first = (0..q_len).find(beyond).unwrap_or(q_len);
+                    assert_eq!(mask.first_row(col, q_len), first);
+                }
                 for (q_rows, kv_rows) in [(1, 1), (4, 3), (3, 4), (8, 5)] {
                     for start in (0..q_len).step_by(q_rows) {
                         let rows = start..(start + q_rows as u32).min(q_len);
@@ -357,5 +379,8 @@ mod tests {
         assert_eq!(Causal::new(longest, 1).keys(longest - 1).end, 1);
         assert_eq!(Causal::new(longest, 1).keys(longest - 2).end, 0);
         assert_eq!(Causal::new(longest, 1).keyless_rows(longest), longest - 1);
+        assert_eq!(mask.first_row(longest - 1, 1), 0);
+        assert_eq!(mask.first_row(longest + 127, 1), 1);
+        assert_eq!(Causal::new(longest, 1).first_row(0, longest), longest - 1);
     }
 }

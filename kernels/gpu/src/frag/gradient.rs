@@ -1,0 +1,96 @@
+//! What gradients of attention need of a tile: probabilities again, and what becomes of theirs.
+
+use super::{Accum, first_column};
+use crate::{global, math};
+use core::ops::Range;
+
+impl<const N: u32> Accum<N> {
+    /// Replaces every element `x` by `2^(x * scale - shift)`; each column has a shift of its own.
+    ///
+    /// # Safety
+    /// `shifts` is the 8-byte aligned address of `N` floats in global memory that nobody writes
+    /// during the launch.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn exp2_columns(&mut self, scale: f32, shifts: u64) {
+        let mut i = 0;
+        while i < Self::LEN {
+            // SAFETY: the caller's contract.
+            let shift = unsafe { load_columns(shifts, i) };
+            let mut part = 0;
+            while part < 4 {
+                let x = self.registers[i + part];
+                self.registers[i + part] = math::exp2(math::fma(x, scale, -shift[part % 2]));
+                part += 1;
+            }
+            i += 4;
+        }
+    }
+
+    /// Multiplies every element with the same one of `other` less its column's term.
+    ///
+    /// # Safety
+    /// As [`exp2_columns`](Self::exp2_columns), for the terms.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn times_less_columns(&mut self, other: &Accum<N>, terms: u64) {
+        let mut i = 0;
+        while i < Self::LEN {
+            // SAFETY: the caller's contract.
+            let term = unsafe { load_columns(terms, i) };
+            let mut part = 0;
+            while part < 4 {
+                self.registers[i + part] *= other.registers[i + part] - term[part % 2];
+                part += 1;
+            }
+            i += 4;
+        }
+    }
+
+    /// Multiplies every element with the same one of `other` less its row's term.
+    #[inline(always)]
+    pub fn times_less_rows(&mut self, other: &Accum<N>, term: [f32; 2]) {
+        let mut i = 0;
+        while i < Self::LEN {
+            let mut part = 0;
+            while part < 4 {
+                self.registers[i + part] *= other.registers[i + part] - term[part / 2];
+                part += 1;
+            }
+            i += 4;
+        }
+    }
+
+    /// Sets the elements of columns outside of `kept[half]` to 0, whatever they are.
+    #[inline(always)]
+    pub fn keep_columns(&mut self, kept: [Range<i32>; 2]) {
+        // Relative to the thread's first column, so that each test compares with a constant.
+        let own = first_column() as i32;
+        let kept = kept.map(|kept| kept.start - own..kept.end - own);
+        let mut i = 0;
+        while i < Self::LEN {
+            let mut part = 0;
+            while part < 4 {
+                let column = (2 * i + part % 2) as i32;
+                let Range { start, end } = kept[part / 2];
+                if column < start || column >= end {
+                    self.registers[i + part] = 0.0;
+                }
+                part += 1;
+            }
+            i += 4;
+        }
+    }
+}
+
+/// The floats of the two columns that registers `i` to `i + 3` hold.
+///
+/// # Safety
+/// As [`Accum::exp2_columns`].
+#[inline(always)]
+#[track_caller]
+unsafe fn load_columns(floats: u64, i: usize) -> [f32; 2] {
+    let column = 2 * i as u32 + first_column();
+    // SAFETY: the caller's contract; the first column is even.
+    unsafe { global::load_f32x2(floats + 4 * u64::from(column)) }
+}

@@ -1,0 +1,216 @@
+//! What a consumer can be for: the gradients of 64 keys and their values, of one of these, or of 64
+//! queries.
+
+use super::{
+    consumer::{Consumer, store},
+    side::{Columns, Rows},
+};
+use crate::backward::{
+    job::Job,
+    shape::{Call, ConsumerBudget, Shape},
+};
+use core::ops::Range;
+use fulgurite_gpu::{
+    frag::{self, Accum},
+    global, registers,
+};
+use fulgurite_spec::{Geometry, launch::WARPGROUP_ROWS};
+
+/// Gradients of this consumer's keys and values.
+#[inline(always)]
+pub(super) unsafe fn keys_and_values<M: Geometry, S: Shape, const D: u32, const W: u32>(
+    call: &Call,
+    job: &Job,
+    number: u32,
+) {
+    let (mut keys, mut values) = (Accum::<D>::zero(), Accum::<D>::zero());
+    let first_key = job.held_row + number * WARPGROUP_ROWS;
+    // SAFETY: the whole warpgroup comes here once; all consumers take the job's steps in order.
+    unsafe {
+        registers::grow_to::<ConsumerBudget<S>>();
+        let mut consumer = Consumer::<S, D, W>::start(call, number);
+        let mut nth = 0;
+        while nth < job.head_count {
+            let mut step = job.begin;
+            while step < job.end {
+                let (side, masked) = columns::<M, W>(call, job, first_key, [nth, step]);
+                if masked {
+                    consumer.sum_both::<true>(&side, &mut keys, &mut values);
+                } else {
+                    consumer.sum_both::<false>(&side, &mut keys, &mut values);
+                }
+                step += 1;
+            }
+            nth += 1;
+        }
+        store_keys::<S, D>(call, job, first_key, keys);
+        store_values::<S, D>(call, job, first_key, &values);
+    }
+}
+
+/// Gradients of the values of the block's keys.
+#[inline(always)]
+pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(
+    call: &Call,
+    job: &Job,
+) {
+    let mut values = Accum::<D>::zero();
+    // SAFETY: as `keys_and_values`.
+    unsafe {
+        registers::grow_to::<ConsumerBudget<S>>();
+        let mut consumer = Consumer::<S, D, W>::start(call, 0);
+        let mut nth = 0;
+        while nth < job.head_count {
+            let mut step = job.begin;
+            while step < job.end {
+                let (side, masked) = columns::<M, W>(call, job, job.held_row, [nth, step]);
+                if masked {
+                    consumer.sum_values::<true>(&side, &mut values);
+                } else {
+                    consumer.sum_values::<false>(&side, &mut values);
+                }
+                step += 1;
+            }
+            nth += 1;
+        }
+        store_values::<S, D>(call, job, job.held_row, &values);
+    }
+}
+
+/// Gradients of the block's keys.
+#[inline(always)]
+pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(
+    call: &Call,
+    job: &Job,
+) {
+    let mut keys = Accum::<D>::zero();
+    // SAFETY: as `keys_and_values`.
+    unsafe {
+        registers::grow_to::<ConsumerBudget<S>>();
+        let mut consumer = Consumer::<S, D, W>::start(call, 0);
+        let mut nth = 0;
+        while nth < job.head_count {
+            let mut step = job.begin;
+            while step < job.end {
+                let (side, masked) = columns::<M, W>(call, job, job.held_row, [nth, step]);
+                if masked {
+                    consumer.sum_first::<true>(&side, &mut keys);
+                } else {
+                    consumer.sum_first::<false>(&side, &mut keys);
+                }
+                step += 1;
+            }
+            nth += 1;
+        }
+        store_keys::<S, D>(call, job, job.held_row, keys);
+    }
+}
+
+/// Gradients of this consumer's queries.
+#[inline(always)]
+pub(super) unsafe fn queries<M: Geometry, S: Shape, const D: u32, const W: u32>(
+    call: &Call,
+    job: &Job,
+    number: u32,
+) {
+    let scalars = call.scalars;
+    let mask = M::new(scalars.q_len, scalars.kv_len);
+    let first_row = job.held_row + number * WARPGROUP_ROWS;
+    let rows = frag::rows().map(|row| first_row + row);
+    let entry = job.batch * scalars.heads.value + job.first_head;
+    let at = |floats: u64, row: u32| {
+        floats + 4 * (u64::from(entry) * u64::from(scalars.q_pad) + u64::from(row))
+    };
+    let mut sums = Accum::<D>::zero();
+    // SAFETY: as `keys_and_values`; a head has numbers for all rows of its last tile.
+    unsafe {
+        registers::grow_to::<ConsumerBudget<S>>();
+        let lse2 = rows.map(|row| global::load_f32(at(scalars.lse2, row)));
+        let delta = rows.map(|row| global::load_f32(at(scalars.delta, row)));
+        let mut consumer = Consumer::<S, D, W>::start(call, number);
+        // All of this consumer's rows see the keys that its first one does.
+        let all_see = mask.keys(first_row).end;
+        let ends = rows.map(|row| mask.keys(row).end as i32);
+        let mut step = job.begin;
+        while step < job.end {
+            let start = (step * W) as i32;
+            let kept = ends.map(|end| 0..end - start);
+            let side = Rows { scale_log2: scalars.scale_log2, lse2, delta, kept };
+            if (step + 1) * W > all_see {
+                consumer.sum_first::<true>(&side, &mut sums);
+            } else {
+                consumer.sum_first::<false>(&side, &mut sums);
+            }
+            step += 1;
+        }
+        sums.scale_rows([scalars.scale; 2]);
+        let (place, size) = ([job.batch, job.first_head], [scalars.q_len, scalars.head_dim]);
+        store::<S::Element, D>(&sums, &scalars.first, place, first_row, size);
+    }
+}
+
+/// What a step of the `nth` head knows of its queries, for 64 keys; whether some elements are left
+/// out.
+#[inline(always)]
+fn columns<M: Geometry, const W: u32>(
+    call: &Call,
+    job: &Job,
+    first_key: u32,
+    [nth, step]: [u32; 2],
+) -> (Columns, bool) {
+    let scalars = call.scalars;
+    let mask = M::new(scalars.q_len, scalars.kv_len);
+    let first_row = step * W;
+    let entry = job.batch * scalars.heads.value + job.first_head + nth;
+    let offset = 4 * (u64::from(entry) * u64::from(scalars.q_pad) + u64::from(first_row));
+    let inside = scalars.q_len as i32 - first_row as i32;
+    let kept = frag::rows().map(|row| -> Range<i32> {
+        let first = mask.first_row(first_key + row, scalars.q_len);
+        first as i32 - first_row as i32..inside
+    });
+    let side = Columns {
+        scale_log2: scalars.scale_log2,
+        lse2: scalars.lse2 + offset,
+        delta: scalars.delta + offset,
+        kept,
+    };
+    // Padding keys have probabilities, and padding rows could have NaN if a key has infinity.
+    let masked =
+        mask.keys(first_row).end < first_key + WARPGROUP_ROWS || first_row + W > scalars.q_len;
+    (side, masked)
+}
+
+/// Stores the gradients of 64 keys.
+///
+/// # Safety
+/// As [`store`].
+#[inline(always)]
+unsafe fn store_keys<S: Shape, const D: u32>(
+    call: &Call,
+    job: &Job,
+    first_key: u32,
+    mut keys: Accum<D>,
+) {
+    let scalars = call.scalars;
+    keys.scale_rows([scalars.scale; 2]);
+    let (place, size) = ([job.batch, job.kv_head], [scalars.kv_len, scalars.head_dim]);
+    // SAFETY: the caller's contract.
+    unsafe { store::<S::Element, D>(&keys, &scalars.first, place, first_key, size) }
+}
+
+/// Stores the gradients of the values of 64 keys.
+///
+/// # Safety
+/// As [`store`].
+#[inline(always)]
+unsafe fn store_values<S: Shape, const D: u32>(
+    call: &Call,
+    job: &Job,
+    first_key: u32,
+    values: &Accum<D>,
+) {
+    let scalars = call.scalars;
+    let (place, size) = ([job.batch, job.kv_head], [scalars.kv_len, scalars.head_dim]);
+    // SAFETY: the caller's contract.
+    unsafe { store::<S::Element, D>(values, &scalars.second, place, first_key, size) }
+}
