@@ -3,7 +3,7 @@
 use crate::place::{Given, Place};
 
 /// Buffers of a launch at most, of all requests.
-pub(crate) const BUFFER_LIMIT: usize = 8;
+pub(crate) const BUFFER_LIMIT: usize = 9;
 
 /// Whether a launch reads or writes a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -82,6 +82,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod args;
+mod backward;
 mod cache;
 mod codes;
 mod device;
@@ -116,6 +117,7 @@ pub use fulgurite_spec::{Arch, Dtype, MaskClass as Mask};
 pub use crate::args::Access;
 #[doc(hidden)]
 pub use crate::args::Field;
+pub use crate::backward::{Backward, BackwardArgs};
 
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
 #[cfg(feature = "emulator-sample")]

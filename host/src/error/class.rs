@@ -44,7 +44,7 @@ macro_rules! classes {
 classes! {
     Request: DtypeMix Shape Empty HeadGroups Form LastStride StrideAlignment StrideZero
         StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale DescaleUnset DescaleUnexpected DescaleShape Limit
-        WorkspaceTooLarge;
+        LseOfForward WorkspaceTooLarge;
     Unsupported: Unsupported WrongEntry;
     Buffer: BufferDtype BufferTooShort NullPointer Misaligned Missing Unexpected WorkspaceShort
         WorkspaceStream WorkspacePinned;

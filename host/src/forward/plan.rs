@@ -31,15 +31,7 @@ pub(super) fn decide(
     device: &DeviceFacts,
     options: &PlanOptions,
 ) -> Result<Work, Error> {
-    check_dtypes(given)?;
-    descale::check(given)?;
-    check_shapes(given)?;
-    check_sizes(given)?;
-    let request = &reduced(given);
-    for (tensor, layout) in tensors(request) {
-        layout.check(tensor)?;
-    }
-    request.out.check_no_overlap()?;
+    let request = &checked(given)?;
     let buffers = buffers(request)?;
     let request = &without_8_bits_where_no_keys(request);
     let scale_log2 = scale_log2(request)?;
@@ -64,6 +56,20 @@ pub(super) fn decide(
     };
     let fields = <ForwardArgs<Raw> as Args<Raw>>::FIELDS;
     Ok(Work::new(fields, buffers, launches, workspace_bytes))
+}
+
+/// Checks all that a request says but its scale, and returns it in the words of the kernels.
+pub(super) fn checked(given: &Forward) -> Result<Forward, Error> {
+    check_dtypes(given)?;
+    descale::check(given)?;
+    check_shapes(given)?;
+    check_sizes(given)?;
+    let request = reduced(given);
+    for (tensor, layout) in tensors(&request) {
+        layout.check(tensor)?;
+    }
+    request.out.check_no_overlap("out")?;
+    Ok(request)
 }
 
 /// The same call in the words of the kernels.

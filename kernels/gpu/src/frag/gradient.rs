@@ -27,38 +27,50 @@ impl<const N: u32> Accum<N> {
         }
     }
 
-    /// Multiplies every element with the same one of `other` less its column's term.
+    /// Multiplies every element with the same one of `other` less its column's term. With
+    /// `ZEROS_STAY` an element of 0 is 0 whatever the others are.
     ///
     /// # Safety
     /// As [`exp2_columns`](Self::exp2_columns), for the terms.
     #[inline(always)]
     #[track_caller]
-    pub unsafe fn times_less_columns(&mut self, other: &Accum<N>, terms: u64) {
+    pub unsafe fn times_less_columns<const ZEROS_STAY: bool>(
+        &mut self,
+        other: &Accum<N>,
+        terms: u64,
+    ) {
         let mut i = 0;
         while i < Self::LEN {
             // SAFETY: the caller's contract.
             let term = unsafe { load_columns(terms, i) };
             let mut part = 0;
             while part < 4 {
-                self.registers[i + part] *= other.registers[i + part] - term[part % 2];
+                self.times_less::<ZEROS_STAY>(other, i + part, term[part % 2]);
                 part += 1;
             }
             i += 4;
         }
     }
 
-    /// Multiplies every element with the same one of `other` less its row's term.
+    /// The same with a term for each row.
     #[inline(always)]
-    pub fn times_less_rows(&mut self, other: &Accum<N>, term: [f32; 2]) {
+    pub fn times_less_rows<const ZEROS_STAY: bool>(&mut self, other: &Accum<N>, term: [f32; 2]) {
         let mut i = 0;
         while i < Self::LEN {
             let mut part = 0;
             while part < 4 {
-                self.registers[i + part] *= other.registers[i + part] - term[part / 2];
+                self.times_less::<ZEROS_STAY>(other, i + part, term[part / 2]);
                 part += 1;
             }
             i += 4;
         }
+    }
+
+    #[inline(always)]
+    fn times_less<const ZEROS_STAY: bool>(&mut self, other: &Accum<N>, at: usize, term: f32) {
+        let factor = self.registers[at];
+        let product = factor * (other.registers[at] - term);
+        self.registers[at] = if ZEROS_STAY && factor == 0.0 { 0.0 } else { product };
     }
 
     /// Sets the elements of columns outside of `kept[half]` to 0, whatever they are.

@@ -1,8 +1,8 @@
 //! Where what belongs to query rows lies in a workspace, in bytes from the start of a region.
 
-/// Rows to a multiple of which a head is padded: the longest query tile of any kernel, so that no
-/// tile reads beyond its head.
-pub const ROW_PAD: u32 = 128;
+/// Rows to a multiple of which a head is padded: a multiple of the query tiles of all kernels, so
+/// that no tile reads beyond its head.
+pub const ROW_PAD: u32 = 384;
 
 /// Alignment of what lies in the region.
 const ALIGN_BYTES: u64 = 256;

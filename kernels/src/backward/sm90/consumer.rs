@@ -154,10 +154,7 @@ impl<'a, S: Shape, const D: u32, const W: u32> Consumer<'a, S, D, W> {
     #[inline(always)]
     unsafe fn differentiate<const MASKED: bool>(&mut self, side: &impl Side<W>) -> Packed<W> {
         // SAFETY: the caller's contract.
-        unsafe { side.differentiate(&mut self.scores, &self.gradients) }
-        if MASKED {
-            side.keep(&mut self.scores);
-        }
+        unsafe { side.differentiate::<MASKED>(&mut self.scores, &self.gradients) }
         self.scores.pack::<S::Element>()
     }
 

@@ -13,11 +13,12 @@ pub(super) trait Side<const W: u32> {
     /// Addresses are those of the call's numbers.
     unsafe fn exponentiate(&self, scores: &mut Accum<W>);
 
-    /// Probabilities become gradients of scores.
+    /// Probabilities become gradients of scores; if `MASKED`, 0 where the probability is, whatever
+    /// the gradient: the mask's elements cost nothing to find again.
     ///
     /// # Safety
     /// As [`exponentiate`](Self::exponentiate).
-    unsafe fn differentiate(&self, probs: &mut Accum<W>, gradients: &Accum<W>);
+    unsafe fn differentiate<const MASKED: bool>(&self, probs: &mut Accum<W>, gradients: &Accum<W>);
 
     /// Sets to 0 what the mask leaves out, or what is padding.
     fn keep(&self, elements: &mut Accum<W>);
@@ -55,9 +56,9 @@ impl<const W: u32> Side<W> for Columns {
     }
 
     #[inline(always)]
-    unsafe fn differentiate(&self, probs: &mut Accum<W>, gradients: &Accum<W>) {
+    unsafe fn differentiate<const MASKED: bool>(&self, probs: &mut Accum<W>, gradients: &Accum<W>) {
         // SAFETY: the caller's contract.
-        unsafe { probs.times_less_columns(gradients, self.delta) }
+        unsafe { probs.times_less_columns::<MASKED>(gradients, self.delta) }
     }
 
     #[inline(always)]
@@ -73,8 +74,8 @@ impl<const W: u32> Side<W> for Rows {
     }
 
     #[inline(always)]
-    unsafe fn differentiate(&self, probs: &mut Accum<W>, gradients: &Accum<W>) {
-        probs.times_less_rows(gradients, self.delta);
+    unsafe fn differentiate<const MASKED: bool>(&self, probs: &mut Accum<W>, gradients: &Accum<W>) {
+        probs.times_less_rows::<MASKED>(gradients, self.delta);
     }
 
     #[inline(always)]
