@@ -74,18 +74,19 @@ impl<const N: u32> Accum<N> {
     }
 
     /// Sets the elements of columns outside of `kept[half]` to 0, whatever they are.
+    ///
+    /// By a word with a bit for each of the thread's columns: comparisons are all made at once where
+    /// products are waited for, and their results take too many registers.
     #[inline(always)]
     pub fn keep_columns(&mut self, kept: [Range<i32>; 2]) {
-        // Relative to the thread's first column, so that each test compares with a constant.
-        let own = first_column() as i32;
-        let kept = kept.map(|kept| kept.start - own..kept.end - own);
+        const { assert!(N <= 128, "a row's bits fill more than a word") };
+        let words =
+            kept.map(|kept| first_ones(own_before(kept.end)) & !first_ones(own_before(kept.start)));
         let mut i = 0;
         while i < Self::LEN {
             let mut part = 0;
             while part < 4 {
-                let column = (2 * i + part % 2) as i32;
-                let Range { start, end } = kept[part / 2];
-                if column < start || column >= end {
+                if words[part / 2] & 1 << (i / 2 + part % 2) == 0 {
                     self.registers[i + part] = 0.0;
                 }
                 part += 1;
@@ -93,6 +94,19 @@ impl<const N: u32> Accum<N> {
             i += 4;
         }
     }
+}
+
+/// How many of a row's columns in front of `end` this thread holds: two of every eight.
+#[inline(always)]
+fn own_before(end: i32) -> u32 {
+    let end = (end - first_column() as i32).max(0) as u32;
+    end / 8 * 2 + (end % 8).min(2)
+}
+
+/// A word whose first `count` bits are set.
+#[inline(always)]
+fn first_ones(count: u32) -> u32 {
+    if count < 32 { (1 << count) - 1 } else { u32::MAX }
 }
 
 /// The floats of the two columns that registers `i` to `i + 3` hold.

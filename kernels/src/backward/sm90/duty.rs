@@ -20,9 +20,9 @@ use fulgurite_spec::{Geometry, launch::WARPGROUP_ROWS};
 #[inline(always)]
 pub(super) unsafe fn keys_and_values<M: Geometry, S: Shape, const D: u32, const W: u32>(
     call: &Call,
-    job: &Job,
     number: u32,
 ) {
+    let job = &Job::of::<M, S>(call.scalars);
     let (mut keys, mut values) = (Accum::<D>::zero(), Accum::<D>::zero());
     let first_key = job.held_row + number * WARPGROUP_ROWS;
     // SAFETY: the whole warpgroup comes here once; all consumers take the job's steps in order.
@@ -50,10 +50,8 @@ pub(super) unsafe fn keys_and_values<M: Geometry, S: Shape, const D: u32, const 
 
 /// Gradients of the values of the block's keys.
 #[inline(always)]
-pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(
-    call: &Call,
-    job: &Job,
-) {
+pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(call: &Call) {
+    let job = &Job::of::<M, S>(call.scalars);
     let mut values = Accum::<D>::zero();
     // SAFETY: as `keys_and_values`.
     unsafe {
@@ -63,12 +61,8 @@ pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(
         while nth < job.head_count {
             let mut step = job.begin;
             while step < job.end {
-                let (side, masked) = columns::<M, W>(call, job, job.held_row, [nth, step]);
-                if masked {
-                    consumer.sum_values::<true>(&side, &mut values);
-                } else {
-                    consumer.sum_values::<false>(&side, &mut values);
-                }
+                let (side, _) = columns::<M, W>(call, job, job.held_row, [nth, step]);
+                consumer.sum_values::<true>(&side, &mut values);
                 step += 1;
             }
             nth += 1;
@@ -79,10 +73,8 @@ pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(
 
 /// Gradients of the block's keys.
 #[inline(always)]
-pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(
-    call: &Call,
-    job: &Job,
-) {
+pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(call: &Call) {
+    let job = &Job::of::<M, S>(call.scalars);
     let mut keys = Accum::<D>::zero();
     // SAFETY: as `keys_and_values`.
     unsafe {
@@ -92,12 +84,8 @@ pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(
         while nth < job.head_count {
             let mut step = job.begin;
             while step < job.end {
-                let (side, masked) = columns::<M, W>(call, job, job.held_row, [nth, step]);
-                if masked {
-                    consumer.sum_first::<true>(&side, &mut keys);
-                } else {
-                    consumer.sum_first::<false>(&side, &mut keys);
-                }
+                let (side, _) = columns::<M, W>(call, job, job.held_row, [nth, step]);
+                consumer.sum_first::<true>(&side, &mut keys);
                 step += 1;
             }
             nth += 1;
@@ -110,9 +98,9 @@ pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(
 #[inline(always)]
 pub(super) unsafe fn queries<M: Geometry, S: Shape, const D: u32, const W: u32>(
     call: &Call,
-    job: &Job,
     number: u32,
 ) {
+    let job = &Job::of::<M, S>(call.scalars);
     let scalars = call.scalars;
     let mask = M::new(scalars.q_len, scalars.kv_len);
     let first_row = job.held_row + number * WARPGROUP_ROWS;

@@ -12,10 +12,7 @@ mod duty;
 mod producer;
 mod side;
 
-use super::{
-    job::Job,
-    shape::{Call, Shape, barriers},
-};
+use super::shape::{Call, Shape, barriers};
 use crate::barriers;
 use fulgurite_gpu::{
     barrier,
@@ -42,7 +39,6 @@ pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const W: u32>(
     const { assert!(S::TILE.head_dim == D && S::TILE.walked_rows == W) };
     const { assert!(!M::FIRST, "rows see a prefix of the keys") };
     let call = Call { scalars, maps, smem: Smem::base() };
-    let job = Job::of::<M, S>(scalars);
     // SAFETY: every thread of the block comes here, then takes exactly one role.
     unsafe {
         if thread::index() == 0 {
@@ -56,15 +52,15 @@ pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const W: u32>(
         barrier::sync_all();
         let warpgroup = thread::warpgroup();
         if warpgroup == 0 {
-            producer::produce::<S>(&call, &job)
+            producer::produce::<M, S>(&call)
         } else {
             match const { S::TILE.part } {
-                Part::Dq => duty::queries::<M, S, D, W>(&call, &job, warpgroup - 1),
+                Part::Dq => duty::queries::<M, S, D, W>(&call, warpgroup - 1),
                 Part::DkDv if const { !S::TILE.shares_rows() } => {
-                    duty::keys_and_values::<M, S, D, W>(&call, &job, warpgroup - 1);
+                    duty::keys_and_values::<M, S, D, W>(&call, warpgroup - 1);
                 }
-                Part::DkDv if warpgroup == 1 => duty::values::<M, S, D, W>(&call, &job),
-                Part::DkDv => duty::keys::<M, S, D, W>(&call, &job),
+                Part::DkDv if warpgroup == 1 => duty::values::<M, S, D, W>(&call),
+                Part::DkDv => duty::keys::<M, S, D, W>(&call),
             }
         }
     }

@@ -14,6 +14,7 @@ use fulgurite_gpu::{
     tma::{self, Keep},
 };
 use fulgurite_spec::{
+    Geometry,
     backward::Part,
     launch::WARPGROUP_ROWS,
     smem::{PANEL_COLUMNS, PANEL_ROW_BYTES},
@@ -21,12 +22,13 @@ use fulgurite_spec::{
 
 /// Loads what the job holds, and then a step's rows of two tensors in turn.
 #[inline(always)]
-pub(super) unsafe fn produce<S: Shape>(call: &Call, job: &Job) {
+pub(super) unsafe fn produce<M: Geometry, S: Shape>(call: &Call) {
     // SAFETY: the whole warpgroup comes here once.
     unsafe { registers::shrink_to::<ProducerBudget<S>>() }
     if thread::index() != 0 {
         return;
     }
+    let job = &Job::of::<M, S>(call.scalars);
     let (held, walked) = match const { S::TILE.part } {
         Part::DkDv => ([Tensor::K, Tensor::V], [Tensor::Q, Tensor::DOut]),
         Part::Dq => ([Tensor::Q, Tensor::DOut], [Tensor::K, Tensor::V]),
