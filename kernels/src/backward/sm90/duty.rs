@@ -7,14 +7,14 @@ use super::{
 };
 use crate::backward::{
     job::Job,
-    shape::{Call, ConsumerBudget, Shape},
+    shape::{Call, Shape},
 };
 use core::ops::Range;
 use fulgurite_gpu::{
     frag::{self, Accum},
-    global, registers,
+    global,
 };
-use fulgurite_spec::{Geometry, launch::WARPGROUP_ROWS};
+use fulgurite_spec::{Geometry, backward::Gradient, launch::WARPGROUP_ROWS};
 
 /// Gradients of this consumer's keys and values.
 #[inline(always)]
@@ -25,9 +25,8 @@ pub(super) unsafe fn keys_and_values<M: Geometry, S: Shape, const D: u32, const 
     let job = &Job::of::<M, S>(call.scalars);
     let (mut keys, mut values) = (Accum::<D>::zero(), Accum::<D>::zero());
     let first_key = job.held_row + number * WARPGROUP_ROWS;
-    // SAFETY: the whole warpgroup comes here once; all consumers take the job's steps in order.
+    // SAFETY: the whole warpgroup comes here; all consumers take the job's steps in order.
     unsafe {
-        registers::grow_to::<ConsumerBudget<S>>();
         let mut consumer = Consumer::<S, D, W>::start(call, number);
         let mut nth = 0;
         while nth < job.head_count {
@@ -43,8 +42,8 @@ pub(super) unsafe fn keys_and_values<M: Geometry, S: Shape, const D: u32, const 
             }
             nth += 1;
         }
-        store_keys::<S, D>(call, job, first_key, keys);
-        store_values::<S, D>(call, job, first_key, &values);
+        store_keys::<M, S, D>(call, number, keys);
+        store_values::<M, S, D>(call, number, &values);
     }
 }
 
@@ -55,7 +54,6 @@ pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(c
     let mut values = Accum::<D>::zero();
     // SAFETY: as `keys_and_values`.
     unsafe {
-        registers::grow_to::<ConsumerBudget<S>>();
         let mut consumer = Consumer::<S, D, W>::start(call, 0);
         let mut nth = 0;
         while nth < job.head_count {
@@ -67,7 +65,7 @@ pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(c
             }
             nth += 1;
         }
-        store_values::<S, D>(call, job, job.held_row, &values);
+        store_values::<M, S, D>(call, 0, &values);
     }
 }
 
@@ -78,7 +76,6 @@ pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(cal
     let mut keys = Accum::<D>::zero();
     // SAFETY: as `keys_and_values`.
     unsafe {
-        registers::grow_to::<ConsumerBudget<S>>();
         let mut consumer = Consumer::<S, D, W>::start(call, 0);
         let mut nth = 0;
         while nth < job.head_count {
@@ -90,7 +87,7 @@ pub(super) unsafe fn keys<M: Geometry, S: Shape, const D: u32, const W: u32>(cal
             }
             nth += 1;
         }
-        store_keys::<S, D>(call, job, job.held_row, keys);
+        store_keys::<M, S, D>(call, 0, keys);
     }
 }
 
@@ -112,7 +109,6 @@ pub(super) unsafe fn queries<M: Geometry, S: Shape, const D: u32, const W: u32>(
     let mut sums = Accum::<D>::zero();
     // SAFETY: as `keys_and_values`; a head has numbers for all rows of its last tile.
     unsafe {
-        registers::grow_to::<ConsumerBudget<S>>();
         let lse2 = rows.map(|row| global::load_f32(at(scalars.lse2, row)));
         let delta = rows.map(|row| global::load_f32(at(scalars.delta, row)));
         let mut consumer = Consumer::<S, D, W>::start(call, number);
@@ -168,37 +164,52 @@ fn columns<M: Geometry, const W: u32>(
     (side, masked)
 }
 
-/// Stores the gradients of 64 keys.
+/// Stores the gradients of 64 keys, the block's or those of its consumer `number`.
 ///
 /// # Safety
 /// As [`store`].
 #[inline(always)]
-unsafe fn store_keys<S: Shape, const D: u32>(
+unsafe fn store_keys<M: Geometry, S: Shape, const D: u32>(
     call: &Call,
-    job: &Job,
-    first_key: u32,
+    number: u32,
     mut keys: Accum<D>,
 ) {
-    let scalars = call.scalars;
-    keys.scale_rows([scalars.scale; 2]);
-    let (place, size) = ([job.batch, job.kv_head], [scalars.kv_len, scalars.head_dim]);
+    keys.scale_rows([call.scalars.scale; 2]);
     // SAFETY: the caller's contract.
-    unsafe { store::<S::Element, D>(&keys, &scalars.first, place, first_key, size) }
+    unsafe { store_held::<M, S, D>(call, &call.scalars.first, number, &keys) }
 }
 
-/// Stores the gradients of the values of 64 keys.
+/// Stores the gradients of the values of these keys.
 ///
 /// # Safety
 /// As [`store`].
 #[inline(always)]
-unsafe fn store_values<S: Shape, const D: u32>(
+unsafe fn store_values<M: Geometry, S: Shape, const D: u32>(
     call: &Call,
-    job: &Job,
-    first_key: u32,
+    number: u32,
     values: &Accum<D>,
 ) {
-    let scalars = call.scalars;
-    let (place, size) = ([job.batch, job.kv_head], [scalars.kv_len, scalars.head_dim]);
     // SAFETY: the caller's contract.
-    unsafe { store::<S::Element, D>(values, &scalars.second, place, first_key, size) }
+    unsafe { store_held::<M, S, D>(call, &call.scalars.second, number, values) }
+}
+
+/// Stores a gradient of 64 held keys. Where they lie is found again: kept in registers over all
+/// steps, head dim 256 spills.
+///
+/// # Safety
+/// As [`store`].
+#[inline(always)]
+unsafe fn store_held<M: Geometry, S: Shape, const D: u32>(
+    call: &Call,
+    gradient: &Gradient,
+    number: u32,
+    sums: &Accum<D>,
+) {
+    let job = Job::of::<M, S>(call.scalars);
+    let first_key = job.held_row + number * WARPGROUP_ROWS;
+    let size = [call.scalars.kv_len, call.scalars.head_dim];
+    // SAFETY: the caller's contract.
+    unsafe {
+        store::<S::Element, D>(sums, gradient, [job.batch, job.kv_head], first_key, size);
+    }
 }

@@ -12,10 +12,10 @@ mod duty;
 mod producer;
 mod side;
 
-use super::shape::{Call, Shape, barriers};
+use super::shape::{Call, ConsumerBudget, Shape, barriers};
 use crate::barriers;
 use fulgurite_gpu::{
-    barrier,
+    barrier, registers,
     smem::Smem,
     thread,
     tma::{self, MapAddress},
@@ -54,6 +54,7 @@ pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const W: u32>(
         if warpgroup == 0 {
             producer::produce::<M, S>(&call)
         } else {
+            registers::grow_to::<ConsumerBudget<S>>();
             match const { S::TILE.part } {
                 Part::Dq => duty::queries::<M, S, D, W>(&call, warpgroup - 1),
                 Part::DkDv if const { !S::TILE.shares_rows() } => {
