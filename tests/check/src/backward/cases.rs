@@ -151,6 +151,22 @@ impl BackwardCase {
         BackwardCall::on(self.arrangement, given, self.mask, self.scale)
     }
 
+    /// A batch entry of a launch of this case, alone and contiguous.
+    pub fn entry_alone(&self, launch: &Launch, entry: usize) -> Launch {
+        let Given { q, k, v, out, d_out, lse } = Given::of(&launch.memory);
+        let part = |tensor: Tensor| {
+            let [batch, heads, rows, head_dim] = tensor.layout.shape;
+            let size = tensor.bits.len() / batch;
+            let bits = tensor.bits[entry * size..(entry + 1) * size].to_vec();
+            Tensor::from_bits(self.dtype, [1, heads, rows, head_dim], bits)
+        };
+        let rows = lse.len() / self.batch;
+        let lse = lse[entry * rows..(entry + 1) * rows].to_vec();
+        let [q, k, v, out, d_out] = [q, k, v, out, d_out].map(part);
+        let given = Given { q, k, v, out, d_out, lse };
+        BackwardCall::on(Arrangement::Bhsd, &given, self.mask, self.scale)
+    }
+
     /// Rows of each gradient, as bits, that nothing planted may change: those of other KV heads.
     fn untouched(&self, launch: &Launch, gradient: Gradient) -> Vec<u16> {
         let tensor = launch.memory.tensor(gradient.name());
@@ -382,4 +398,13 @@ pub fn emulated_cases(row: &BackwardRow) -> Vec<BackwardCase> {
             .with(|case| case.arrangement = Arrangement::Shared),
         case("nan in v", 1, (2, 2), (70, 140)).with(|case| case.poison = Some(Poison::Value)),
     ]
+}
+
+/// The cases for planted errors: each ring gone round several times, several heads of a group, tiles
+/// that some steps mask.
+pub fn mutation_cases(row: &BackwardRow) -> Vec<BackwardCase> {
+    let tile = BackwardTile::of(row);
+    let (held, walked) = (tile.held_rows() as usize, tile.walked_rows as usize);
+    let case = |heads, lengths| BackwardCase::new("mutants", row, 1, heads, lengths);
+    vec![case((2, 1), (4 * walked - 3, held + 5)), case((1, 1), (walked + 7, 5 * 64 - 9))]
 }
