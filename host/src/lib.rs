@@ -68,6 +68,10 @@
 //!   the same as with an online softmax that follows the maximum. Up to head dim 192 it does not
 //!   grow with the number of keys (1.16 times at 2²⁰ keys, f16, values of mean 1).
 //!
+//! # Gradients
+//! [`Backward`] describes the gradients of a forward call; its documentation says what is computed,
+//! and its launches bring [`BackwardArgs`] and a [`Workspace`].
+//!
 //! # Versions
 //! [`cudarc`] is part of the interface: a new minor version of it is one of ours. A program that
 //! uses another version of cudarc works all the same, by [`FlashAttention::open`] (the device's
