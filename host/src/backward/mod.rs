@@ -33,16 +33,17 @@ use crate::{DeviceFacts, Error, Forward};
 ///
 /// *What is computed*: scores and probabilities again, from the log-sum-exp; probabilities and
 /// gradients of scores are rounded to the tensors' type before they are multiplied, sums are f32,
-/// and gradients are rounded once. In f16 a gradient of a score beyond 65504 becomes infinity, which
-/// loss scaling looks for.
+/// and gradients are rounded once. In f16 a gradient of a score beyond 65504 becomes infinity,
+/// which loss scaling looks for.
 ///
 /// *A row that sees no key* has dq 0 and no part in dk and dv. *A key that no row sees* has dk and
 /// dv 0.
 ///
 /// *Inputs that are not finite*: a NaN or infinity in a row of q, d_out or out, or a NaN in its
 /// log-sum-exp, can reach dq of that row, and dk and dv of all keys of the KV head whose tile (of
-/// 128 keys at most) some row of the same 64 sees. One in a row of k or v can reach dk and dv of that
-/// key, and dq of all rows whose query tile (128 rows) works on the tile of keys (64) it lies in.
+/// 128 keys at most) some row of the same 64 sees. One in a row of k or v can reach dk and dv of
+/// that key, and dq of all rows whose query tile (128 rows) works on the tile of keys (64) it lies
+/// in.
 /// Other heads and batch entries are not affected.
 ///
 /// *Bits*: the same call gives the same bits on every launch, without atomics. dk and dv of a KV

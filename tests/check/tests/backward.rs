@@ -10,7 +10,7 @@ use check::device::{Device, Model, Ran};
 use check::emulator::run_once;
 use check::rules::{Gradient, Measure, Rule};
 use fulgurite::emulator::{Change, Mutation, Options, Primitive};
-use fulgurite::internals::{BACKWARD, BackwardRow};
+use fulgurite::internals::{BACKWARD, BackwardRow, BackwardTile};
 use rayon::prelude::*;
 use reference::tensor::{Tensor, decode, encode};
 
@@ -80,11 +80,15 @@ fn each_rule_finds_its_errors() {
         Gradient::ALL.iter().for_each(|it| change(launch, *it, |_, x| x * 1.01));
     };
     let found = failing(CAUSAL, "grouped heads", off);
-    assert_eq!(found, [Dq, Dk, Dv].map(|gradient| Rule::Of(Rms, gradient)));
+    for gradient in [Dq, Dk, Dv] {
+        assert!(found.contains(&Rule::Of(Rms, gradient)), "{gradient:?}: {found:?}");
+    }
     let one = |launch: &mut Launch| {
         change(launch, Dk, |index, x| if index == 777 { x + 0.1 } else { x });
     };
-    assert_eq!(failing(CAUSAL, "grouped heads", one), [Rule::Of(Element, Dk)]);
+    let found = failing(CAUSAL, "grouped heads", one);
+    assert!(found.contains(&Rule::Of(Element, Dk)), "{found:?}");
+    assert!(found.iter().all(|rule| matches!(rule, Rule::Of(_, Dk))), "{found:?}");
     let keyless = |launch: &mut Launch| {
         change(launch, Dq, |index, x| if index == 5 { 1e-5 } else { x });
     };
@@ -175,12 +179,22 @@ fn bits_are_the_same_under_every_schedule_and_alone() {
 }
 
 /// Why a mutant computes the same and breaks no rule, if that is so.
-fn equivalent(mutation: &Mutation) -> Option<&'static str> {
-    match (mutation.site.primitive, mutation.change) {
-        (Primitive::RegistersGrow, Change::Drop) => Some(
+fn equivalent(row: &BackwardRow, mutation: &Mutation) -> Option<&'static str> {
+    let Mutation { site, change } = *mutation;
+    let tile = BackwardTile::of(row);
+    match (site.primitive, site.name, change) {
+        (Primitive::RegistersGrow, _, Change::Drop) => Some(
             "registers are ptxas's: without the call it would compile the role for the launch's \
              share; the result is the same",
         ),
+        // Both rings have as many buffers, and a consumer with both duties gives that of the second
+        // back before that of the first, whose wait comes first.
+        (Primitive::MbarrierWait, "second_empty", Change::Drop)
+        | (Primitive::BarrierInit, "second_empty", Change::Less)
+            if !tile.shares_rows() && tile.first_stages == tile.second_stages =>
+        {
+            Some("the ring of what is multiplied twice already orders the loads of the other")
+        }
         _ => None,
     }
 }
@@ -211,7 +225,7 @@ fn planted_errors_of_synchronisation_are_noticed() {
         };
         let survived: Vec<Mutation> = mutants
             .par_iter()
-            .filter(|mutation| equivalent(mutation).is_none() && !is_noticed(mutation))
+            .filter(|it| equivalent(row(entry), it).is_none() && !is_noticed(it))
             .copied()
             .collect();
         println!("{entry}: {} mutants, {} survived", mutants.len(), survived.len());

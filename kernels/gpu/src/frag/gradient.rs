@@ -75,8 +75,8 @@ impl<const N: u32> Accum<N> {
 
     /// Sets the elements of columns outside of `kept[half]` to 0, whatever they are.
     ///
-    /// By a word with a bit for each of the thread's columns: comparisons are all made at once where
-    /// products are waited for, and their results take too many registers.
+    /// By a word with a bit for each of the thread's columns, so that what decides is one register
+    /// for each row while products are waited for.
     #[inline(always)]
     pub fn keep_columns(&mut self, kept: [Range<i32>; 2]) {
         const { assert!(N <= 128, "a row's bits fill more than a word") };

@@ -5,8 +5,8 @@
 //! alone ([`DELTA`]): the sum of `d_out · out`, and the log-sum-exp in base 2. Of the two others
 //! ([`BACKWARD`]) each computes scores and probabilities again and sums one side's gradients in
 //! registers, so that no sum depends on what other blocks do: a block of [`Part::DkDv`] *holds* a
-//! tile of keys and *walks* the query tiles of all heads that read it, a block of [`Part::Dq`] holds
-//! a tile of queries and walks the KV tiles.
+//! tile of keys and *walks* the query tiles of all heads that read it, a block of [`Part::Dq`]
+//! holds a tile of queries and walks the KV tiles.
 
 mod params;
 mod region;

@@ -47,8 +47,8 @@ pub(super) unsafe fn keys_and_values<M: Geometry, S: Shape, const D: u32, const 
     }
 }
 
-/// Gradients of the values of the block's keys. Every step tests its elements: with a second copy of
-/// the step for those that need no tests, head dim 256 spills 4 to 8 bytes.
+/// Gradients of the values of the block's keys. Every step tests its elements: with a second copy
+/// of the step for those that need no tests, head dim 256 spills 4 to 8 bytes.
 #[inline(always)]
 pub(super) unsafe fn values<M: Geometry, S: Shape, const D: u32, const W: u32>(call: &Call) {
     let job = &Job::of::<M, S>(call.scalars);

@@ -80,7 +80,7 @@ unsafe fn load_held<S: Shape>(call: &Call, job: &Job, tensors: [Tensor; 2]) {
     }
 }
 
-/// Loads a step's rows (of the `nth` head) of one tensor, as soon as consumers have left the buffer.
+/// Loads a step's rows (of the `nth` head) of one tensor, once consumers have left the buffer.
 ///
 /// # Safety
 /// Called by one thread of the block, in the order of the ring.

@@ -90,8 +90,8 @@ impl BackwardCall {
         Problem { q: q.view(), k: k.view(), v: v.view(), mask, scale }
     }
 
-    /// What a plan decides: the kernel of keys and values if there is one, and the products of tiles
-    /// that a call without a mask has.
+    /// What a plan decides: the kernel of keys and values if there is one, and the products of
+    /// tiles that a call without a mask has.
     fn decided(&self, plan: &Plan<Backward>) -> Decided {
         let row = |entry: &str| BACKWARD.iter().find(|row| row.entry == entry);
         let rows = || plan.launches().iter().filter_map(|launch| row(launch.entry()));

@@ -400,8 +400,8 @@ pub fn emulated_cases(row: &BackwardRow) -> Vec<BackwardCase> {
     ]
 }
 
-/// The cases for planted errors: each ring gone round several times, several heads of a group, tiles
-/// that some steps mask.
+/// The cases for planted errors: each ring gone round several times, several heads of a group,
+/// tiles that some steps mask.
 pub fn mutation_cases(row: &BackwardRow) -> Vec<BackwardCase> {
     let tile = BackwardTile::of(row);
     let (held, walked) = (tile.held_rows() as usize, tile.walked_rows as usize);

@@ -4,10 +4,10 @@
 //! * **places**: NaN and infinity where the reference has them and nowhere else; rows that no score
 //!   depends on are exactly zero: dq of rows without keys, dk and dv of keys that no row sees.
 //! * **rms**: ‖gradient − ref‖ / ‖ref‖ is at most 1.05 times that of the model
-//!   ([`lowprec`](reference::backward::lowprec)), which rounds where FlashAttention-2 and cuDNN round,
+//!   ([`lowprec`](reference::backward::lowprec)), which rounds where kernels on tensor cores must,
 //!   and the slack of few rows: see [`sampling_slack`].
-//! * **element**: the rule of FlashAttention's own tests, max|gradient − ref| ≤ 2 · max|model − ref|
-//!   + 2 · max|(ref + 0.3 − 0.3) − ref|, the last in the element type.
+//! * **element**: the rule of FlashAttention's own tests, max|gradient − ref| is at most
+//!   2 · max|model − ref| + 2 · max|(ref + 0.3 − 0.3) − ref|, the last in the element type.
 
 use fulgurite::Dtype;
 use reference::backward::row_id;
