@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 
 use crate::artifacts;
 use crate::build::{self, BuildArgs};
-use crate::dist::glibc;
 use crate::error::{Error, Result};
+use crate::dist::glibc;
 use crate::process::{cargo, run_slow};
 use crate::python;
 use crate::workspace::Workspace;

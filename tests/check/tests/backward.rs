@@ -19,7 +19,8 @@ fn row(entry: &str) -> &'static BackwardRow {
 }
 
 fn case(entry: &str, start: &str) -> BackwardCase {
-    let found = cases(row(entry)).into_iter().find(|case| case.name.starts_with(start));
+    let is_it = |case: &BackwardCase| case.name.starts_with(&format!("gradients, {start}"));
+    let found = cases(row(entry)).into_iter().find(is_it);
     found.unwrap_or_else(|| panic!("no case starts with `{start}`"))
 }
 

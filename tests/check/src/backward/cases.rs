@@ -23,7 +23,9 @@ use crate::rules::{Finding, Gradient};
 /// One backward to check.
 #[derive(Clone, Debug)]
 pub struct BackwardCase {
-    /// What is special about it, and its sizes; unique among the cases of a kernel.
+    /// What is special about it.
+    pub what: &'static str,
+    /// The same, and its sizes; unique among the cases of a kernel.
     pub name: String,
     /// The kernel.
     pub entry: &'static str,
@@ -69,14 +71,15 @@ pub enum Poison {
 impl BackwardCase {
     /// A plain case: `[batch, row, head, head dim]`, N(0, 1), default scale.
     fn new(
-        what: &str,
+        what: &'static str,
         row: &BackwardRow,
         batch: usize,
         heads: (usize, usize),
         lengths: (usize, usize),
     ) -> BackwardCase {
         let case = BackwardCase {
-            name: what.to_owned(),
+            what,
+            name: String::new(),
             entry: row.entry,
             batch,
             heads,
@@ -96,10 +99,10 @@ impl BackwardCase {
 
     fn with(mut self, change: impl FnOnce(&mut BackwardCase)) -> BackwardCase {
         change(&mut self);
-        let what = self.name.split(" b").next().unwrap_or_default().to_owned();
+        let what = self.what;
         let BackwardCase { batch, heads: (of_q, of_kv), lengths: (rows, keys), head_dim, .. } =
             self;
-        self.name = format!("{what} b{batch} h{of_q}/{of_kv} {rows}x{keys} d{head_dim}");
+        self.name = format!("gradients, {what} b{batch} h{of_q}/{of_kv} {rows}x{keys} d{head_dim}");
         self
     }
 
