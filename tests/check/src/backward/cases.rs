@@ -18,7 +18,7 @@ use super::compare::Compared;
 use crate::call::Launch;
 use crate::case::{Case, Job, Needs};
 use crate::memory::Arrangement;
-use crate::rules::{Finding, Gradient};
+use crate::rules::{Finding, Gradient, Rule};
 
 /// One backward to check.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct BackwardCase {
     pub d_out_factor: f32,
     /// What is planted.
     pub poison: Option<Poison>,
+    /// Whether it runs twice, for the same bits.
+    pub twice: bool,
     /// Who runs it.
     pub needs: Needs,
 }
@@ -92,6 +94,7 @@ impl BackwardCase {
             values: Values::Normal,
             d_out_factor: 1.0,
             poison: None,
+            twice: false,
             needs: Needs::Nothing,
         };
         case.with(|_| {})
@@ -209,14 +212,24 @@ impl Case for BackwardCase {
 
     /// Where something is planted: without it, and with it.
     fn launches(&self) -> Vec<Launch> {
+        if self.twice {
+            let launch = self.launch(&self.given(false));
+            return vec![launch.clone(), launch];
+        }
         let planted = self.poison.map(|_| self.launch(&self.given(true)));
         [self.launch(&self.given(false))].into_iter().chain(planted).collect()
     }
 
     fn judge(&self, ran: &[Launch]) -> Vec<Finding> {
         let mut findings = self.compare(&ran[0]);
-        if let [clean, planted] = ran {
-            findings.extend(self.compare_planted(clean, planted));
+        match ran {
+            [one, other] if self.twice => {
+                let differ = one.memory.written_bits() != other.memory.written_bits();
+                let (rule, value, limit) = (Rule::Untouched, f64::from(u8::from(differ)), 0.0);
+                findings.push(Finding { rule, value, limit, row: None });
+            }
+            [clean, planted] => findings.extend(self.compare_planted(clean, planted)),
+            _ => {}
         }
         findings
     }
@@ -248,7 +261,6 @@ impl BackwardCase {
     /// What a NaN may and must do: it shows in its own row's gradients, and no bit of other heads
     /// changes.
     fn compare_planted(&self, clean: &Launch, planted: &Launch) -> Vec<Finding> {
-        use crate::rules::Rule;
         let changed = |gradient: &Gradient| {
             self.untouched(clean, *gradient) != self.untouched(planted, *gradient)
         };
@@ -329,6 +341,7 @@ fn others(row: &BackwardRow) -> Vec<BackwardCase> {
     let mut all = vec![
         case("odd heads", 3, (5, 5), (70, 130)),
         case("grouped heads", 2, (8, 2), (200, 300)),
+        case("twice", 2, (4, 2), (300, 280)).with(|case| case.twice = true),
         case("one kv head", 1, (8, 1), (130, 260)),
         case("three to one", 2, (6, 2), (1, 333)),
         laid("bhsd", Arrangement::Bhsd, (3, 3), (150, 210)),
@@ -350,6 +363,8 @@ fn others(row: &BackwardRow) -> Vec<BackwardCase> {
         planted("nan in v", Poison::Value),
         planted("nan in d_out", Poison::DOut),
         case("many rows", 2, (8, 4), (512, 640)).with(|case| case.needs = Needs::Speed),
+        case("many jobs, twice", 4, (16, 4), (260, 290))
+            .with(|case| (case.twice, case.needs) = (true, Needs::Gpu)),
     ];
     all.extend(head_dims(row));
     if row.head_dim == 64 {
