@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from . import _counts
-from ._errors import (DeviceError, DriverError, RequestError, UnsupportedError,
+from ._errors import (ArgumentError, DeviceError, DriverError, RequestError, UnsupportedError,
                       shown)
 from ._forward import (Descale, Plan, Request, Tensor, check_rank, descale_of, family, preloaded,
                        walkable)

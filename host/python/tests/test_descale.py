@@ -90,9 +90,11 @@ def test_the_requests_bytes_are_the_headers() -> None:
     want += struct.pack("<2I", 1, 0)
     want += struct.pack("<2I2Q", 4, 0, 0, 0) + struct.pack("<2I2Q", 3, 0, 4, 1)
     want += struct.pack("<2I2Q", 2, 0, 0, 0)
+    # No window.
+    want += struct.pack("<2i", 0, 0)
     assert got == struct.pack("<Q", len(got)) + want
     unsaid = bytes(_forward.request_struct(request._replace(descale=None), 3))
-    assert unsaid[:-72] == got[:-72] and unsaid[-72:] == bytes(72)
+    assert unsaid[:-80] == got[:-80] and unsaid[-80:] == bytes(80)
     for name, number in _interface.PRECISIONS.items():
         at = _interface.ForwardRequest.precision.offset
         changed = bytes(_forward.request_struct(request._replace(precision=name), 3))
