@@ -15,7 +15,7 @@ use super::Forward;
 use super::descale::{DESCALES, Descale};
 use super::plan::{boxed_map, result_slots};
 use super::quantised::{
-    BLOCK_LIMIT, WORKSPACE_LIMIT_BYTES, blocks, quantiser_row, source, transposed,
+    BLOCK_LIMIT, WORKSPACE_LIMIT_BYTES, blocks, launch8, quantiser_row, source, transposed,
 };
 use crate::work::{Block, Launch, Memory, Slot};
 use crate::{DeviceFacts, Dtype, Error, Workspace, module};
@@ -95,15 +95,7 @@ impl<'a> Given8<'a> {
     /// # Errors
     /// [`Error::NotBuilt`].
     pub(super) fn forward(&self, grid: u32, scalars: &FwdScalars) -> Result<Launch, Error> {
-        let params = Block::zeroed(size_of::<Fwd8Params>());
-        // SAFETY: numbers only, and no padding (asserted where the structs are defined).
-        let params = unsafe {
-            params
-                .put(offset_of!(Fwd8Params, scalars), scalars)
-                .put(offset_of!(Fwd8Params, quant), &self.quant_scalars())
-        };
-        let kernel = module::index(self.variant.entry)?;
-        Ok(Launch { kernel, grid, params, slots: self.forward_slots() })
+        launch8(self.variant, grid, (scalars, &self.quant_scalars()), self.forward_slots())
     }
 
     /// What the kernel knows of scales, yet without addresses.

@@ -193,15 +193,7 @@ impl<'a> Quantised<'a> {
     /// # Errors
     /// [`Error::NotBuilt`].
     pub(super) fn forward(&self, grid: u32, scalars: &FwdScalars) -> Result<Launch, Error> {
-        let params = Block::zeroed(size_of::<Fwd8Params>());
-        // SAFETY: numbers only, and no padding (asserted where the structs are defined).
-        let params = unsafe {
-            params
-                .put(offset_of!(Fwd8Params, scalars), scalars)
-                .put(offset_of!(Fwd8Params, quant), &self.quant_scalars())
-        };
-        let kernel = module::index(self.variant.entry)?;
-        Ok(Launch { kernel, grid, params, slots: self.forward_slots() })
+        launch8(self.variant, grid, (scalars, &self.quant_scalars()), self.forward_slots())
     }
 
     /// What the forward kernel knows of scales, yet without addresses.
@@ -264,6 +256,26 @@ impl<'a> Quantised<'a> {
         let head_dim = self.tile.head_dim as usize;
         Layout::bhsd(self.tile.scores, own.batch(), own.heads(), own.rows(), head_dim)
     }
+}
+
+/// The launch of a forward kernel of 8-bit elements.
+///
+/// # Errors
+/// [`Error::NotBuilt`].
+pub(super) fn launch8(
+    variant: &Variant,
+    grid: u32,
+    (scalars, quant): (&FwdScalars, &QuantScalars),
+    slots: Vec<Slot>,
+) -> Result<Launch, Error> {
+    let params = Block::zeroed(size_of::<Fwd8Params>());
+    // SAFETY: numbers only, and no padding (asserted where the structs are defined).
+    let params = unsafe {
+        params
+            .put(offset_of!(Fwd8Params, scalars), scalars)
+            .put(offset_of!(Fwd8Params, quant), quant)
+    };
+    Ok(Launch { kernel: module::index(variant.entry)?, grid, params, slots })
 }
 
 /// The quantiser's kernel for a step.
