@@ -138,47 +138,54 @@ pub unsafe trait Values: Copy {
     fn infinity_bits(is_f16: bool) -> u32;
 }
 
+/// What types of scores share whose sums of products are floats: all but the product.
+macro_rules! float_sums {
+    () => {
+        type Sums<const N: u32> = Accum<N>;
+
+        #[inline(always)]
+        fn zero<const N: u32>() -> Accum<N> {
+            Accum::zero()
+        }
+
+        #[inline(always)]
+        #[track_caller]
+        unsafe fn begin<const N: u32>(sums: &mut Accum<N>) {
+            // SAFETY: the caller's contract.
+            unsafe { wgmma::begin(sums) }
+        }
+
+        #[inline(always)]
+        #[track_caller]
+        unsafe fn wait<const PENDING: u32, const N: u32>(sums: &mut Accum<N>) {
+            // SAFETY: the caller's contract.
+            unsafe { wgmma::wait::<PENDING, N>(sums) }
+        }
+
+        #[inline(always)]
+        fn floats<const N: u32>(sums: &Accum<N>) -> Accum<N> {
+            Accum { registers: sums.registers }
+        }
+
+        #[inline(always)]
+        fn leave<const N: u32>(sums: &mut Accum<N>, floats: &Accum<N>) {
+            sums.registers = floats.registers;
+        }
+    };
+}
+
 // SAFETY: the functions are those of the element.
 unsafe impl<T: Element> Scores for T {
     const OWN_FACTORS: bool = false;
     const TILE_FACTORS: bool = false;
 
-    type Sums<const N: u32> = Accum<N>;
-
-    #[inline(always)]
-    fn zero<const N: u32>() -> Accum<N> {
-        Accum::zero()
-    }
-
-    #[inline(always)]
-    #[track_caller]
-    unsafe fn begin<const N: u32>(sums: &mut Accum<N>) {
-        // SAFETY: the caller's contract.
-        unsafe { wgmma::begin(sums) }
-    }
+    float_sums!();
 
     #[inline(always)]
     #[track_caller]
     unsafe fn issue<const N: u32, const ADD: bool>(sums: &mut Accum<N>, a: Operand, b: Operand) {
         // SAFETY: the caller's contract.
         unsafe { wgmma::issue_ss::<T, N, ADD>(sums, a, b) }
-    }
-
-    #[inline(always)]
-    #[track_caller]
-    unsafe fn wait<const PENDING: u32, const N: u32>(sums: &mut Accum<N>) {
-        // SAFETY: the caller's contract.
-        unsafe { wgmma::wait::<PENDING, N>(sums) }
-    }
-
-    #[inline(always)]
-    fn floats<const N: u32>(sums: &Accum<N>) -> Accum<N> {
-        Accum { registers: sums.registers }
-    }
-
-    #[inline(always)]
-    fn leave<const N: u32>(sums: &mut Accum<N>, floats: &Accum<N>) {
-        sums.registers = floats.registers;
     }
 }
 
@@ -187,42 +194,13 @@ unsafe impl Scores for E4m3 {
     const OWN_FACTORS: bool = true;
     const TILE_FACTORS: bool = false;
 
-    type Sums<const N: u32> = Accum<N>;
-
-    #[inline(always)]
-    fn zero<const N: u32>() -> Accum<N> {
-        Accum::zero()
-    }
-
-    #[inline(always)]
-    #[track_caller]
-    unsafe fn begin<const N: u32>(sums: &mut Accum<N>) {
-        // SAFETY: the caller's contract.
-        unsafe { wgmma::begin(sums) }
-    }
+    float_sums!();
 
     #[inline(always)]
     #[track_caller]
     unsafe fn issue<const N: u32, const ADD: bool>(sums: &mut Accum<N>, a: Operand, b: Operand) {
         // SAFETY: the caller's contract.
         unsafe { wgmma::issue_ss_bytes::<E4m3, N, ADD>(sums, a, b) }
-    }
-
-    #[inline(always)]
-    #[track_caller]
-    unsafe fn wait<const PENDING: u32, const N: u32>(sums: &mut Accum<N>) {
-        // SAFETY: the caller's contract.
-        unsafe { wgmma::wait::<PENDING, N>(sums) }
-    }
-
-    #[inline(always)]
-    fn floats<const N: u32>(sums: &Accum<N>) -> Accum<N> {
-        Accum { registers: sums.registers }
-    }
-
-    #[inline(always)]
-    fn leave<const N: u32>(sums: &mut Accum<N>, floats: &Accum<N>) {
-        sums.registers = floats.registers;
     }
 }
 
