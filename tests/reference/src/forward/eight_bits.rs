@@ -191,12 +191,16 @@ impl EightBits {
         lowprec::attention_then(&self.problem(), rows, arithmetic, |_| self.scale, finish)
     }
 
-    /// The largest size of a value that a row may see.
-    pub fn largest_value(&self, id: &RowId) -> f64 {
-        let [_, heads, keys, head_dim] = self.layouts[2].shape;
-        let entry = id.batch * heads + self.problem().kv_head(id.head);
-        let values = &self.v[entry * keys * head_dim..][..keys * head_dim];
-        let sizes = values.iter().map(|x| f64::from(x.abs())).filter(|size| size.is_finite());
-        sizes.fold(0.0, f64::max)
+    /// The largest size of a value of each row's KV head.
+    pub fn largest_values(&self, rows: &[RowId]) -> Vec<f64> {
+        let [batch, heads, keys, head_dim] = self.layouts[2].shape;
+        let largest = |entry: usize| {
+            let values = &self.v[entry * keys * head_dim..(entry + 1) * keys * head_dim];
+            let sizes = values.iter().map(|x| f64::from(x.abs()));
+            sizes.filter(|size| size.is_finite()).fold(0.0, f64::max)
+        };
+        let of_entries: Vec<f64> = (0..batch * heads).map(largest).collect();
+        let entry = |id: &RowId| id.batch * heads + self.problem().kv_head(id.head);
+        rows.iter().map(|id| of_entries[entry(id)]).collect()
     }
 }

@@ -47,7 +47,7 @@ impl Known {
             own: oracle::attention(&problem, &rows),
             of_quantised,
             doubts,
-            largest_values: rows.iter().map(|id| eight_bits.largest_value(id)).collect(),
+            largest_values: eight_bits.largest_values(&rows),
             model: eight_bits.model(&rows, arithmetic),
             phases,
             quantised,
