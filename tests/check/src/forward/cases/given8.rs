@@ -60,24 +60,15 @@ fn descales(of: Of) -> Vec<ForwardCase> {
 }
 
 fn values(of: Of) -> Vec<ForwardCase> {
-    let case =
-        |what, values, lengths| of.case(what, (2, 2), lengths).with(|case| case.values = values);
-    vec![
-        case("outliers", Values::Outliers, (200, 513)),
+    let mut all = vec![
         // What a truncating accumulator loses grows with the sum.
-        case("means of k and v", Values::Biased, (200, 1150)),
-        case("v of mean 1, many keys", Values::MeanOne, (70, 4001)),
-        case("v all 1", Values::ConstantV(1.0), (129, 1150)),
-        case("all 3", Values::Equal(3.0), (17, 200)),
-        case("all 0", Values::Equal(0.0), (17, 200)),
-        case("q all 0", Values::ZeroQ, (129, 1150)),
-        case("large logits", Values::LargeLogits, (200, 513)),
-        case("dominant key", Values::DominantKey, (200, 513)),
-        case("sinks", Values::Sinks(25.0), (200, 1150)),
-        case("sinks past float32", Values::Sinks(130.0), (200, 1150)),
-        case("lone sink", Values::LoneSink(25.0), (200, 1150)),
-        case("lone start", Values::LoneStart(30.0), (200, 1150)),
-    ]
+        of.valued("means of k and v", Values::Biased, (200, 1150)),
+        of.valued("v of mean 1, many keys", Values::MeanOne, (70, 4001)),
+        of.valued("v all 1", Values::ConstantV(1.0), (129, 1150)),
+        of.valued("q all 0", Values::ZeroQ, (129, 1150)),
+    ];
+    all.extend(eight_bits::peaks(of));
+    all
 }
 
 /// A bad row of q stays alone, a bad key has the rows that see it, a bad value its column.
