@@ -58,19 +58,22 @@ struct Built {
 pub fn run(workspace: &Workspace, build: &BuildArgs) -> Result<()> {
     build::run(workspace, build)?;
     let dist = workspace.target().join("dist");
-    let built = build_for(workspace, None)?;
-    let flat = beside_each_other(workspace, &built, &dist)?;
-    println!("{}", flat.display());
+    let own = build_for(workspace, None)?;
+    println!("{}", beside_each_other(workspace, &own, &dist)?.display());
     for platform in Platform::ALL {
+        let other;
         let built = match platform.missing() {
             Some(text) => {
                 println!("no archive for {}: {text}", platform.arch());
                 continue;
             }
-            None if platform.is_own() => build_for(workspace, None)?,
-            None => build_for(workspace, Some(&platform))?,
+            None if platform.is_own() => &own,
+            None => {
+                other = build_for(workspace, Some(&platform))?;
+                &other
+            }
         };
-        println!("{}", archive::write(workspace, &dist, &platform, &built)?.display());
+        println!("{}", archive::write(workspace, &dist, &platform, built)?.display());
     }
     Ok(())
 }
