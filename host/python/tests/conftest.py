@@ -38,6 +38,18 @@ def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# For programs of a `Scene` that have a `call`: it raises an error of this kind with this text.
+REFUSED = """
+def refused(kind, text, *arguments, **options):
+    try:
+        call(*arguments, **options)
+    except kind as error:
+        assert text in str(error), error
+    else:
+        raise AssertionError(text)
+"""
+
+
 class Scene:
     """Programs in a process of their own, which finds the library and the driver in a folder."""
 

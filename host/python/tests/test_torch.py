@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch, which is not installed")
 
 import fulgurite  # noqa: E402
-from conftest import Scene  # noqa: E402
+from conftest import REFUSED, Scene  # noqa: E402
 from fulgurite import flash_attn, flash_attn_interface  # noqa: E402
 from fulgurite import torch as door  # noqa: E402
 from reference import NEVER, attend  # noqa: E402
@@ -269,15 +269,7 @@ assert fulgurite.info().copies == 4
 
 
 def test_what_calls_get_wrong_is_told(scene: Scene) -> None:
-    scene.run(LAUNCHES + """
-def refused(kind, text, *arguments, **options):
-    try:
-        call(*arguments, **options)
-    except kind as error:
-        assert text in str(error), error
-    else:
-        raise AssertionError(text)
-
+    scene.run(LAUNCHES + REFUSED + """
 refused(fulgurite.RequestError, "k has batch 3", q, tensor(3, 200, 2, 64), kv)
 refused(fulgurite.RequestError, "v is on meta, q on cpu", q, kv, kv.to("meta"))
 refused(fulgurite.RequestError, "k has 3 axes", q, kv[0], kv)

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch, which is not installed")
 
 import fulgurite  # noqa: E402
-from conftest import Scene  # noqa: E402
+from conftest import REFUSED, Scene  # noqa: E402
 from fulgurite import flash_attn_interface  # noqa: E402
 from fulgurite import torch as door  # noqa: E402
 from reference import attend  # noqa: E402
@@ -277,15 +277,7 @@ for descale in itertools.product((None, one, by_row), (None, by_head), (None, on
 
 
 def test_what_calls_get_wrong_is_told(scene: Scene) -> None:
-    scene.run(LAUNCHES + """
-def refused(kind, text, *arguments, **options):
-    try:
-        call(*arguments, **options)
-    except kind as error:
-        assert text in str(error), error
-    else:
-        raise AssertionError(text)
-
+    scene.run(LAUNCHES + REFUSED + """
 request, half = fulgurite.RequestError, (q.half(), kv.half(), kv.half())
 refused(request, "q, k and v are e4m3, and it is not said", q, kv, kv, None)
 refused(request, "q, k and v are f16, whose numbers are meant as they are", *half, none)
