@@ -15,8 +15,8 @@ use remedy::{devices_shown, remedy_of_missing};
 #[non_exhaustive]
 pub enum Error {
     /// Two tensors have different element types.
-    #[error("{tensor} has elements of type {}, q of type {}: all tensors must share one \
-             type (out of e4m3 tensors is bf16 or f16); convert {tensor}", .got.name(), .want.name())]
+    #[error("{tensor} has elements of type {}, q of type {}: all tensors must share one type \
+             (out of e4m3 is bf16 or f16); convert {tensor}", .got.name(), .want.name())]
     DtypeMix {
         /// The tensor that differs from q.
         tensor: &'static str,
@@ -62,11 +62,8 @@ pub enum Error {
         kv_heads: usize,
     },
     /// A tensor has another form than the call takes.
-    #[error(
-        "{tensor} is {}: the call takes batched tensors; describe it with Layout::bshd, \
-             Layout::bhsd or Layout::strided",
-        got.name()
-    )]
+    #[error("{tensor} is {}: the call takes batched tensors; describe it with Layout::bshd, \
+             Layout::bhsd or Layout::strided", .got.name())]
     Form {
         /// The tensor.
         tensor: &'static str,
@@ -85,10 +82,7 @@ pub enum Error {
         right: i32,
     },
     /// Gradients are asked for of a forward call without log-sum-exp.
-    #[error(
-        "the forward call has no log-sum-exp, from which gradients are computed: ask it for one \
-             with Forward::with_lse, and give the backward what that launch wrote"
-    )]
+    #[error("the forward call has no log-sum-exp, which gradients need: ask it for one (with_lse)")]
     LseOfForward,
     /// The request makes sense, but no kernel computes it.
     #[error("no kernel for {what}; nearest is {nearest}, which differs in {differs}: {remedy}")]
@@ -121,10 +115,7 @@ pub enum Error {
         head_dim: usize,
     },
     /// The head dim of a tensor is not its contiguous axis.
-    #[error(
-        "the head_dim stride of {tensor} is {got} elements: it must be 1; make the tensor \
-             contiguous along its last axis"
-    )]
+    #[error("the head_dim stride of {tensor} is {got} elements: it must be 1; copy {tensor}")]
     LastStride {
         /// The tensor.
         tensor: &'static str,

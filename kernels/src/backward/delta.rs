@@ -1,5 +1,5 @@
-//! What belongs to a query row alone: the sum of `d_out · out` less the gradient of the log-sum-exp,
-//! and the log-sum-exp in base 2.
+//! What belongs to a query row alone: the sum of `d_out · out` less the gradient of the
+//! log-sum-exp, and the log-sum-exp in base 2.
 
 use core::f32::consts::LOG2_E;
 

@@ -227,9 +227,9 @@ impl Cell {
         if self.causal { Mask::Causal } else { Mask::Full }
     }
 
-    /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, 2.5 times that for
-    /// the backward, where pairs are q_len · kv_len, half of that for a causal square, and exactly those that the mask
-    /// leaves for other causal calls.
+    /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, and 2.5
+    /// times as many for gradients. Pairs are q_len · kv_len, half of that for a causal square, and
+    /// exactly those that the mask leaves for other causal calls.
     pub fn flops(&self) -> f64 {
         let all = self.q_len as f64 * self.kv_len as f64;
         let pairs = match (self.causal, self.q_len == self.kv_len) {

@@ -131,8 +131,8 @@ pub fn folder(gpu: &str) -> String {
 }
 
 /// Writes `<directory>/<date>-<commit>.csv`, for another kind than the forward
-/// `<directory>/<date>-<commit>-<kind>.csv`, and beside it `….json` with the facts, `…-all.csv` with
-/// every time, and the picture of each element type.
+/// `<directory>/<date>-<commit>-<kind>.csv`, and beside it `….json` with the facts, `…-all.csv`
+/// with every time, and the picture of each element type.
 ///
 /// # Errors
 /// A message that names the file.

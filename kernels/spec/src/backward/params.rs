@@ -21,8 +21,8 @@ pub struct DeltaParams {
     /// Where the log-sum-exp in base 2 goes, `f32[batch, head, q_pad]`: +∞ for rows without keys
     /// and for padding, so that their probabilities are 0.
     pub lse2: u64,
-    /// Where each row's sum of `d_out · out`, less the gradient of its log-sum-exp, goes; of the same
-    /// shape.
+    /// Where each row's sum of `d_out · out`, less the gradient of its log-sum-exp, goes; of the
+    /// same shape.
     pub delta: u64,
     /// Query heads of a batch entry.
     pub heads: Divisor,

@@ -1,8 +1,8 @@
 //! The reference: gradients in float64, written to be trusted at a glance.
 //!
 //! With weights `w` of a row, `dp_j = d_out · v_j` and `delta = Σ w_j dp_j`, which is
-//! `d_out · out`, gradients of scores are `w_j (dp_j − delta + d_lse)`. Keys that the mask excludes are
-//! never read.
+//! `d_out · out`, gradients of scores are `w_j (dp_j − delta + d_lse)`. Keys that the mask
+//! excludes are never read.
 
 use rayon::prelude::*;
 
