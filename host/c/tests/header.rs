@@ -95,8 +95,8 @@ fn agreement() -> String {
     for (number, name) in numbers() {
         holds(&mut text, format!("FULGURITE_{name} == {number}"));
     }
-    text += &places("forward", &Plan::<Forward>::fields());
-    text + &places("backward", &Plan::<Backward>::fields())
+    text += &places("forward", Plan::<Forward>::fields());
+    text + &places("backward", Plan::<Backward>::fields())
 }
 
 /// Functions that lead to each buffer of an operation's arguments, as const exactly if launches
