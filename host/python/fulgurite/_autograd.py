@@ -20,7 +20,7 @@ Gradients3 = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 _plans: dict[tuple[Any, ...], tuple[GradientPlan, tuple[bool, ...]]] = {}
 
 
-class Attention(torch.autograd.Function):
+class Attention(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """Output and log-sum-exp, both with gradients."""
 
     @staticmethod
