@@ -1,0 +1,279 @@
+//! The whole algorithm on the CPU: programs of all ranks against an exchange that delivers late and
+//! out of order.
+
+mod emulated;
+mod tags;
+mod world;
+
+use std::ops::Range;
+
+use fulgurite::{DeviceFacts, Mask};
+use fulgurite_parallel::program::{Action, Lane, Message};
+use fulgurite_parallel::{ParallelOptions, ParallelPlan, Sharded, Shards};
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use tags::Shape;
+use world::World;
+
+/// The plans of all ranks.
+fn plans(shape: &Shape, shards: &Shards, options: &ParallelOptions) -> Vec<ParallelPlan> {
+    let device = DeviceFacts::h200();
+    let plan = |rank| {
+        let local = shape.local(shards.local_rows(rank));
+        let sharded = Sharded::new(&local, shards.clone());
+        ParallelPlan::new(&sharded, rank, &device, options).unwrap()
+    };
+    (0..shards.world()).map(plan).collect()
+}
+
+/// Runs a call with rows that say who they are.
+fn run(shape: &Shape, plans: &[ParallelPlan], seed: u64) -> Result<(), String> {
+    let shards = &plans[0].sharded().shards;
+    let mut world = World::new(plans.iter().map(tags::rank).collect(), seed);
+    world.run(&mut |_, request, attend, all| tags::attend(shape, shards, request, attend, all))?;
+    plans.iter().zip(&world.ranks).try_for_each(|(plan, rank)| tags::check(plan, &rank.memories))
+}
+
+/// Rows dealt at random, in pieces of any length.
+fn dealt(random: &mut ChaCha8Rng, rows: usize, world: usize, unit: usize) -> Shards {
+    let mut borders: Vec<usize> = (0..random.random_range(0..3 * world))
+        .map(|_| random.random_range(0..=rows) / unit * unit)
+        .collect();
+    borders.extend([0, rows]);
+    borders.sort_unstable();
+    let mut pieces: Vec<Range<usize>> = borders.windows(2).map(|it| it[0]..it[1]).collect();
+    pieces.shuffle(random);
+    let mut ranks = vec![Vec::new(); world];
+    for piece in pieces {
+        ranks[random.random_range(0..world)].push(piece);
+    }
+    Shards::from_ranges(rows, ranks).unwrap()
+}
+
+fn any_shards(random: &mut ChaCha8Rng, rows: usize) -> Shards {
+    let world = random.random_range(1..=5);
+    match random.random_range(0..3) {
+        0 => Shards::contiguous(rows, world).unwrap(),
+        1 => Shards::zigzag(rows, world).unwrap(),
+        _ => dealt(random, rows, world, 1),
+    }
+}
+
+fn any_mask(random: &mut ChaCha8Rng) -> Mask {
+    let mut end = || random.random_bool(0.8).then(|| random.random_range(-20..200));
+    let (left, right) = (end(), end());
+    match random.random_range(0..4) {
+        0 => Mask::Full,
+        1 => Mask::Causal,
+        _ => Mask::Window { left, right: right.map(|it| it.max(-left.unwrap_or(20))) },
+    }
+}
+
+fn any_shape(random: &mut ChaCha8Rng) -> Shape {
+    let kv_heads = random.random_range(1..=4);
+    Shape {
+        batch: random.random_range(1..=2),
+        heads: kv_heads * random.random_range(1..=2),
+        kv_heads,
+        head_dim: 8,
+        mask: any_mask(random),
+        lse: random.random(),
+        rows_first: random.random(),
+    }
+}
+
+fn any_options(random: &mut ChaCha8Rng, shape: &Shape, shards: &Shards) -> ParallelOptions {
+    let options = ParallelOptions::default().groups(random.random_range(1..=shape.kv_heads));
+    if random.random() {
+        return options;
+    }
+    // Room for some groups, not for all.
+    let whole = |plan: &ParallelPlan| plan.workspace_bytes();
+    let most = plans(shape, shards, &options).iter().map(whole).max().unwrap();
+    let limit = most - random.random_range(0..=most / 3);
+    match ParallelPlan::new(
+        &Sharded::new(&shape.local(shards.local_rows(0)), shards.clone()),
+        0,
+        &DeviceFacts::h200(),
+        &options.workspace_limit_bytes(limit),
+    ) {
+        Ok(_) => options.workspace_limit_bytes(limit),
+        Err(_) => options,
+    }
+}
+
+#[test]
+fn every_row_sees_its_keys() {
+    for seed in 0..200 {
+        let random = &mut ChaCha8Rng::seed_from_u64(seed);
+        let rows = random.random_range(0..600);
+        let (shape, shards) = (any_shape(random), any_shards(random, rows));
+        let options = any_options(random, &shape, &shards);
+        let plans = plans(&shape, &shards, &options);
+        if let Err(error) = run(&shape, &plans, seed) {
+            panic!("seed {seed}: {error}\n{shape:?}\n{shards:?}\n{options:?}");
+        }
+    }
+}
+
+#[test]
+fn sends_meet_receives() {
+    for world in (1..=64).step_by(7) {
+        let shape = Shape {
+            batch: 1,
+            heads: 8,
+            kv_heads: 2,
+            head_dim: 64,
+            mask: Mask::Causal,
+            lse: false,
+            rows_first: true,
+        };
+        let shards = Shards::zigzag(256 * world + 3, world).unwrap();
+        let plans = plans(&shape, &shards, &ParallelOptions::default());
+        assert!(plans.iter().all(|plan| plan.hash() == plans[0].hash()));
+        let bytes = |rank: usize, peer: usize, sends: bool| -> Vec<u64> {
+            let messages = plans[rank].program().messages(sends);
+            messages.filter(|it| it.peer == peer).map(|it| it.bytes).collect()
+        };
+        for from in 0..world {
+            for to in 0..world {
+                assert_eq!(bytes(from, to, true), bytes(to, from, false));
+            }
+        }
+        let received = |plan: &ParallelPlan| {
+            plan.program().messages(false).map(|message| message.bytes).sum::<u64>()
+        };
+        let most = plans.iter().map(received).max().unwrap();
+        assert_eq!(most, plans[0].cost().received_bytes);
+    }
+}
+
+/// A fault in a rank's program: `None` where there is no place for it.
+type Fault = fn(&mut Vec<(Lane, Action)>) -> Option<()>;
+
+fn missing_full(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+    let exchange = steps.iter().rposition(|(_, it)| matches!(it, Action::Exchange(..)))?;
+    let Action::Record(full) = steps[exchange + 1].1 else { return None };
+    let before = steps.len();
+    steps.retain(|(_, action)| *action != Action::Wait(full));
+    (steps.len() < before).then_some(())
+}
+
+fn missing_empty(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+    let waits =
+        |(lane, it): &(Lane, Action)| *lane == Lane::Transfer && matches!(it, Action::Wait(_));
+    // The first wait of the lane is that for the start.
+    let first = steps.iter().position(waits)?;
+    let count = steps.len();
+    let mut index = 0;
+    steps.retain(|step| {
+        index += 1;
+        index - 1 <= first || !waits(step)
+    });
+    (steps.len() < count).then_some(())
+}
+
+fn receives(steps: &mut [(Lane, Action)]) -> Vec<&mut Message> {
+    let exchanges = steps.iter_mut().filter_map(|(_, action)| match action {
+        Action::Exchange(_, messages) => Some(messages),
+        _ => None,
+    });
+    exchanges.flatten().filter(|message| !message.sends).collect()
+}
+
+fn swapped_piece(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+    let mut receives = receives(steps);
+    let other =
+        receives.iter().position(|it| it.at != receives[0].at && it.bytes == receives[0].bytes)?;
+    let spot = receives[other].at;
+    receives[other].at = receives[0].at;
+    receives[0].at = spot;
+    Some(())
+}
+
+fn wrong_peer(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+    let mut receives = receives(steps);
+    let other = receives.iter().map(|it| it.peer).find(|peer| *peer != receives[0].peer)?;
+    receives[0].peer = other;
+    Some(())
+}
+
+fn event_too_early(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+    let exchange = steps.iter().rposition(|(_, it)| matches!(it, Action::Exchange(..)))?;
+    steps.swap(exchange, exchange + 1);
+    Some(())
+}
+
+/// Of the schedules that are tried, some notice each fault; without one, none objects.
+#[test]
+fn planted_faults_are_noticed() {
+    let shape = Shape {
+        batch: 1,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 8,
+        mask: Mask::Causal,
+        lse: true,
+        rows_first: false,
+    };
+    let shards = Shards::zigzag(6 * 64, 3).unwrap();
+    let all = plans(&shape, &shards, &ParallelOptions::default());
+    let limit = all[0].workspace_bytes() * 2 / 3;
+    let options = ParallelOptions::default().workspace_limit_bytes(limit);
+    let options = options.groups(4);
+    let all = plans(&shape, &shards, &options);
+    assert!(all[0].slots() < all[0].groups(), "{}", all[0]);
+    let faults: [(&str, Option<Fault>); 6] = [
+        ("none", None),
+        ("missing full", Some(missing_full)),
+        ("missing empty", Some(missing_empty)),
+        ("swapped piece", Some(swapped_piece)),
+        ("wrong peer", Some(wrong_peer)),
+        ("event too early", Some(event_too_early)),
+    ];
+    for (name, fault) in faults {
+        let noticed = |seed: &u64| {
+            let mut ranks: Vec<_> = all.iter().map(tags::rank).collect();
+            if let Some(fault) = fault {
+                let mut program = all[1].program().clone();
+                fault(&mut program.steps).expect("there is a place for the fault");
+                let memories = std::mem::take(&mut ranks[1].memories);
+                ranks[1] = world::Rank::new(program, memories);
+            }
+            let mut world = World::new(ranks, *seed);
+            let ran = world.run(&mut |_, request, attend, all| {
+                tags::attend(&shape, &shards, request, attend, all)
+            });
+            let checked = || {
+                let mut pairs = all.iter().zip(&world.ranks);
+                pairs.try_for_each(|(plan, rank)| tags::check(plan, &rank.memories))
+            };
+            ran.and_then(|()| checked()).is_err()
+        };
+        let count = (0..30).filter(noticed).count();
+        assert_eq!(count > 0, fault.is_some(), "{name}: noticed {count} times of 30");
+    }
+}
+
+#[test]
+fn a_dead_peer_leaves_the_others_waiting() {
+    let shape = Shape {
+        batch: 1,
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 8,
+        mask: Mask::Full,
+        lse: false,
+        rows_first: false,
+    };
+    let shards = Shards::contiguous(192, 3).unwrap();
+    let all = plans(&shape, &shards, &ParallelOptions::default());
+    let mut world = World::new(all.iter().map(tags::rank).collect(), 0);
+    world.ranks[2].dead = true;
+    let error = world
+        .run(&mut |_, request, attend, all| tags::attend(&shape, &shards, request, attend, all))
+        .unwrap_err();
+    assert!(error.starts_with("stuck: rank 0"), "{error}");
+}
