@@ -1,0 +1,391 @@
+//! From a plan and buffers to work on several GPUs.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fulgurite::cudarc::driver::sys::CUstream;
+use fulgurite::cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut};
+use fulgurite::{
+    Device, DeviceFacts, FlashAttention, Forward, ForwardArgs, PlanOptions, Prepared, Raw,
+    driver_failure,
+};
+
+use crate::Error;
+use crate::communicator::{Communicator, ConnectOptions, Id};
+use crate::device::{Event, Stream, copy, enter, is_capturing};
+use crate::plan::{ParallelOptions, ParallelPlan, Sharded};
+use crate::program::{Action, Attend, Lane, Memory, Message, Program, Spot};
+
+/// Multiprocessors that launches leave to transfers, where room of the workspace is taken again and
+/// nothing else is asked for.
+const TRANSFER_BLOCKS: u32 = 8;
+
+/// What a rank says whose plan failed: no plan has this hash, but for one in 2⁶⁴.
+const NO_PLAN: u64 = u64::MAX;
+
+/// Attention on one of several GPUs. Cheap to clone.
+///
+/// Every rank does the same calls in the same order, each in a process or a thread of its own:
+/// making plans and launching them wait for the others, for as long as
+/// [`ConnectOptions::deadline`] says.
+#[derive(Clone, Debug)]
+pub struct Parallel {
+    attention: FlashAttention,
+    communicator: Communicator,
+}
+
+impl Parallel {
+    /// The rank of a communicator that was made for the device of `attention`.
+    pub fn new(attention: &FlashAttention, communicator: Communicator) -> Parallel {
+        Parallel { attention: attention.clone(), communicator }
+    }
+
+    /// All ranks, in one process: rank `r` on the `r`-th device. Each is then used by a thread of
+    /// its own.
+    ///
+    /// # Errors
+    /// Those of [`Communicator::connect`]; [`Error::NoRanks`] without devices.
+    pub fn all(
+        devices: &[FlashAttention],
+        options: &ConnectOptions,
+    ) -> Result<Vec<Parallel>, Error> {
+        if devices.is_empty() {
+            return Err(Error::NoRanks);
+        }
+        let (id, world) = (Id::new()?, devices.len());
+        let connect = |rank: usize, attention: &FlashAttention| {
+            let communicator = Communicator::connect(attention, &id, rank, world, options)?;
+            Ok(Parallel::new(attention, communicator))
+        };
+        let connect = &connect;
+        std::thread::scope(|scope| {
+            let ranks = devices.iter().enumerate();
+            let threads: Vec<_> =
+                ranks.map(|(rank, device)| scope.spawn(move || connect(rank, device))).collect();
+            let joined = threads.into_iter().map(|thread| match thread.join() {
+                Ok(connected) => connected,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.collect()
+        })
+    }
+
+    /// The rank's kernels.
+    pub fn attention(&self) -> &FlashAttention {
+        &self.attention
+    }
+
+    /// Its end of what joins the ranks.
+    pub fn communicator(&self) -> &Communicator {
+        &self.communicator
+    }
+
+    /// Plans a call, sees that all ranks plan the same one, and loads its kernels.
+    ///
+    /// # Errors
+    /// Those of [`ParallelPlan::new`]; [`Error::World`]; [`Error::PlansDiffer`], also where another
+    /// rank's plan failed; [`Error::PeerLost`], [`Error::CommunicatorDead`].
+    pub fn plan(&self, sharded: &Sharded) -> Result<ParallelPrepared, Error> {
+        self.plan_with(sharded, &ParallelOptions::default())
+    }
+
+    /// As [`plan`](Self::plan), in the way that the options say.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan).
+    pub fn plan_with(
+        &self,
+        sharded: &Sharded,
+        options: &ParallelOptions,
+    ) -> Result<ParallelPrepared, Error> {
+        let planned = self.decide(sharded, options);
+        let agreed = self.agree(planned.as_ref().map_or(NO_PLAN, ParallelPlan::hash));
+        let plan = planned?;
+        agreed?;
+        self.prepare(plan, options)
+    }
+
+    fn decide(&self, sharded: &Sharded, options: &ParallelOptions) -> Result<ParallelPlan, Error> {
+        let (got, want) = (sharded.shards.world(), self.communicator.world());
+        if got != want {
+            return Err(Error::World { got, want });
+        }
+        ParallelPlan::new(sharded, self.communicator.rank(), self.attention.facts(), options)
+    }
+
+    /// Compares the hashes of all ranks' plans.
+    fn agree(&self, hash: u64) -> Result<(), Error> {
+        let world = self.communicator.world();
+        let context = self.attention.context();
+        enter(context)?;
+        let stream = context.default_stream();
+        let failed = |call| {
+            move |error: fulgurite::cudarc::driver::DriverError| {
+                driver_failure(error.0, call, String::new())
+            }
+        };
+        let own = stream.clone_htod(&[hash]).map_err(failed("cuMemcpyHtoDAsync"))?;
+        let mut all = stream.alloc_zeros::<u64>(world).map_err(failed("cuMemAllocAsync"))?;
+        let step = || "comparing plans".to_owned();
+        {
+            let (from, _read) = own.device_ptr(&stream);
+            let (to, _written) = all.device_ptr_mut(&stream);
+            let bytes = size_of::<u64>();
+            // SAFETY: both buffers are this device's, of one number and of one for each rank, and
+            // live until the stream was waited for below.
+            unsafe {
+                self.communicator.gather(stream.cu_stream(), from, to, bytes, &step)?;
+            }
+        }
+        let done = Event::new(context)?;
+        // SAFETY: the stream is the context's.
+        unsafe { done.record(stream.cu_stream()) }?;
+        let is_done = || Ok(done.is_done()?);
+        self.communicator.wait_for(self.communicator.deadline(), is_done, &step)?;
+        let all = stream.clone_dtoh(&all).map_err(failed("cuMemcpyDtoHAsync"))?;
+        let of = |wanted: &dyn Fn(u64) -> bool| -> Vec<usize> {
+            (0..world).filter(|rank| wanted(all[*rank])).collect()
+        };
+        let failed = of(&|hash| hash == NO_PLAN);
+        let ranks = if failed.is_empty() { of(&|hash| hash != all[0]) } else { failed };
+        if ranks.is_empty() { Ok(()) } else { Err(Error::PlansDiffer { ranks }) }
+    }
+
+    fn prepare(
+        &self,
+        plan: ParallelPlan,
+        options: &ParallelOptions,
+    ) -> Result<ParallelPrepared, Error> {
+        let (context, facts) = (self.attention.context(), self.attention.facts());
+        let shares = plan.slots() < plan.groups();
+        let spare = options.transfer_blocks.unwrap_or(if shares { TRANSFER_BLOCKS } else { 0 });
+        let blocks = sm_limit(facts, spare);
+        let kernel = |entry: Option<&'static str>, forward: &Forward| {
+            let entry = entry.map_or_else(PlanOptions::default, PlanOptions::entry);
+            self.attention.plan_with(forward, &entry.sm_limit(blocks))
+        };
+        let program = plan.program();
+        let requests = program.requests.iter();
+        let kernels = requests.map(|it| kernel(it.entry, &it.forward)).collect::<Result<_, _>>()?;
+        // The kernel of the rank's own rows is one of the launches', which are loaded.
+        let local = &plan.sharded().local;
+        let entry = plan.entry().filter(|_| local.k.rows() > 0);
+        let inner = Inner {
+            lend: kernel(entry, local)?,
+            kernels,
+            second: Stream::new(context, false)?,
+            transfer: Stream::new(context, true)?,
+            events: (0..program.events).map(|_| Event::new(context)).collect::<Result<_, _>>()?,
+            communicator: self.communicator.clone(),
+            plan,
+            turn: Mutex::new(()),
+        };
+        Ok(ParallelPrepared { inner: Arc::new(inner) })
+    }
+}
+
+/// Blocks of a grid at most.
+fn sm_limit(facts: &DeviceFacts, spare: u32) -> u32 {
+    facts.sm_count.saturating_sub(spare).max(1)
+}
+
+/// A plan with its kernels loaded: ready to launch, any number of times. Cheap to clone.
+#[derive(Clone)]
+pub struct ParallelPrepared {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    plan: ParallelPlan,
+    /// Lends the buffers of launches, checked and ordered.
+    lend: Prepared<Forward>,
+    kernels: Vec<Prepared<Forward>>,
+    second: Stream,
+    transfer: Stream,
+    events: Vec<Event>,
+    communicator: Communicator,
+    /// Launches are enqueued one after another.
+    turn: Mutex<()>,
+}
+
+impl fmt::Debug for ParallelPrepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ParallelPrepared({:?})", self.inner.plan)
+    }
+}
+
+impl ParallelPrepared {
+    /// The plan.
+    pub fn plan(&self) -> &ParallelPlan {
+        &self.inner.plan
+    }
+
+    /// Enqueues the rank's part on `stream`: its rows of q, k and v are read, those of out are
+    /// written, and the workspace is worked in ([`ParallelPlan::workspace_bytes`]). Waits until the
+    /// other ranks have enqueued theirs where NCCL asks for that (the first launch of a
+    /// communicator), at most for [`ConnectOptions::deadline`].
+    ///
+    /// Launches of one plan are for one stream at a time, as those with one workspace are.
+    ///
+    /// # Errors
+    /// Those of [`fulgurite::Prepared::launch`]; [`Error::Captured`]; [`Error::PeerLost`],
+    /// [`Error::Nccl`], [`Error::CommunicatorDead`]: the output is undefined then.
+    pub fn launch(
+        &self,
+        stream: &Arc<CudaStream>,
+        args: ForwardArgs<Device<'_>>,
+    ) -> Result<Work, Error> {
+        let inner = &self.inner;
+        let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        enter(stream.context())?;
+        if is_capturing(stream.cu_stream())? {
+            return Err(Error::Captured);
+        }
+        if !inner.communicator.is_alive() {
+            return Err(Error::CommunicatorDead { rank: inner.communicator.rank() });
+        }
+        let end = Event::new(inner.lend.context())?;
+        let bytes = inner.plan.workspace_bytes();
+        let enqueued = inner.lend.lend(stream, args, bytes, |address| {
+            // SAFETY: the buffers were checked against the plan of the rank's own rows, and the
+            // workspace has the plan's bytes; all are kept by cudarc until the stream has come so
+            // far, and the stream waits for the program's other lanes.
+            unsafe { inner.enqueue(stream.cu_stream(), address) }
+        })?;
+        enqueued?;
+        // SAFETY: the stream is the context's: the buffers' checks saw to it.
+        unsafe { end.record(stream.cu_stream()) }?;
+        Ok(Work { inner: inner.clone(), end })
+    }
+}
+
+impl Inner {
+    fn program(&self) -> &Program {
+        self.plan.program()
+    }
+
+    fn stream(&self, lane: Lane, caller: CUstream) -> CUstream {
+        match lane {
+            Lane::Caller => caller,
+            Lane::Second => self.second.raw(),
+            Lane::Transfer => self.transfer.raw(),
+        }
+    }
+
+    /// Enqueues the program.
+    ///
+    /// # Safety
+    /// The stream is the context's; the addresses are those of buffers as the plan of the rank's own
+    /// rows describes them, and of a workspace, and stay until the stream has come so far.
+    unsafe fn enqueue(&self, caller: CUstream, address: &dyn Fn(&str) -> u64) -> Result<(), Error> {
+        let addresses = Memory::ALL.map(|memory| address(memory.name()));
+        let at = |spot: Spot| addresses[spot.memory as usize] + spot.offset_bytes;
+        let steps = &self.program().steps;
+        // SAFETY: this function's own contract.
+        let mut done = steps.iter().try_for_each(|step| unsafe { self.step(step, caller, &at) });
+        if done.is_err() {
+            // What was enqueued still uses the buffers: the caller's stream waits for it.
+            for lane in [Lane::Second, Lane::Transfer] {
+                let joined = Event::new(self.lend.context()).and_then(|end| {
+                    // SAFETY: all streams are the context's.
+                    unsafe { end.record(self.stream(lane, caller)).and(end.wait_on(caller)) }
+                });
+                done = done.and(joined.map_err(Error::from));
+            }
+        }
+        done
+    }
+
+    /// # Safety
+    /// As for [`enqueue`](Self::enqueue).
+    unsafe fn step(
+        &self,
+        (lane, action): &(Lane, Action),
+        caller: CUstream,
+        at: &dyn Fn(Spot) -> u64,
+    ) -> Result<(), Error> {
+        let stream = self.stream(*lane, caller);
+        // SAFETY, of all calls: this function's own contract; the program's places lie inside of
+        // the buffers that the plan describes, and events order what follows from what.
+        match action {
+            Action::Copy(it) => {
+                // SAFETY: see above.
+                unsafe { copy(it, at(it.from), at(it.to), stream) }?;
+            }
+            Action::Exchange(number, messages) => {
+                let message = |it: &Message| ((it.peer, it.sends), (at(it.at), it.bytes));
+                let step = || self.named(*number);
+                // SAFETY: see above.
+                unsafe {
+                    let messages = messages.iter().map(message);
+                    self.communicator.exchange(stream, messages, &step)
+                }?;
+            }
+            Action::Attend(Attend { request, tensors, lse }) => {
+                let [q, k, v, out] = tensors.map(at);
+                let mut args = ForwardArgs::<Raw>::new(q, k, v, out);
+                if let Some(lse) = lse {
+                    args = args.lse(at(*lse));
+                }
+                // SAFETY: see above.
+                unsafe { self.kernels[*request].launch_raw(stream, args) }?;
+            }
+            // SAFETY: see above.
+            Action::Record(event) => unsafe { self.events[*event].record(stream) }?,
+            // SAFETY: see above.
+            Action::Wait(event) => unsafe { self.events[*event].wait_on(stream) }?,
+        }
+        Ok(())
+    }
+
+    fn named(&self, exchange: usize) -> String {
+        format!("exchange {} of {}", exchange + 1, self.program().exchanged.len())
+    }
+
+    /// Which exchange is under way.
+    fn under_way(&self) -> String {
+        let open = |event: &usize| !self.events[*event].is_done().unwrap_or(true);
+        let open = self.program().exchanged.iter().position(open);
+        open.map_or_else(|| "its own launches".to_owned(), |number| self.named(number))
+    }
+}
+
+/// A launch under way.
+///
+/// Nobody has to wait for it: later work on the stream comes after it. But only who waits learns
+/// that a peer is lost; without, the stream would be stuck for good.
+#[must_use = "only `wait` finds that a peer is lost"]
+pub struct Work {
+    inner: Arc<Inner>,
+    end: Event,
+}
+
+impl Work {
+    /// Waits until the launch has ended.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`] if it has not ended after `timeout`, or NCCL finds an error: the
+    /// communicator is ended then, by which the stream goes on; the output is undefined.
+    /// [`Error::CommunicatorDead`] if that happened before; [`Error::Attention`] if a kernel
+    /// failed.
+    pub fn wait(&self, timeout: Duration) -> Result<(), Error> {
+        let done = || Ok(self.end.is_done()?);
+        let step = || self.inner.under_way();
+        self.inner.communicator.wait_for(timeout, done, &step)
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Attention`] if a kernel failed.
+    pub fn is_done(&self) -> Result<bool, Error> {
+        Ok(self.end.is_done()?)
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work").finish_non_exhaustive()
+    }
+}
