@@ -14,6 +14,9 @@ const ALIGN_BYTES: u64 = Workspace::ALIGN_BYTES;
 /// Where what a launch works in begins: behind the part that stays zero.
 pub(crate) const WORKSPACE_START: u64 = Workspace::HEAD_BYTES as u64;
 
+/// Bytes of a number of the log-sum-exp.
+pub(crate) const LSE_BYTES: u64 = size_of::<f32>() as u64;
+
 /// The whole call.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {

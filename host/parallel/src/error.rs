@@ -85,6 +85,17 @@ pub enum Error {
         /// KV heads.
         kv_heads: usize,
     },
+    /// The ranks cannot have the same number of KV heads.
+    #[error(
+        "{kv_heads} KV heads for {world} ranks: Strategy::AllToAll needs a multiple of {world}; \
+             take Strategy::Gather, or leave the choice to the plan"
+    )]
+    KvHeads {
+        /// KV heads.
+        kv_heads: usize,
+        /// Ranks.
+        world: usize,
+    },
     /// The least workspace is more than allowed.
     #[error(
         "the call needs a workspace of {got} bytes at least, its options allow {limit}: allow \
@@ -211,6 +222,7 @@ impl Error {
             Error::LocalRows { .. } => "LocalRows",
             Error::EightBits { .. } => "EightBits",
             Error::Groups { .. } => "Groups",
+            Error::KvHeads { .. } => "KvHeads",
             Error::WorkspaceLimit { .. } => "WorkspaceLimit",
             Error::Captured => "Captured",
             Error::NoNccl { .. } => "NoNccl",

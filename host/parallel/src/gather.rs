@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use fulgurite::{Forward, Layout};
 
-use crate::call::{Call, Room, Rows, WORKSPACE_START};
-use crate::program::{Lane, Memory, Message, Program};
+use crate::call::{Call, LSE_BYTES, Room, Rows, WORKSPACE_START};
+use crate::program::{Copy, Lane, Memory, Message, Program, Spot};
 use crate::scheme::Scheme;
 
 /// What is decided, the same on all ranks.
@@ -177,55 +177,39 @@ impl<'a> Gather<'a> {
             let q = Rows::of(Memory::Q, &local.q).spot(0, q_head, row);
             let out = Rows::of(Memory::Out, &local.out).spot(0, q_head, row);
             let request = call.request(piece, local.q, kv, local.out);
-            let scratch = call.lse.then(|| self.lse_scratch(rank, heads.clone(), row));
-            let tensors = [q, k.at, v.at, out];
-            let lse_rows = scratch
-                .map(|at| Rows::dense(at, heads.len() * call.group_size(), piece.len(), LSE_BYTES));
-            program.attend(lane, request, tensors, lse_rows.map(|rows| rows.at));
-            if let Some(rows) = lse_rows {
-                let copies = self.lse_copies(rank, rows, q_head, row, piece.len(), heads.len());
-                program.copy_all(lane, copies);
+            let lse = call.lse.then(|| self.lse_scratch(rank, &heads, row));
+            program.attend(lane, request, [q, k.at, v.at, out], lse);
+            if let Some(lse) = lse {
+                let shape = [heads.len() * call.group_size(), piece.len()];
+                program.copy_all(lane, self.lse_copies(rank, lse, [q_head, row], shape));
             }
         }
     }
 
     /// Where the log-sum-exp of a launch goes, which is dense of the launch's own rows.
-    fn lse_scratch(&self, rank: usize, heads: Range<usize>, row: usize) -> u64 {
+    fn lse_scratch(&self, rank: usize, heads: &Range<usize>, row: usize) -> Spot {
         let call = self.call;
         let start = WORKSPACE_START + self.slots as u64 * self.slot_bytes(rank);
         let before = heads.start * call.shards.local_rows(rank) + heads.len() * row;
-        start + (call.batch * call.group_size() * before) as u64 * LSE_BYTES
+        let bytes = (call.batch * call.group_size() * before) as u64 * LSE_BYTES;
+        Spot::new(Memory::Workspace, start + bytes)
     }
 
+    /// From there to where it is wanted: a line is the rows of a head.
     fn lse_copies(
         &self,
         rank: usize,
-        from: Rows,
-        q_head: usize,
-        row: usize,
-        rows: usize,
-        kv_heads: usize,
-    ) -> Vec<crate::program::Copy> {
-        let local_rows = self.call.shards.local_rows(rank) as u64 * LSE_BYTES;
-        // A line is the rows of a head.
-        let width = rows as u64 * LSE_BYTES;
-        let lines = |start, pitch: u64, heads: usize| Rows {
-            at: start,
-            strides: [heads as u64 * pitch, 0, pitch],
-        };
-        let heads = kv_heads * self.call.group_size();
-        let to = lines(crate::program::Spot::new(Memory::Lse, 0), local_rows, self.call.heads);
-        let to = Rows { at: to.spot(0, 0, q_head), ..to };
-        let to = Rows { at: shifted(to.at, row as u64 * LSE_BYTES), ..to };
-        lines(from.at, width, heads).copies(to, [self.call.batch, 1, heads], width)
+        from: Spot,
+        [q_head, row]: [usize; 2],
+        [heads, rows]: [usize; 2],
+    ) -> Vec<Copy> {
+        let (call, width) = (self.call, rows as u64 * LSE_BYTES);
+        let pitch = call.shards.local_rows(rank) as u64 * LSE_BYTES;
+        let at = Spot::new(Memory::Lse, q_head as u64 * pitch + row as u64 * LSE_BYTES);
+        let to = Rows { at, strides: [call.heads as u64 * pitch, 0, pitch] };
+        let from = Rows { at: from, strides: [heads as u64 * width, 0, width] };
+        from.copies(to, [call.batch, 1, heads], width)
     }
-}
-
-/// Bytes of a number of the log-sum-exp.
-const LSE_BYTES: u64 = size_of::<f32>() as u64;
-
-fn shifted(spot: crate::program::Spot, bytes: u64) -> crate::program::Spot {
-    crate::program::Spot { offset_bytes: spot.offset_bytes + bytes, ..spot }
 }
 
 /// What a rank stages: the keys of its pieces and its own rows, in runs that do not touch.

@@ -190,6 +190,18 @@ fn sm_limit(facts: &DeviceFacts, spare: u32) -> u32 {
     facts.sm_count.saturating_sub(spare).max(1)
 }
 
+/// What of a program is enqueued.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// No exchanges.
+    Launches,
+    /// No launches.
+    Transfers,
+}
+
 /// A plan with its kernels loaded: ready to launch, any number of times. Cheap to clone.
 #[derive(Clone)]
 pub struct ParallelPrepared {
@@ -236,6 +248,21 @@ impl ParallelPrepared {
         stream: &Arc<CudaStream>,
         args: ForwardArgs<Device<'_>>,
     ) -> Result<Work, Error> {
+        self.launch_part(stream, args, Part::All)
+    }
+
+    /// As [`launch`](Self::launch), without a part of it: to measure what hides what. The output is
+    /// undefined then.
+    ///
+    /// # Errors
+    /// Those of [`launch`](Self::launch).
+    #[doc(hidden)]
+    pub fn launch_part(
+        &self,
+        stream: &Arc<CudaStream>,
+        args: ForwardArgs<Device<'_>>,
+        part: Part,
+    ) -> Result<Work, Error> {
         let inner = &self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
         enter(stream.context())?;
@@ -251,7 +278,7 @@ impl ParallelPrepared {
             // SAFETY: the buffers were checked against the plan of the rank's own rows, and the
             // workspace has the plan's bytes; all are kept by cudarc until the stream has come so
             // far, and the stream waits for the program's other lanes.
-            unsafe { inner.enqueue(stream.cu_stream(), address) }
+            unsafe { inner.enqueue(stream.cu_stream(), address, part) }
         })?;
         enqueued?;
         // SAFETY: the stream is the context's: the buffers' checks saw to it.
@@ -278,12 +305,22 @@ impl Inner {
     /// # Safety
     /// The stream is the context's; the addresses are those of buffers as the plan of the rank's own
     /// rows describes them, and of a workspace, and stay until the stream has come so far.
-    unsafe fn enqueue(&self, caller: CUstream, address: &dyn Fn(&str) -> u64) -> Result<(), Error> {
+    unsafe fn enqueue(
+        &self,
+        caller: CUstream,
+        address: &dyn Fn(&str) -> u64,
+        part: Part,
+    ) -> Result<(), Error> {
         let addresses = Memory::ALL.map(|memory| address(memory.name()));
         let at = |spot: Spot| addresses[spot.memory as usize] + spot.offset_bytes;
-        let steps = &self.program().steps;
+        let wanted = |(_, action): &&(Lane, Action)| match action {
+            Action::Exchange(..) => part != Part::Launches,
+            Action::Attend(_) => part != Part::Transfers,
+            _ => true,
+        };
+        let mut steps = self.program().steps.iter().filter(wanted);
         // SAFETY: this function's own contract.
-        let mut done = steps.iter().try_for_each(|step| unsafe { self.step(step, caller, &at) });
+        let mut done = steps.try_for_each(|step| unsafe { self.step(step, caller, &at) });
         if done.is_err() {
             // What was enqueued still uses the buffers: the caller's stream waits for it.
             for lane in [Lane::Second, Lane::Transfer] {

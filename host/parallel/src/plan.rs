@@ -7,6 +7,7 @@ use fulgurite::{DeviceFacts, Forward};
 use crate::call::Call;
 use crate::cost::{Cost, Links};
 use crate::gather::Gather;
+use crate::heads::AllToAll;
 use crate::program::Program;
 use crate::scheme::Scheme;
 use crate::{Error, Shards};
@@ -21,6 +22,10 @@ pub enum Strategy {
     /// Every rank receives the keys and values that its rows see, one group of KV heads after
     /// another. Any shards, any number of heads; with a window only its keys move (a halo).
     Gather,
+    /// Every rank receives all rows of some KV heads and their query heads, and sends their output
+    /// back. The ranks must share the KV heads evenly. Fewer bytes than a gather where there are
+    /// many ranks or many KV heads; any shards have the same work.
+    AllToAll,
 }
 
 /// A rank's part of a call over a sequence that several GPUs hold.
@@ -132,7 +137,7 @@ impl ParallelPlan {
     ///
     /// # Errors
     /// [`Error::NoRank`], [`Error::LocalRows`], [`Error::EightBits`], [`Error::Groups`],
-    /// [`Error::WorkspaceLimit`]; [`Error::Attention`] for what the request itself does wrong.
+    /// [`Error::KvHeads`], [`Error::WorkspaceLimit`]; [`Error::Attention`] for what the request itself does wrong.
     pub fn new(
         sharded: &Sharded,
         rank: usize,
@@ -142,11 +147,7 @@ impl ParallelPlan {
         let Sharded { local, shards, .. } = sharded;
         let call = Call::new(local, shards, rank, device)?;
         let groups = groups(&call, device, options)?;
-        let slots = slots(&call, groups, options)?;
-        let scheme = Gather::new(&call, groups, slots);
-        let strategy = Strategy::Gather;
-        let flops_each = 4.0 * (call.head_dim * call.batch) as f64;
-        let cost = Cost::of(&scheme, shards.world(), flops_each, &options.links);
+        let (strategy, scheme, cost) = choose(&call, sharded.strategy, groups, options)?;
         let noop = call.is_noop();
         let program = if noop { Program::default() } else { scheme.program(rank, local) };
         let (groups, slots) = (scheme.groups(), scheme.slots());
@@ -197,9 +198,10 @@ impl ParallelPlan {
     }
 
     /// Whether output and log-sum-exp have the bits of the whole call on one GPU: where borders
-    /// between pieces are multiples of [`BORDER_ROWS`](crate::BORDER_ROWS).
+    /// between pieces are multiples of [`BORDER_ROWS`](crate::BORDER_ROWS), and always with
+    /// [`Strategy::AllToAll`].
     pub fn has_bits_of_one_gpu(&self) -> bool {
-        self.sharded.shards.has_even_borders()
+        self.strategy == Strategy::AllToAll || self.sharded.shards.has_even_borders()
     }
 
     /// A number that all ranks of a call have in common, and those of another call do not.
@@ -238,15 +240,53 @@ fn groups(call: &Call, device: &DeviceFacts, options: &ParallelOptions) -> Resul
     Ok(call.kv_heads.div_ceil(heads))
 }
 
+/// A way to share the call, of those that fit the one that takes the least time by the model.
+fn choose<'a>(
+    call: &'a Call,
+    strategy: Strategy,
+    groups: usize,
+    options: &ParallelOptions,
+) -> Result<(Strategy, Box<dyn Scheme + 'a>, Cost), Error> {
+    let flops_each = 4.0 * (call.head_dim * call.batch) as f64;
+    let costed = |strategy, scheme: Box<dyn Scheme + 'a>| {
+        let cost = Cost::of(&*scheme, call.shards.world(), flops_each, &options.links);
+        (strategy, scheme, cost)
+    };
+    let gather = || {
+        let slots = slots(call, groups, options)?;
+        Ok(costed(Strategy::Gather, Box::new(Gather::new(call, groups, slots))))
+    };
+    let all_to_all = || {
+        let (kv_heads, world) = (call.kv_heads, call.shards.world());
+        let scheme = AllToAll::new(call, groups).ok_or(Error::KvHeads { kv_heads, world })?;
+        let got = most_bytes(&scheme, world);
+        match options.workspace_limit_bytes {
+            Some(limit) if got > limit => Err(Error::WorkspaceLimit { got, limit }),
+            _ => Ok(costed(Strategy::AllToAll, Box::new(scheme))),
+        }
+    };
+    match strategy {
+        Strategy::Gather => gather(),
+        Strategy::AllToAll => all_to_all(),
+        // Of two that take the same time the gather: it has no rule for heads.
+        Strategy::Auto => match (gather(), all_to_all()) {
+            (Ok(one), Ok(other)) => Ok(if other.2.total < one.2.total { other } else { one }),
+            (one, other) => one.or(other),
+        },
+    }
+}
+
+/// Bytes of the workspace of the rank that needs the most.
+fn most_bytes(scheme: &dyn Scheme, world: usize) -> u64 {
+    (0..world).map(|rank| scheme.workspace_bytes(rank)).max().unwrap_or(0)
+}
+
 /// As many groups as fit the workspace on every rank.
 fn slots(call: &Call, groups: usize, options: &ParallelOptions) -> Result<usize, Error> {
     let Some(limit) = options.workspace_limit_bytes else {
         return Ok(groups);
     };
-    let needs = |slots: usize| {
-        let scheme = Gather::new(call, groups, slots);
-        (0..call.shards.world()).map(|rank| scheme.workspace_bytes(rank)).max().unwrap_or(0)
-    };
+    let needs = |slots: usize| most_bytes(&Gather::new(call, groups, slots), call.shards.world());
     let fits = (1..=groups).rev().find(|slots| needs(*slots) <= limit);
     fits.ok_or_else(|| Error::WorkspaceLimit { got: needs(1), limit })
 }

@@ -97,6 +97,12 @@ pub struct Options {
     /// Ordinal of the GPU
     #[arg(long, default_value_t = 0)]
     pub device: usize,
+    /// Measure calls over so many GPUs of this machine beside one, and nothing else; needs NCCL
+    #[arg(long, value_name = "N", conflicts_with_all = ["peers_dir", "onto", "page", "csv"])]
+    pub gpus: Option<usize>,
+    /// With several GPUs: blocks of NCCL's kernels at most
+    #[arg(long, value_name = "N", requires = "gpus")]
+    pub nccl_blocks: Option<u32>,
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     pub python: String,

@@ -3,7 +3,7 @@
 use fulgurite::emulator::Global;
 use fulgurite::{Dtype, Emulator, Forward, ForwardArgs, Layout, Mask, PlanOptions};
 use fulgurite_parallel::program::{Attend, Memory, Request, Spot};
-use fulgurite_parallel::{ParallelOptions, ParallelPlan, Shards};
+use fulgurite_parallel::{ParallelOptions, ParallelPlan, Shards, Strategy};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -128,7 +128,8 @@ fn differences(one: &(Vec<bf16>, Vec<f32>), other: &(Vec<bf16>, Vec<f32>)) -> [u
 }
 
 fn shape(head_dim: usize, mask: Mask) -> Shape {
-    Shape { batch: 1, heads: 2, kv_heads: 1, head_dim, mask, lse: true, rows_first: true }
+    let strategy = Strategy::Gather;
+    Shape { batch: 1, heads: 2, kv_heads: 1, head_dim, mask, lse: true, rows_first: true, strategy }
 }
 
 fn window(left: i32, right: i32) -> Mask {
@@ -152,6 +153,15 @@ fn bits_are_those_of_one_gpu() {
         (shape(128, window(70, 20)), Ok(dealt(random, 500, 4, 64))),
         (shape(256, window(150, -30)), Shards::zigzag(320, 2)),
         (shape(64, Mask::Causal), Shards::zigzag(100, 1)),
+        (
+            Shape {
+                heads: 4,
+                kv_heads: 2,
+                strategy: Strategy::AllToAll,
+                ..shape(64, Mask::Causal)
+            },
+            Ok(dealt(random, 300, 2, 1)),
+        ),
     ];
     for (seed, (shape, shards)) in cases.into_iter().enumerate() {
         let shards = shards.unwrap();

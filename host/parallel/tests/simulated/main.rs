@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use fulgurite::{DeviceFacts, Mask};
 use fulgurite_parallel::program::{Action, Lane, Message};
-use fulgurite_parallel::{ParallelOptions, ParallelPlan, Sharded, Shards};
+use fulgurite_parallel::{ParallelOptions, ParallelPlan, Sharded, Shards, Strategy};
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,7 +22,7 @@ fn plans(shape: &Shape, shards: &Shards, options: &ParallelOptions) -> Vec<Paral
     let device = DeviceFacts::h200();
     let plan = |rank| {
         let local = shape.local(shards.local_rows(rank));
-        let sharded = Sharded::new(&local, shards.clone());
+        let sharded = Sharded::new(&local, shards.clone()).strategy(shape.strategy);
         ParallelPlan::new(&sharded, rank, &device, options).unwrap()
     };
     (0..shards.world()).map(plan).collect()
@@ -81,6 +81,7 @@ fn any_shape(random: &mut ChaCha8Rng) -> Shape {
         mask: any_mask(random),
         lse: random.random(),
         rows_first: random.random(),
+        strategy: Strategy::Auto,
     }
 }
 
@@ -93,15 +94,11 @@ fn any_options(random: &mut ChaCha8Rng, shape: &Shape, shards: &Shards) -> Paral
     let whole = |plan: &ParallelPlan| plan.workspace_bytes();
     let most = plans(shape, shards, &options).iter().map(whole).max().unwrap();
     let limit = most - random.random_range(0..=most / 3);
-    match ParallelPlan::new(
-        &Sharded::new(&shape.local(shards.local_rows(0)), shards.clone()),
-        0,
-        &DeviceFacts::h200(),
-        &options.workspace_limit_bytes(limit),
-    ) {
-        Ok(_) => options.workspace_limit_bytes(limit),
-        Err(_) => options,
-    }
+    let sharded = Sharded::new(&shape.local(shards.local_rows(0)), shards.clone());
+    let tight = options.workspace_limit_bytes(limit);
+    let sharded = sharded.strategy(shape.strategy);
+    let fits = ParallelPlan::new(&sharded, 0, &DeviceFacts::h200(), &tight).is_ok();
+    if fits { tight } else { options }
 }
 
 #[test]
@@ -109,7 +106,11 @@ fn every_row_sees_its_keys() {
     for seed in 0..200 {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
         let rows = random.random_range(0..600);
-        let (shape, shards) = (any_shape(random), any_shards(random, rows));
+        let (mut shape, shards) = (any_shape(random), any_shards(random, rows));
+        if shape.kv_heads.is_multiple_of(shards.world()) {
+            let all = [Strategy::Auto, Strategy::Gather, Strategy::AllToAll];
+            shape.strategy = all[random.random_range(0..3)];
+        }
         let options = any_options(random, &shape, &shards);
         let plans = plans(&shape, &shards, &options);
         if let Err(error) = run(&shape, &plans, seed) {
@@ -129,6 +130,7 @@ fn sends_meet_receives() {
             mask: Mask::Causal,
             lse: false,
             rows_first: true,
+            strategy: Strategy::Gather,
         };
         let shards = Shards::zigzag(256 * world + 3, world).unwrap();
         let plans = plans(&shape, &shards, &ParallelOptions::default());
@@ -183,7 +185,7 @@ fn receives(steps: &mut [(Lane, Action)]) -> Vec<&mut Message> {
     exchanges.flatten().filter(|message| !message.sends).collect()
 }
 
-fn swapped_piece(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+fn swapped_piece(steps: &mut [(Lane, Action)]) -> Option<()> {
     let mut receives = receives(steps);
     let other =
         receives.iter().position(|it| it.at != receives[0].at && it.bytes == receives[0].bytes)?;
@@ -193,14 +195,14 @@ fn swapped_piece(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
     Some(())
 }
 
-fn wrong_peer(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+fn wrong_peer(steps: &mut [(Lane, Action)]) -> Option<()> {
     let mut receives = receives(steps);
     let other = receives.iter().map(|it| it.peer).find(|peer| *peer != receives[0].peer)?;
     receives[0].peer = other;
     Some(())
 }
 
-fn event_too_early(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+fn event_too_early(steps: &mut [(Lane, Action)]) -> Option<()> {
     let exchange = steps.iter().rposition(|(_, it)| matches!(it, Action::Exchange(..)))?;
     steps.swap(exchange, exchange + 1);
     Some(())
@@ -217,6 +219,7 @@ fn planted_faults_are_noticed() {
         mask: Mask::Causal,
         lse: true,
         rows_first: false,
+        strategy: Strategy::Gather,
     };
     let shards = Shards::zigzag(6 * 64, 3).unwrap();
     let all = plans(&shape, &shards, &ParallelOptions::default());
@@ -229,9 +232,9 @@ fn planted_faults_are_noticed() {
         ("none", None),
         ("missing full", Some(missing_full)),
         ("missing empty", Some(missing_empty)),
-        ("swapped piece", Some(swapped_piece)),
-        ("wrong peer", Some(wrong_peer)),
-        ("event too early", Some(event_too_early)),
+        ("swapped piece", Some(|steps| swapped_piece(steps))),
+        ("wrong peer", Some(|steps| wrong_peer(steps))),
+        ("event too early", Some(|steps| event_too_early(steps))),
     ];
     for (name, fault) in faults {
         let noticed = |seed: &u64| {
@@ -267,6 +270,7 @@ fn a_dead_peer_leaves_the_others_waiting() {
         mask: Mask::Full,
         lse: false,
         rows_first: false,
+        strategy: Strategy::Gather,
     };
     let shards = Shards::contiguous(192, 3).unwrap();
     let all = plans(&shape, &shards, &ParallelOptions::default());

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use fulgurite::{Dtype, Forward, Layout, Mask};
 use fulgurite_parallel::program::{Attend, Memory, Request, Spot};
-use fulgurite_parallel::{ParallelPlan, Shards};
+use fulgurite_parallel::{ParallelPlan, Shards, Strategy};
 
 use crate::world::{Memories, Rank, memories, memory};
 
@@ -20,6 +20,7 @@ pub struct Shape {
     pub lse: bool,
     /// Tensors are [batch, rows, heads, head_dim], not [batch, heads, rows, head_dim].
     pub rows_first: bool,
+    pub strategy: Strategy,
 }
 
 impl Shape {
