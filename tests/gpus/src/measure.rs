@@ -1,13 +1,14 @@
 //! Times of calls over several GPUs beside one, and what hides what.
 
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use bench::facts::{Facts, Run};
 use bench::grid::{Cell, DtypeName};
 use bench::measurement::{Measurement, OURS};
 use bench::record::{self, Origin};
+use fulgurite::cudarc::driver::DriverError;
 use fulgurite::cudarc::driver::sys::CUevent_flags;
 use fulgurite::{Dtype, Mask};
 use fulgurite_parallel::{Parallel, ParallelOptions, ParallelPrepared, Part, Sharded, Shards};
@@ -67,8 +68,8 @@ pub fn run(options: &bench::Options) -> Result<bool, String> {
     println!("{gpus} x {name}, NCCL {version}");
     let mut parts = Vec::new();
     let mut times = Vec::new();
-    for (heads, kv_heads, rows) in CELLS {
-        let found = measure(&ranks, heads, kv_heads, rows, options.nccl_blocks)?;
+    for cell in CELLS {
+        let found = measure(&ranks, cell, options.nccl_blocks)?;
         println!("{found:?}");
         times.extend(found.measurements());
         parts.push(found);
@@ -120,9 +121,9 @@ impl Parts {
 }
 
 /// A rank with its plan and buffers.
-struct Ready<'a> {
-    rank: &'a Parallel,
+struct Ready {
     prepared: ParallelPrepared,
+    own: Mutex<Buffers>,
 }
 
 /// What is launched.
@@ -134,9 +135,7 @@ enum What {
 
 fn measure(
     ranks: &[Parallel],
-    heads: usize,
-    kv_heads: usize,
-    rows: usize,
+    (heads, kv_heads, rows): (usize, usize, usize),
     nccl_blocks: Option<u32>,
 ) -> Result<Parts, String> {
     let world = ranks.len();
@@ -149,23 +148,41 @@ fn measure(
         head_dim: 128,
         mask: Mask::Causal,
         rows_first: true,
+        lse: false,
     };
     let shards = Shards::zigzag(sizes.rows, world).map_err(|error| error.to_string())?;
-    let barrier = Barrier::new(world);
-    let found = each(ranks, |rank| {
-        let number = rank.communicator().rank();
-        let sharded = Sharded::new(&sizes.request(shards.local_rows(number)), shards.clone());
+    let ready = each(ranks, |rank| {
+        let rows = shards.local_rows(rank.communicator().rank());
+        let sharded = Sharded::new(&sizes.request(rows), shards.clone());
         let prepared = rank.plan_with(&sharded, &ParallelOptions::default());
         let prepared = prepared.map_err(|error| error.to_string())?;
-        let ready = Ready { rank, prepared };
-        ready.rounds(sizes, shards.local_rows(number), &barrier).map(|it| (it, ready.prepared))
+        let mut own = Buffers::repeated(rank.attention(), sizes, rows)?;
+        own.grow(prepared.plan().workspace_bytes())?;
+        Ok(Ready { prepared, own: Mutex::new(own) })
     })?;
-    let cost = *found[0].1.plan().cost();
-    // Each round's time is that of the slowest rank.
+    let cost = *ready[0].prepared.plan().cost();
+    let mut whole = Buffers::repeated(ranks[0].attention(), sizes, sizes.rows)?;
+    let count = |seconds: f64| ((SERIES_MS / 1e3 / seconds) as usize).clamp(3, 50);
+    let on_all = |part: Part, count: usize| -> Result<[f64; 2], String> {
+        let times = each(ranks, |rank| {
+            let ready = &ready[rank.communicator().rank()];
+            let mut own = ready.own.lock().map_err(|error| error.to_string())?;
+            series(rank, Some(&ready.prepared), What::Part(part), count, sizes, &mut own)
+        })?;
+        // A call has ended when the slowest rank has.
+        Ok(times.into_iter().fold([0.0; 2], |most, time| [0, 1].map(|it| time[it].max(most[it]))))
+    };
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let one = count(cost.compute * world as f64);
+        let one = series(&ranks[0], None, What::OneGpu, one, sizes, &mut whole)?[0];
+        let all = on_all(Part::All, count(cost.total))?[0];
+        let launches = on_all(Part::Launches, count(cost.total))?[0];
+        let transfers = on_all(Part::Transfers, count(cost.transfer))?[0];
+        rounds.push([one, all, launches, transfers, on_all(Part::All, 3)?[1]]);
+    }
     let median = |what: usize| {
-        let slowest =
-            |round: usize| found.iter().map(|(rank, _)| rank[round][what]).fold(0.0_f64, f64::max);
-        let mut times: Vec<f64> = (0..ROUNDS).map(slowest).collect();
+        let mut times: Vec<f64> = rounds.iter().map(|round| round[what]).collect();
         times.sort_by(f64::total_cmp);
         times[ROUNDS / 2]
     };
@@ -192,81 +209,40 @@ fn measure(
     })
 }
 
-impl Ready<'_> {
-    /// Milliseconds of a call in each round: on one GPU (rank 0 alone), on all, launches only,
-    /// transfers only; and of the host for a call on all.
-    fn rounds(
-        &self,
-        sizes: Sizes,
-        rows: usize,
-        barrier: &Barrier,
-    ) -> Result<Vec<[f64; 5]>, String> {
-        let attention = self.rank.attention();
-        let first = self.rank.communicator().rank() == 0;
-        let mut own = Buffers::repeated(attention, sizes, rows)?;
-        own.grow(self.prepared.plan().workspace_bytes())?;
-        let mut whole =
-            if first { Some(Buffers::repeated(attention, sizes, sizes.rows)?) } else { None };
-        let parts = [Part::All, Part::Launches, Part::Transfers].map(What::Part);
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
-            let mut times = [0.0; 5];
-            barrier.wait();
-            if let Some(whole) = &mut whole {
-                times[0] = self.series(What::OneGpu, sizes, whole)?.0;
-            }
-            for (time, what) in times[1..].iter_mut().zip(parts) {
-                barrier.wait();
-                *time = self.series(what, sizes, &mut own)?.0;
-            }
-            barrier.wait();
-            times[4] = self.series(What::Part(Part::All), sizes, &mut own)?.1;
-            rounds.push(times);
+/// Milliseconds of one launch among `count` behind each other, on the GPU and of the host.
+fn series(
+    rank: &Parallel,
+    prepared: Option<&ParallelPrepared>,
+    what: What,
+    count: usize,
+    sizes: Sizes,
+    buffers: &mut Buffers,
+) -> Result<[f64; 2], String> {
+    let attention = rank.attention();
+    let context = attention.context();
+    let stream = context.default_stream();
+    let failed = |error: DriverError| error.to_string();
+    let mut launch = || match (what, prepared) {
+        (What::Part(part), Some(prepared)) => {
+            let launched = prepared.launch_part(&stream, buffers.args(), part);
+            launched.map(drop).map_err(|error| error.to_string())
         }
-        Ok(rounds)
-    }
-
-    /// Milliseconds of one launch among several behind each other, on the GPU and of the host.
-    fn series(
-        &self,
-        what: What,
-        sizes: Sizes,
-        buffers: &mut Buffers,
-    ) -> Result<(f64, f64), String> {
-        let attention = self.rank.attention();
-        let stream = attention.context().default_stream();
-        let event = || {
-            let event = attention.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
-            event.map_err(|error| error.to_string())
-        };
-        let mut launch = || match what {
-            What::OneGpu => {
-                let launched =
-                    attention.launch(&stream, &sizes.request(sizes.rows), buffers.args());
-                launched.map_err(|error| error.to_string())
-            }
-            What::Part(part) => {
-                let launched = self.prepared.launch_part(&stream, buffers.args(), part);
-                launched.map(drop).map_err(|error| error.to_string())
-            }
-        };
-        let cost = self.prepared.plan().cost();
-        let expected_ms = match what {
-            What::OneGpu => cost.compute * 2e3,
-            What::Part(Part::Transfers) => cost.transfer * 1e3,
-            What::Part(_) => cost.total * 1e3,
-        };
-        let count = ((SERIES_MS / expected_ms) as usize).clamp(3, 50);
-        // The first one brings the ranks together, and keeps the GPU busy while the host enqueues.
-        launch()?;
-        let (start, end) = (event()?, event()?);
-        start.record(&stream).map_err(|error| error.to_string())?;
-        let host = Instant::now();
-        (0..count).try_for_each(|_| launch())?;
-        let host_ms = host.elapsed().as_secs_f64() * 1e3 / count as f64;
-        end.record(&stream).map_err(|error| error.to_string())?;
-        stream.synchronize().map_err(|error| error.to_string())?;
-        let ms = start.elapsed_ms(&end).map_err(|error| error.to_string())?;
-        Ok((f64::from(ms) / count as f64, host_ms))
-    }
+        _ => {
+            let launched = attention.launch(&stream, &sizes.request(sizes.rows), buffers.args());
+            launched.map_err(|error| error.to_string())
+        }
+    };
+    context.bind_to_thread().map_err(failed)?;
+    // The first one brings the ranks together, and keeps the GPU busy while the host enqueues.
+    launch()?;
+    let event = || context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
+    let (start, end) = (event()?, event()?);
+    start.record(&stream).map_err(failed)?;
+    let host = Instant::now();
+    (0..count).try_for_each(|_| launch())?;
+    let host_ms = host.elapsed().as_secs_f64() * 1e3 / count as f64;
+    end.record(&stream).map_err(failed)?;
+    stream.synchronize().map_err(failed)?;
+    let ms = start.elapsed_ms(&end).map_err(failed)?;
+    Ok([f64::from(ms) / count as f64, host_ms])
 }

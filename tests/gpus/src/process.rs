@@ -48,6 +48,7 @@ const SIZES: Sizes = Sizes {
     head_dim: 128,
     mask: Mask::Causal,
     rows_first: true,
+    lse: true,
 };
 
 /// Is a rank.

@@ -27,6 +27,8 @@ pub struct Sizes {
     pub mask: Mask,
     /// Tensors are [batch, rows, heads, head_dim], not [batch, heads, rows, head_dim].
     pub rows_first: bool,
+    /// Whether the log-sum-exp is wanted.
+    pub lse: bool,
 }
 
 /// Elements as bits.
@@ -54,7 +56,8 @@ impl Sizes {
     /// The request of so many rows.
     pub fn request(&self, rows: usize) -> Forward {
         let (qo, kv) = (self.layout(self.heads, rows), self.layout(self.kv_heads, rows));
-        Forward::new(qo, kv, kv, qo, self.mask).with_lse()
+        let forward = Forward::new(qo, kv, kv, qo, self.mask);
+        if self.lse { forward.with_lse() } else { forward }
     }
 
     /// Random q, k and v in the order [batch, heads, rows, head_dim].
@@ -156,8 +159,9 @@ impl Buffers {
         let [q, k, v, out] = &mut self.tensors;
         let read = |tensor| fulgurite::Read::from(tensor).typed(dtype);
         let out = fulgurite::Write::from(out).typed(dtype);
-        let args = ForwardArgs::new(read(&*q), read(&*k), read(&*v), out).lse(&mut self.lse);
-        args.workspace(&mut self.workspace)
+        let args = ForwardArgs::new(read(&*q), read(&*k), read(&*v), out);
+        let args = args.workspace(&mut self.workspace);
+        if self.sizes.lse { args.lse(&mut self.lse) } else { args }
     }
 
     /// Launches a rank's part.

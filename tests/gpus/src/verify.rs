@@ -49,6 +49,7 @@ fn cases() -> Vec<Case> {
         head_dim: 128,
         mask: Mask::Causal,
         rows_first: true,
+        lse: true,
     };
     let window = |left, right| Mask::Window { left: Some(left), right: Some(right) };
     let options = ParallelOptions::default();
