@@ -97,7 +97,8 @@ pub struct Options {
     /// Ordinal of the GPU
     #[arg(long, default_value_t = 0)]
     pub device: usize,
-    /// Measure calls over so many GPUs of this machine beside one, and nothing else; needs NCCL
+    /// Measure calls over so many GPUs of this machine beside one, and nothing else: of heads, KV
+    /// heads and rows of a GPU as in "64/8 32768"; needs NCCL
     #[arg(long, value_name = "N", conflicts_with_all = ["peers_dir", "onto", "page", "csv"])]
     pub gpus: Option<usize>,
     /// With several GPUs: blocks of NCCL's kernels at most

@@ -11,7 +11,9 @@ use bench::record::{self, Origin};
 use fulgurite::cudarc::driver::DriverError;
 use fulgurite::cudarc::driver::sys::CUevent_flags;
 use fulgurite::{Dtype, Mask};
-use fulgurite_parallel::{Parallel, ParallelOptions, ParallelPrepared, Part, Sharded, Shards};
+use fulgurite_parallel::{
+    Parallel, ParallelOptions, ParallelPrepared, Part, Sharded, Shards, Strategy,
+};
 use serde::Serialize;
 
 use crate::ranks::{connect, each};
@@ -68,7 +70,11 @@ pub fn run(options: &bench::Options) -> Result<bool, String> {
     println!("{gpus} x {name}, NCCL {version}");
     let mut parts = Vec::new();
     let mut times = Vec::new();
-    for cell in CELLS {
+    let name_of = |(heads, kv_heads, rows)| format!("{heads}/{kv_heads} {rows}");
+    let wanted = |cell: &(usize, usize, usize)| {
+        options.filter.iter().all(|text| name_of(*cell).contains(text.as_str()))
+    };
+    for cell in CELLS.into_iter().filter(wanted) {
         let found = measure(&ranks, cell, options.nccl_blocks)?;
         println!("{found:?}");
         times.extend(found.measurements());
@@ -154,6 +160,7 @@ fn measure(
     let ready = each(ranks, |rank| {
         let rows = shards.local_rows(rank.communicator().rank());
         let sharded = Sharded::new(&sizes.request(rows), shards.clone());
+        let sharded = sharded.strategy(Strategy::Gather);
         let prepared = rank.plan_with(&sharded, &ParallelOptions::default());
         let prepared = prepared.map_err(|error| error.to_string())?;
         let mut own = Buffers::repeated(rank.attention(), sizes, rows)?;

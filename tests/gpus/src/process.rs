@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use fulgurite::{Dtype, FlashAttention, Mask};
-use fulgurite_parallel::{Communicator, ConnectOptions, Id, Parallel, ParallelOptions, Shards};
+use fulgurite_parallel::{
+    Communicator, ConnectOptions, Id, Parallel, ParallelOptions, Shards, Strategy,
+};
 
 use crate::ranks::DEADLINE;
 use crate::tensors::{Results, Sizes, prepare};
@@ -66,7 +68,8 @@ pub fn serve(options: &Options) -> Result<bool, String> {
     let values = SIZES.values(3);
     let shards = Shards::zigzag(SIZES.rows, options.world).map_err(text)?;
     let plan = ParallelOptions::default();
-    let (prepared, mut buffers) = prepare(&parallel, SIZES, &values, &shards, &plan)?;
+    let (prepared, mut buffers) =
+        prepare(&parallel, SIZES, &values, (&shards, Strategy::Gather), &plan)?;
     match options.task {
         Task::Verify => {
             let work = buffers.launch(&prepared, &attention).map_err(text)?;

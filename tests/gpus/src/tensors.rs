@@ -2,7 +2,9 @@
 
 use fulgurite::cudarc::driver::CudaSlice;
 use fulgurite::{Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Workspace};
-use fulgurite_parallel::{Parallel, ParallelOptions, ParallelPrepared, Sharded, Shards, Work};
+use fulgurite_parallel::{
+    Parallel, ParallelOptions, ParallelPrepared, Sharded, Shards, Strategy, Work,
+};
 use half::bf16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rand::{RngExt, SeedableRng};
@@ -237,12 +239,12 @@ pub fn prepare(
     parallel: &Parallel,
     sizes: Sizes,
     values: &[Bits; 3],
-    shards: &Shards,
+    (shards, strategy): (&Shards, Strategy),
     options: &ParallelOptions,
 ) -> Result<(ParallelPrepared, Buffers), String> {
     let rank = parallel.communicator().rank();
     let positions: Vec<usize> = shards.positions(rank).collect();
-    let sharded = Sharded::new(&sizes.request(positions.len()), shards.clone());
+    let sharded = Sharded::new(&sizes.request(positions.len()), shards.clone()).strategy(strategy);
     let prepared = parallel.plan_with(&sharded, options).map_err(|error| error.to_string())?;
     let mut buffers = Buffers::new(parallel.attention(), sizes, values, positions)?;
     buffers.grow(prepared.plan().workspace_bytes())?;

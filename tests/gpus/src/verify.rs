@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use fulgurite::{Dtype, Mask};
-use fulgurite_parallel::{Error, Parallel, ParallelOptions, Sharded, Shards};
+use fulgurite_parallel::{Error, Parallel, ParallelOptions, Sharded, Shards, Strategy};
 
 use crate::process;
 use crate::ranks::{connect, each};
@@ -116,8 +116,19 @@ impl Case {
         }
     }
 
-    /// Three launches behind each other, of which the last one is compared: they share buffers.
+    /// In each way that it can be shared.
     fn run(&self, ranks: &[Parallel]) -> Result<String, String> {
+        let by_heads = self.sizes.kv_heads.is_multiple_of(ranks.len()) && !self.tight;
+        let both = [Some(Strategy::Gather), by_heads.then_some(Strategy::AllToAll)];
+        let told = both.into_iter().flatten().map(|strategy| {
+            let told = self.run_as(ranks, strategy);
+            told.map_err(|error| format!("{strategy:?}: {error}"))
+        });
+        told.collect::<Result<Vec<String>, _>>().map(|told| told.join("; "))
+    }
+
+    /// Three launches behind each other, of which the last one is compared: they share buffers.
+    fn run_as(&self, ranks: &[Parallel], strategy: Strategy) -> Result<String, String> {
         let shards = self.shards(ranks.len()).map_err(|error| error.to_string())?;
         let values = self.sizes.values(7);
         let one = Results::of_one(ranks[0].attention(), self.sizes, &values)?;
@@ -127,7 +138,8 @@ impl Case {
             options = options.workspace_limit_bytes(self.tight_bytes(ranks, &shards)?);
         }
         let plans = each(ranks, |rank| {
-            let (prepared, mut buffers) = prepare(rank, self.sizes, &values, &shards, &options)?;
+            let (prepared, mut buffers) =
+                prepare(rank, self.sizes, &values, (&shards, strategy), &options)?;
             let mut work = None;
             for _ in 0..3 {
                 let launched = buffers.launch(&prepared, rank.attention());
@@ -146,7 +158,7 @@ impl Case {
             return Err(format!("{slots} of {groups} groups have room: nothing is shared"));
         }
         match results.differences(&one) {
-            [0, 0] => Ok(format!("{groups} groups, room for {slots}")),
+            [0, 0] => Ok(format!("{strategy:?} in {groups} groups, room for {slots}")),
             [out, lse] => Err(format!("{out} elements and {lse} log-sum-exps differ")),
         }
     }
@@ -255,7 +267,8 @@ fn a_peer_does_not_launch(ranks: &[Parallel]) -> Result<String, String> {
     let one = Results::of_one(ranks[0].attention(), case.sizes, &values)?;
     let told = each(ranks, |rank| {
         let options = ParallelOptions::default();
-        let (prepared, mut buffers) = prepare(rank, case.sizes, &values, &shards, &options)?;
+        let (prepared, mut buffers) =
+            prepare(rank, case.sizes, &values, (&shards, Strategy::Gather), &options)?;
         // The first launch makes the connections, for which all ranks are needed.
         let first = buffers.launch(&prepared, rank.attention()).and_then(|work| work.wait(CALL));
         first.map_err(|error| error.to_string())?;
