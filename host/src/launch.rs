@@ -116,8 +116,8 @@ impl<R: Request> Prepared<R> {
         self.core().launch(stream, &self.context, args.into_buffers())
     }
 
-    /// Has `enqueue` put work of its own on the stream, for the buffers of `args` and a workspace of
-    /// so many bytes, all checked and ordered as by [`launch`](Self::launch). It is told the
+    /// Has `enqueue` put work of its own on the stream, for the buffers of `args` and a workspace
+    /// of so many bytes, all checked and ordered as by [`launch`](Self::launch). It is told the
     /// addresses by the arguments' names, and that of `workspace`. For packages of this project
     /// that compute a request in another way than by the plan's kernels.
     ///

@@ -296,8 +296,8 @@ impl Communicator {
         })
     }
 
-    /// Waits until `done` says so, and ends the communicator if that takes too long or if NCCL finds
-    /// an error: that alone ends a transfer that is stuck.
+    /// Waits until `done` says so, and ends the communicator if that takes too long or if NCCL
+    /// finds an error: that alone ends a transfer that is stuck.
     ///
     /// # Errors
     /// [`Error::PeerLost`], [`Error::CommunicatorDead`], and those of `done`.

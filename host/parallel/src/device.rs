@@ -138,7 +138,8 @@ impl Drop for Event {
 /// Enqueues a copy on the device.
 ///
 /// # Safety
-/// Both addresses are memory of the current context for all lines, until the stream has come so far.
+/// Both addresses are memory of the current context for all lines, until the stream has come so
+/// far.
 pub(crate) unsafe fn copy(copy: &Copy, from: u64, to: u64, stream: sys::CUstream) -> Result<()> {
     let Copy { from_pitch, to_pitch, width, lines, .. } = *copy;
     if lines == 1 {

@@ -192,8 +192,9 @@ pub enum Error {
     },
     /// Ranks have planned different calls.
     #[error(
-        "ranks {ranks:?} planned another call than rank 0, or none: shapes, types, mask, scale, log-sum-exp, \
-             shards, strategy, groups, workspace limit and version must be the same on all ranks"
+        "ranks {ranks:?} planned another call than rank 0, or none: shapes, types, mask, scale, \
+             log-sum-exp, shards, strategy, groups, workspace limit and version must be the same \
+             on all ranks"
     )]
     PlansDiffer {
         /// The ranks whose plans failed, or else those whose plans differ from that of rank 0.

@@ -39,15 +39,15 @@
 //! entries, and any strides.
 //!
 //! * **Bits**: where borders between pieces are multiples of [`BORDER_ROWS`] (as those of
-//!   [`Shards::contiguous`] and [`Shards::zigzag`] are), output and log-sum-exp have the bits of the
-//!   whole call on one GPU, whatever the number of ranks: the plan takes the kernel of the whole
-//!   length, and every group of rows meets the same tiles in the same order. With other borders the
-//!   bits depend on these; the limits of the error are the same.
+//!   [`Shards::contiguous`] and [`Shards::zigzag`] are), output and log-sum-exp have the bits of
+//!   the whole call on one GPU, whatever the number of ranks: the plan takes the kernel of the
+//!   whole length, and every group of rows meets the same tiles in the same order. With other
+//!   borders the bits depend on these; the limits of the error are the same.
 //! * **How**: [`Strategy::Gather`] moves keys and values alone, one group of KV heads while the one
 //!   before is computed; there are no partial results and nothing is merged. A rank receives those
 //!   rows only that its own see: with a window a halo. [`Strategy::AllToAll`] moves rows to the
-//!   ranks of their heads and the output back. [`ParallelPlan`] says which one it is, what moves, and
-//!   what that costs by a model.
+//!   ranks of their heads and the output back. [`ParallelPlan`] says which one it is, what moves,
+//!   and what that costs by a model.
 //! * **Memory**: a workspace of the keys and values that a rank's rows see; less with
 //!   [`ParallelOptions::workspace_limit_bytes`].
 //! * **Faults**: every wait has a deadline. A rank that stops, or never comes, is
@@ -56,14 +56,15 @@
 //!   moves.
 //!
 //! # NCCL
-//! `FULGURITE_NCCL` names the library's file, or else the system finds `libnccl.so.2` (a wheel has it
-//! in `site-packages/nvidia/nccl/lib`). `NCCL_NVLS_ENABLE=0` must be set before the program starts:
-//! NVLink multicast is of no use here ([`Error::MulticastAllowed`]).
+//! `FULGURITE_NCCL` names the library's file, or else the system finds `libnccl.so.2` (a wheel has
+//! it in `site-packages/nvidia/nccl/lib`). `NCCL_NVLS_ENABLE=0` must be set before the program
+//! starts: NVLink multicast is of no use here ([`Error::MulticastAllowed`]).
 //!
 //! # Sources
 //! Sequences cut into 2·N chunks of which rank r holds r and 2·N − 1 − r: Megatron-LM's context
-//! parallelism, and zigzag ring attention. Keys and values gathered instead of passed round: Llama 3
-//! (Grattafiori et al. 2024, section 3.3.2).
+//! parallelism, and zigzag ring attention. Keys and values gathered instead of passed round:
+//! Llama 3 (Grattafiori et al. 2024, section 3.3.2). Heads instead of rows: DeepSpeed-Ulysses
+//! (Jacobs et al. 2023).
 
 mod call;
 mod communicator;

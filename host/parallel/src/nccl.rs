@@ -87,7 +87,8 @@ macro_rules! functions {
                         let found = unsafe {
                             library.get::<unsafe extern "C" fn($($type),*) -> $returns>($symbol)
                         };
-                        *found.map_err(|_| Error::NcclTooOld { path: path.clone(), symbol: $symbol })?
+                        let missing = |_| Error::NcclTooOld { path: path.clone(), symbol: $symbol };
+                        *found.map_err(missing)?
                     },)*
                     path,
                     _library: Some(library),

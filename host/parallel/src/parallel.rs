@@ -303,8 +303,8 @@ impl Inner {
     /// Enqueues the program.
     ///
     /// # Safety
-    /// The stream is the context's; the addresses are those of buffers as the plan of the rank's own
-    /// rows describes them, and of a workspace, and stay until the stream has come so far.
+    /// The stream is the context's; the addresses are those of buffers as the plan of the rank's
+    /// own rows describes them, and of a workspace, and stay until the stream has come so far.
     unsafe fn enqueue(
         &self,
         caller: CUstream,

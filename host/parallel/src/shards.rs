@@ -170,16 +170,19 @@ mod tests {
 
     #[test]
     fn what_is_no_dealing_is_refused() {
-        let of = |ranks: &[&[Range<usize>]]| {
-            let ranks = ranks.iter().map(|pieces| pieces.to_vec()).collect();
+        let of = |ranks: &[&[(usize, usize)]]| {
+            let pieces = |pieces: &&[(usize, usize)]| {
+                pieces.iter().map(|&(start, end)| start..end).collect()
+            };
+            let ranks = ranks.iter().map(pieces).collect();
             Shards::from_ranges(10, ranks).unwrap_err()
         };
         assert_eq!(of(&[]), Error::NoRanks);
-        assert_eq!(of(&[&[0..4], &[4..9]]), Error::RowMissing { row: 9 });
-        assert_eq!(of(&[&[0..4], &[5..10]]), Error::RowMissing { row: 4 });
-        assert_eq!(of(&[&[0..5], &[4..10]]), Error::RowTwice { row: 4 });
+        assert_eq!(of(&[&[(0, 4)], &[(4, 9)]]), Error::RowMissing { row: 9 });
+        assert_eq!(of(&[&[(0, 4)], &[(5, 10)]]), Error::RowMissing { row: 4 });
+        assert_eq!(of(&[&[(0, 5)], &[(4, 10)]]), Error::RowTwice { row: 4 });
         let outside = Error::PieceOutside { rank: 1, piece: 5..11, rows: 10 };
-        assert_eq!(of(&[&[0..5], &[5..11]]), outside);
+        assert_eq!(of(&[&[(0, 5)], &[(5, 11)]]), outside);
         assert_eq!(Shards::zigzag(10, 0), Err(Error::NoRanks));
     }
 }

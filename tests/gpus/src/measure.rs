@@ -12,7 +12,7 @@ use fulgurite::cudarc::driver::DriverError;
 use fulgurite::cudarc::driver::sys::CUevent_flags;
 use fulgurite::{Dtype, Mask};
 use fulgurite_parallel::{
-    Parallel, ParallelOptions, ParallelPrepared, Part, Sharded, Shards, Strategy,
+    Cost, Parallel, ParallelOptions, ParallelPrepared, Part, Sharded, Shards, Strategy,
 };
 use serde::Serialize;
 
@@ -167,27 +167,10 @@ fn measure(
         own.grow(prepared.plan().workspace_bytes())?;
         Ok(Ready { prepared, own: Mutex::new(own) })
     })?;
-    let cost = *ready[0].prepared.plan().cost();
     let mut whole = Buffers::repeated(ranks[0].attention(), sizes, sizes.rows)?;
-    let count = |seconds: f64| ((SERIES_MS / 1e3 / seconds) as usize).clamp(3, 50);
-    let on_all = |part: Part, count: usize| -> Result<[f64; 2], String> {
-        let times = each(ranks, |rank| {
-            let ready = &ready[rank.communicator().rank()];
-            let mut own = ready.own.lock().map_err(|error| error.to_string())?;
-            series(rank, Some(&ready.prepared), What::Part(part), count, sizes, &mut own)
-        })?;
-        // A call has ended when the slowest rank has.
-        Ok(times.into_iter().fold([0.0; 2], |most, time| [0, 1].map(|it| time[it].max(most[it]))))
-    };
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let one = count(cost.compute * world as f64);
-        let one = series(&ranks[0], None, What::OneGpu, one, sizes, &mut whole)?[0];
-        let all = on_all(Part::All, count(cost.total))?[0];
-        let launches = on_all(Part::Launches, count(cost.total))?[0];
-        let transfers = on_all(Part::Transfers, count(cost.transfer))?[0];
-        rounds.push([one, all, launches, transfers, on_all(Part::All, 3)?[1]]);
-    }
+    let cost = *ready[0].prepared.plan().cost();
+    let rounds = (0..ROUNDS).map(|_| round(ranks, &ready, &cost, sizes, &mut whole));
+    let rounds = rounds.collect::<Result<Vec<[f64; 5]>, String>>()?;
     let median = |what: usize| {
         let mut times: Vec<f64> = rounds.iter().map(|round| round[what]).collect();
         times.sort_by(f64::total_cmp);
@@ -214,6 +197,34 @@ fn measure(
         model_transfers_ms: cost.transfer * 1e3,
         model_efficiency: cost.efficiency,
     })
+}
+
+/// Milliseconds of a call: on one GPU, on all, launches only, transfers only; and of the host.
+fn round(
+    ranks: &[Parallel],
+    ready: &[Ready],
+    cost: &Cost,
+    sizes: Sizes,
+    whole: &mut Buffers,
+) -> Result<[f64; 5], String> {
+    let count = |seconds: f64| ((SERIES_MS / 1e3 / seconds) as usize).clamp(3, 50);
+    let on_all = |part: Part, count: usize| -> Result<[f64; 2], String> {
+        let times = each(ranks, |rank| {
+            let ready = &ready[rank.communicator().rank()];
+            let mut own = ready.own.lock().map_err(|error| error.to_string())?;
+            series(rank, Some(&ready.prepared), What::Part(part), count, sizes, &mut own)
+        })?;
+        // A call has ended when the slowest rank has.
+        Ok(times.into_iter().fold([0.0; 2], |most, time| [0, 1].map(|it| time[it].max(most[it]))))
+    };
+    let one = count(cost.compute * ranks.len() as f64);
+    Ok([
+        series(&ranks[0], None, What::OneGpu, one, sizes, whole)?[0],
+        on_all(Part::All, count(cost.total))?[0],
+        on_all(Part::Launches, count(cost.total))?[0],
+        on_all(Part::Transfers, count(cost.transfer))?[0],
+        on_all(Part::All, 3)?[1],
+    ])
 }
 
 /// Milliseconds of one launch among `count` behind each other, on the GPU and of the host.

@@ -40,6 +40,9 @@ pub struct Options {
 /// What the rank that endures says once it launches.
 const RUNNING: &str = "running";
 
+/// How long a rank lives at most.
+const LIFE: Duration = Duration::from_secs(60);
+
 /// A call of some milliseconds.
 const SIZES: Sizes = Sizes {
     dtype: Dtype::Bf16,
@@ -58,6 +61,11 @@ const SIZES: Sizes = Sizes {
 /// # Errors
 /// A message.
 pub fn serve(options: &Options) -> Result<bool, String> {
+    // Who waits for this process shall not wait for ever, whatever happens to it.
+    std::thread::spawn(|| {
+        std::thread::sleep(LIFE);
+        std::process::exit(3)
+    });
     let text = |error: fulgurite_parallel::Error| error.to_string();
     let id = Id(of_digits(&options.id)?);
     let attention = FlashAttention::open(options.rank).map_err(|error| error.to_string())?;
@@ -150,16 +158,17 @@ pub fn verify(world: usize) -> Result<String, String> {
 pub fn kill(world: usize) -> Result<String, String> {
     let mut ranks = start(Task::Endure, world)?;
     let mut first = ranks.remove(0);
-    let output = first.stdout.take().ok_or("no output of rank 0")?;
-    let mut lines = BufReader::new(output).lines();
-    let mut next = || lines.next().and_then(Result::ok).unwrap_or_default();
+    let mut lines = first.stdout.take().map(|output| BufReader::new(output).lines());
+    let mut next = || lines.as_mut().and_then(|lines| lines.next()?.ok()).unwrap_or_default();
     let began = next();
     std::thread::sleep(Duration::from_millis(50));
-    for other in &mut ranks {
-        other.kill().and_then(|()| other.wait()).map_err(|error| error.to_string())?;
-    }
+    let killed: Vec<_> =
+        ranks.iter_mut().map(|other| other.kill().and_then(|()| other.wait())).collect();
     let said = next();
     let status = first.wait().map_err(|error| error.to_string())?;
+    for other in killed {
+        other.map_err(|error| error.to_string())?;
+    }
     match began == RUNNING && status.success() {
         true => Ok(said),
         false => Err(format!("rank 0 said {began:?}, then {said:?}")),

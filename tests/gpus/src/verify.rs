@@ -177,6 +177,9 @@ impl Case {
     }
 }
 
+/// Says what it found, or what is wrong.
+type Check = fn(&[Parallel]) -> Result<String, String>;
+
 /// Runs all that needs `gpus` GPUs; `Ok(true)` if nothing failed.
 ///
 /// # Errors
@@ -200,7 +203,7 @@ pub fn run(gpus: usize, filter: &[String]) -> Result<bool, String> {
         let start = Instant::now();
         tell(case.name, case.run(&ranks), start);
     }
-    let others: [(&str, fn(&[Parallel]) -> Result<String, String>); 5] = [
+    let others: [(&str, Check); 5] = [
         ("plans that differ", plans_differ),
         ("a plan that fails on one rank", a_plan_fails),
         ("a peer that does not launch", a_peer_does_not_launch),

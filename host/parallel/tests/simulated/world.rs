@@ -108,8 +108,8 @@ impl World {
     /// Runs until all is done.
     ///
     /// # Errors
-    /// What is stuck: on GPUs it would wait until its deadline. Or what is wrong with an exchange or
-    /// a launch.
+    /// What is stuck: on GPUs it would wait until its deadline. Or what is wrong with an exchange
+    /// or a launch.
     pub fn run(&mut self, compute: &mut Compute) -> Result<(), String> {
         while let Some(next) = self.draw() {
             match next {
