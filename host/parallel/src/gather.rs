@@ -113,7 +113,14 @@ impl<'a> Gather<'a> {
     }
 
     /// Copies the rank's own rows of a group to where they are sent and read from.
-    fn stage_own(&self, program: &mut Program, rank: usize, group: usize, local: &Forward) {
+    fn stage_own(
+        &self,
+        program: &mut Program,
+        lane: Lane,
+        rank: usize,
+        group: usize,
+        local: &Forward,
+    ) {
         let heads = self.heads(group);
         for (tensor, memory, layout) in [(0, Memory::K, &local.k), (1, Memory::V, &local.v)] {
             let mut row = 0;
@@ -122,7 +129,7 @@ impl<'a> Gather<'a> {
                 let to = self.staged(rank, group, tensor, piece.start);
                 let shape = [self.call.batch, heads.len(), piece.len()];
                 let copies = from.copies(to, shape, self.call.row_bytes());
-                program.copy_all(Lane::Transfer, copies);
+                program.copy_all(lane, copies);
                 row += piece.len();
             }
         }
@@ -143,8 +150,8 @@ impl<'a> Gather<'a> {
                 for event in empty[group - self.slots] {
                     program.wait(Lane::Transfer, event);
                 }
+                self.stage_own(program, Lane::Transfer, rank, group, local);
             }
-            self.stage_own(program, rank, group, local);
             for peer in 0..self.call.shards.world() {
                 messages.extend(self.messages(rank, peer, group, true));
                 messages.extend(self.messages(rank, peer, group, false));
@@ -153,8 +160,28 @@ impl<'a> Gather<'a> {
         program.exchange(messages)
     }
 
-    /// The launches of a group: the pieces with the most work first, on both lanes in turn.
-    fn launch(&self, program: &mut Program, rank: usize, group: usize, local: &Forward) {
+    /// Copies the rank's own rows of all groups that have room: those of the first group at once,
+    /// the others while it is transferred. A copy that has to wait for launches would find no
+    /// multiprocessor, and the transfer behind it neither. Returns the event behind the others.
+    fn stage_first(&self, program: &mut Program, rank: usize, local: &Forward) -> usize {
+        self.stage_own(program, Lane::Transfer, rank, 0, local);
+        for group in 1..self.slots {
+            self.stage_own(program, Lane::Second, rank, group, local);
+        }
+        program.record(Lane::Second)
+    }
+
+    /// The launches of a group: the pieces with the most work first, on both lanes in turn. Returns
+    /// what is to be copied behind them all: in between it would keep the next launch from filling
+    /// multiprocessors that become free.
+    fn launch(
+        &self,
+        program: &mut Program,
+        rank: usize,
+        group: usize,
+        local: &Forward,
+    ) -> Vec<(Lane, Vec<Copy>)> {
+        let mut later = Vec::new();
         let call = self.call;
         let heads = self.heads(group);
         let q_head = heads.start * call.group_size();
@@ -181,9 +208,10 @@ impl<'a> Gather<'a> {
             program.attend(lane, request, [q, k.at, v.at, out], lse);
             if let Some(lse) = lse {
                 let shape = [heads.len() * call.group_size(), piece.len()];
-                program.copy_all(lane, self.lse_copies(rank, lse, [q_head, row], shape));
+                later.push((lane, self.lse_copies(rank, lse, [q_head, row], shape)));
             }
         }
+        later
     }
 
     /// Where the log-sum-exp of a launch goes, which is dense of the launch's own rows.
@@ -259,25 +287,31 @@ impl Scheme for Gather<'_> {
         let mut program = Program { workspace_bytes, ..Program::default() };
         program.fork();
         let batches = self.batches();
-        let mut full = Vec::new();
-        let mut empty = Vec::new();
+        let staged = self.stage_first(&mut program, rank, local);
+        let (mut full, mut empty, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for (index, batch) in batches.iter().enumerate() {
             // Transfers before the launches that hide them: behind these they would find no
             // multiprocessor.
             while let Some(next) =
                 batches.get(full.len()).filter(|it| it.end <= batch.start + self.slots)
             {
+                if full.len() == 1 {
+                    program.wait(Lane::Transfer, staged);
+                }
                 full.push(self.send(&mut program, rank, next, local, &empty));
             }
             for lane in Lane::COMPUTE {
                 program.wait(lane, full[index]);
             }
             for group in batch.clone() {
-                self.launch(&mut program, rank, group, local);
+                later.extend(self.launch(&mut program, rank, group, local));
                 if self.slots < self.groups {
                     empty.push(Lane::COMPUTE.map(|lane| program.record(lane)));
                 }
             }
+        }
+        for (lane, copies) in later {
+            program.copy_all(lane, copies);
         }
         program.join();
         program

@@ -77,16 +77,17 @@ impl Whole {
         let mut out = vec![bf16::NAN; self.values[0].len()];
         let mut lse = vec![f32::NAN; out.len() / head_dim];
         for (plan, rank) in plans.iter().zip(&world.ranks) {
+            let results = rank.results.as_ref().unwrap();
             let local = &plan.sharded().local;
             let positions: Vec<usize> = plan.sharded().shards.positions(plan.rank()).collect();
             for ([batch, head, row], at) in crate::tags::rows(&local.out) {
                 let to = (batch * local.q.heads() + head) * self.rows + positions[row];
-                let bytes = &rank.memories[Memory::Out as usize][at..at + 2 * head_dim];
+                let bytes = &results[0][at..at + 2 * head_dim];
                 for (to, pair) in out[to * head_dim..].iter_mut().zip(bytes.chunks_exact(2)) {
                     *to = bf16::from_le_bytes([pair[0], pair[1]]);
                 }
                 let at = 4 * ((batch * local.q.heads() + head) * local.q.rows() + row);
-                let bytes = rank.memories[Memory::Lse as usize][at..at + 4].try_into().unwrap();
+                let bytes = results[1][at..at + 4].try_into().unwrap();
                 lse[to] = f32::from_le_bytes(bytes);
             }
         }

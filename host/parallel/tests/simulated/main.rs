@@ -33,7 +33,7 @@ fn run(shape: &Shape, plans: &[ParallelPlan], seed: u64) -> Result<(), String> {
     let shards = &plans[0].sharded().shards;
     let mut world = World::new(plans.iter().map(tags::rank).collect(), seed);
     world.run(&mut |_, request, attend, all| tags::attend(shape, shards, request, attend, all))?;
-    plans.iter().zip(&world.ranks).try_for_each(|(plan, rank)| tags::check(plan, &rank.memories))
+    plans.iter().zip(&world.ranks).try_for_each(|(plan, rank)| tags::check(plan, rank))
 }
 
 /// Rows dealt at random, in pieces of any length.
@@ -163,18 +163,26 @@ fn missing_full(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
     (steps.len() < before).then_some(())
 }
 
-fn missing_empty(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
-    let waits =
-        |(lane, it): &(Lane, Action)| *lane == Lane::Transfer && matches!(it, Action::Wait(_));
-    // The first wait of the lane is that for the start.
-    let first = steps.iter().position(waits)?;
-    let count = steps.len();
-    let mut index = 0;
-    steps.retain(|step| {
-        index += 1;
-        index - 1 <= first || !waits(step)
+/// Drops waits of the transfers' lane: the first one is for the start, the second one for the
+/// rank's own rows, the others are for room.
+fn drop_waits(steps: &mut Vec<(Lane, Action)>, dropped: Range<usize>) -> Option<()> {
+    let (before, mut number) = (steps.len(), 0);
+    steps.retain(|(lane, action)| {
+        let is_wait = *lane == Lane::Transfer && matches!(action, Action::Wait(_));
+        number += usize::from(is_wait);
+        !is_wait || !dropped.contains(&(number - 1))
     });
-    (steps.len() < count).then_some(())
+    (steps.len() < before).then_some(())
+}
+
+/// The caller's lane does not wait for the second one at the end.
+fn missing_end(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
+    let ends = |(lane, action): &(Lane, Action)| {
+        *lane == Lane::Second && matches!(action, Action::Record(_))
+    };
+    let Action::Record(end) = steps[steps.iter().rposition(ends)?].1 else { return None };
+    steps.retain(|(_, action)| *action != Action::Wait(end));
+    Some(())
 }
 
 fn receives(steps: &mut [(Lane, Action)]) -> Vec<&mut Message> {
@@ -228,10 +236,13 @@ fn planted_faults_are_noticed() {
     let options = options.groups(4);
     let all = plans(&shape, &shards, &options);
     assert!(all[0].slots() < all[0].groups(), "{}", all[0]);
-    let faults: [(&str, Option<Fault>); 6] = [
+    let faults: [(&str, Option<Fault>); 9] = [
         ("none", None),
         ("missing full", Some(missing_full)),
-        ("missing empty", Some(missing_empty)),
+        ("missing start", Some(|steps| drop_waits(steps, 0..1))),
+        ("missing own rows", Some(|steps| drop_waits(steps, 1..2))),
+        ("missing empty", Some(|steps| drop_waits(steps, 2..99))),
+        ("missing end", Some(missing_end)),
         ("swapped piece", Some(|steps| swapped_piece(steps))),
         ("wrong peer", Some(|steps| wrong_peer(steps))),
         ("event too early", Some(|steps| event_too_early(steps))),
@@ -242,8 +253,7 @@ fn planted_faults_are_noticed() {
             if let Some(fault) = fault {
                 let mut program = all[1].program().clone();
                 fault(&mut program.steps).expect("there is a place for the fault");
-                let memories = std::mem::take(&mut ranks[1].memories);
-                ranks[1] = world::Rank::new(program, memories);
+                ranks[1] = tags::rank_with(&all[1], program);
             }
             let mut world = World::new(ranks, *seed);
             let ran = world.run(&mut |_, request, attend, all| {
@@ -251,12 +261,12 @@ fn planted_faults_are_noticed() {
             });
             let checked = || {
                 let mut pairs = all.iter().zip(&world.ranks);
-                pairs.try_for_each(|(plan, rank)| tags::check(plan, &rank.memories))
+                pairs.try_for_each(|(plan, rank)| tags::check(plan, rank))
             };
             ran.and_then(|()| checked()).is_err()
         };
-        let count = (0..30).filter(noticed).count();
-        assert_eq!(count > 0, fault.is_some(), "{name}: noticed {count} times of 30");
+        let count = (0..60).filter(noticed).count();
+        assert_eq!(count > 0, fault.is_some(), "{name}: noticed {count} times of 60");
     }
 }
 

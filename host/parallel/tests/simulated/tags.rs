@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use fulgurite::{Dtype, Forward, Layout, Mask};
-use fulgurite_parallel::program::{Attend, Memory, Request, Spot};
+use fulgurite_parallel::program::{Attend, Memory, Program, Request, Spot};
 use fulgurite_parallel::{ParallelPlan, Shards, Strategy};
 
 use crate::world::{Memories, Rank, memories, memory};
@@ -64,6 +64,11 @@ fn read(bytes: &[u8], at: usize) -> Result<u64, String> {
 
 /// A rank before its call: its own rows with their tags, all else NaN.
 pub fn rank(plan: &ParallelPlan) -> Rank {
+    rank_with(plan, plan.program().clone())
+}
+
+/// The same with another program.
+pub fn rank_with(plan: &ParallelPlan, program: Program) -> Rank {
     let local = &plan.sharded().local;
     let positions: Vec<usize> = plan.sharded().shards.positions(plan.rank()).collect();
     let span = |layout: &Layout| 2 * layout.span_elements().unwrap();
@@ -77,7 +82,7 @@ pub fn rank(plan: &ParallelPlan) -> Rank {
             memory(&mut all, name)[at..at + 8].copy_from_slice(&tag);
         }
     }
-    Rank::new(plan.program().clone(), all)
+    Rank::new(program, all)
 }
 
 /// The keys that a row of the whole sequence sees.
@@ -151,17 +156,18 @@ pub fn attend(
 ///
 /// # Errors
 /// The first that is not.
-pub fn check(plan: &ParallelPlan, all: &Memories) -> Result<(), String> {
+pub fn check(plan: &ParallelPlan, rank: &Rank) -> Result<(), String> {
+    let [out, lse] = rank.results.as_ref().ok_or("no results")?;
     let local = &plan.sharded().local;
     let positions: Vec<usize> = plan.sharded().shards.positions(plan.rank()).collect();
     for ([batch, head, row], at) in rows(&local.out) {
-        let found = read(&all[Memory::Out as usize], at)?;
+        let found = read(out, at)?;
         if found != tag(Memory::Out, batch, head, positions[row]) {
             return Err(format!("rank {}: out row {row} is {found:x}", plan.rank()));
         }
         if local.lse {
             let at = 4 * ((batch * local.q.heads() + head) * local.q.rows() + row);
-            let found = &all[Memory::Lse as usize][at..at + 4];
+            let found = &lse[at..at + 4];
             let want = ((batch << 28 | head << 20 | positions[row]) as u32).to_le_bytes();
             if found != want {
                 return Err(format!("rank {}: lse of head {head}, row {row}", plan.rank()));

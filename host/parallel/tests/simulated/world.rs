@@ -20,6 +20,10 @@ pub type Compute<'a> =
 pub struct Rank {
     pub program: Program,
     pub memories: Memories,
+    /// What the caller's lane holds before the program: it writes q, k and v.
+    inputs: Option<[Vec<u8>; 3]>,
+    /// Output and log-sum-exp as the caller's lane finds them behind the program.
+    pub results: Option<[Vec<u8>; 2]>,
     /// Actions that each lane has yet to do.
     lanes: [VecDeque<Action>; 3],
     recorded: Vec<bool>,
@@ -53,27 +57,59 @@ enum Next {
 pub struct World {
     pub ranks: Vec<Rank>,
     random: ChaCha8Rng,
-    /// How much more seldom messages arrive, and launches are done, than anything else.
+    /// How much more seldom messages arrive than other things happen.
     lateness: u32,
+    /// The same of launches, and of everything on one of the lanes.
     slowness: u32,
+    slow_lane: usize,
     sends: Vec<Vec<VecDeque<Posted>>>,
     receives: Vec<Vec<VecDeque<Posted>>>,
     met: Vec<Met>,
 }
 
 impl Rank {
-    pub fn new(program: Program, memories: Memories) -> Rank {
+    pub fn new(program: Program, mut memories: Memories) -> Rank {
+        let inputs = [Memory::Q, Memory::K, Memory::V].map(|memory| {
+            let bytes = &mut memories[memory as usize];
+            let nothing = vec![0xff; bytes.len()];
+            std::mem::replace(bytes, nothing)
+        });
         let mut lanes = [const { VecDeque::new() }; 3];
         for (lane, action) in &program.steps {
             lanes[*lane as usize].push_back(action.clone());
         }
         let recorded = vec![false; program.events];
-        Rank { program, memories, lanes, recorded, under_way: None, dead: false }
+        Rank {
+            program,
+            memories,
+            inputs: Some(inputs),
+            results: None,
+            lanes,
+            recorded,
+            under_way: None,
+            dead: false,
+        }
+    }
+
+    /// What the caller's lane does before and behind the program; whether there was something.
+    fn step_of_caller(&mut self) -> bool {
+        if let Some([q, k, v]) = self.inputs.take() {
+            let [to_q, to_k, to_v, ..] = &mut self.memories;
+            (*to_q, *to_k, *to_v) = (q, k, v);
+            return true;
+        }
+        let ends = self.lanes[Lane::Caller as usize].is_empty() && self.results.is_none();
+        if ends {
+            let results = [Memory::Out, Memory::Lse];
+            self.results = Some(results.map(|memory| self.memories[memory as usize].clone()));
+        }
+        ends
     }
 
     fn can_step(&self, lane: usize) -> bool {
+        let of_caller = self.inputs.is_some() || self.results.is_none();
         match self.lanes[lane].front() {
-            None => false,
+            None => lane == Lane::Caller as usize && of_caller,
             Some(Action::Wait(event)) => self.recorded[*event],
             Some(Action::Exchange(..)) => self.under_way.is_none(),
             Some(_) => true,
@@ -102,7 +138,8 @@ impl World {
         let (sends, receives) = (queues(), queues());
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let [lateness, slowness] = [0; 2].map(|_: u32| [0, 20, 1000][random.random_range(0..3)]);
-        World { ranks, random, lateness, slowness, sends, receives, met: Vec::new() }
+        let slow_lane = random.random_range(0..6);
+        World { ranks, random, lateness, slowness, slow_lane, sends, receives, met: Vec::new() }
     }
 
     /// Runs until all is done.
@@ -129,16 +166,17 @@ impl World {
     }
 
     fn draw(&mut self) -> Option<Next> {
-        let (mut steps, mut launches) = (Vec::new(), Vec::new());
+        let (mut steps, mut slow) = (Vec::new(), Vec::new());
         for (number, rank) in self.ranks.iter().enumerate().filter(|(_, rank)| !rank.dead) {
             for lane in (0..3).filter(|lane| rank.can_step(*lane)) {
                 let is_launch = matches!(rank.lanes[lane].front(), Some(Action::Attend(_)));
-                let list = if is_launch { &mut launches } else { &mut steps };
+                let is_slow = is_launch || lane == self.slow_lane;
+                let list = if is_slow { &mut slow } else { &mut steps };
                 list.push(Next::Step(number, lane));
             }
         }
         let arrivals = (0..self.met.len()).map(Next::Arrival).collect();
-        let mut lists = [(steps, 0), (launches, self.slowness), (arrivals, self.lateness)];
+        let mut lists = [(steps, 0), (slow, self.slowness), (arrivals, self.lateness)];
         lists.shuffle(&mut self.random);
         let mut last = None;
         for (mut list, seldom) in lists {
@@ -155,6 +193,9 @@ impl World {
 
     fn step(&mut self, number: usize, lane: usize, compute: &mut Compute) -> Result<(), String> {
         let rank = &mut self.ranks[number];
+        if lane == Lane::Caller as usize && rank.step_of_caller() {
+            return Ok(());
+        }
         if let Some(Action::Exchange(exchange, messages)) = rank.lanes[lane].front() {
             let (exchange, messages) = (*exchange, messages.clone());
             rank.under_way = Some(messages.len());
