@@ -6,8 +6,9 @@ use std::time::Duration;
 use fulgurite::cudarc::driver::sys;
 use fulgurite::internals::TensorMapSpec;
 use fulgurite::{
-    Context, Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared,
+    Context, Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared, Workspace,
 };
+use half::bf16;
 
 /// 1 batch entry, 4096 rows, 16 heads, head dim 64: the first kernel for the mask.
 fn request(mask: Mask) -> Forward {
@@ -42,6 +43,40 @@ fn all_calls() {
         Ok(()) => println!("done"),
         Err(error) => println!("error: {error}"),
     }
+}
+
+#[test]
+#[ignore = "a scene"]
+fn lend() {
+    let attention = FlashAttention::open(0).unwrap();
+    let prepared = attention.plan(&request(Mask::Full)).unwrap();
+    // SAFETY: one stream; the fake driver has no events.
+    unsafe { attention.context().disable_event_tracking() };
+    let stream = attention.context().default_stream();
+    // SAFETY: nobody reads them.
+    let buffer = || unsafe { stream.alloc::<bf16>(4096 * 16 * 64) }.unwrap();
+    let (q, k, v, mut out) = (buffer(), buffer(), buffer(), buffer());
+    let mut workspace = Workspace::new(&stream);
+
+    let want = 1 << 20;
+    let args = ForwardArgs::new(&q, &k, &v, &mut out).workspace(&mut workspace);
+    let short = prepared.lend(&stream, args, want, |_| panic!("nothing is lent"));
+    assert_eq!(short, Err::<(), _>(Error::WorkspaceShort { got: 0, want }));
+    let args = ForwardArgs::new(&q, &k, &v, &mut out);
+    let short = prepared.lend(&stream, args, want, |_| panic!("nothing is lent"));
+    assert_eq!(short, Err::<(), _>(Error::WorkspaceShort { got: 0, want }));
+
+    workspace.grow(want).unwrap();
+    let args = ForwardArgs::new(&q, &k, &v, &mut out).workspace(&mut workspace);
+    let names = ["q", "k", "v", "out", "workspace"];
+    let lent = prepared.lend(&stream, args, want, |address| names.map(address)).unwrap();
+    // The fake driver gives memory from low addresses to high ones.
+    assert!(lent.is_sorted_by(|one, other| *one > 0 && one < other), "{lent:x?}");
+    let none = ForwardArgs::new(&q, &k, &v, &mut out);
+    assert_eq!(prepared.lend(&stream, none, 0, |address| address("k")), Ok(lent[1]));
+    println!("lent");
+    // The fake driver frees nothing.
+    std::mem::forget((q, k, v, out, workspace));
 }
 
 #[test]

@@ -174,3 +174,17 @@ pub fn kill(world: usize) -> Result<String, String> {
         false => Err(format!("rank 0 said {began:?}, then {said:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_goes_through_an_argument() {
+        let id: [u8; 128] = std::array::from_fn(|index| (index * 37) as u8);
+        assert_eq!(of_digits(&digits(&id)), Ok(id));
+        for text in ["", "00", &"g".repeat(256), &"é".repeat(128), &"0".repeat(258)] {
+            assert!(of_digits(text).is_err(), "{text}");
+        }
+    }
+}

@@ -41,3 +41,13 @@ pub fn each<T: Send>(
         joined.collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    /// On any machine: so many there are nowhere.
+    #[test]
+    fn too_few_gpus_are_a_message() {
+        let error = super::connect(100, None).err().expect("an error");
+        assert!(error.contains("no ") && error.contains("device") || error.contains("driver"));
+    }
+}
