@@ -104,6 +104,9 @@ pub struct Options {
     /// With several GPUs: blocks of NCCL's kernels at most
     #[arg(long, value_name = "N", requires = "gpus")]
     pub nccl_blocks: Option<u32>,
+    /// With several GPUs: groups of KV heads that are transferred and computed one after another
+    #[arg(long, value_name = "N", requires = "gpus")]
+    pub groups: Option<usize>,
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     pub python: String,

@@ -38,6 +38,8 @@ struct Parts {
     mask: &'static str,
     rows_per_gpu: usize,
     nccl_blocks: Option<u32>,
+    /// Groups of KV heads.
+    groups: usize,
     /// The whole call on one GPU.
     one_gpu_ms: f64,
     ms: f64,
@@ -75,7 +77,7 @@ pub fn run(options: &bench::Options) -> Result<bool, String> {
         options.filter.iter().all(|text| name_of(*cell).contains(text.as_str()))
     };
     for cell in CELLS.into_iter().filter(wanted) {
-        let found = measure(&ranks, cell, options.nccl_blocks)?;
+        let found = measure(&ranks, cell, options)?;
         println!("{found:?}");
         times.extend(found.measurements());
         parts.push(found);
@@ -142,7 +144,7 @@ enum What {
 fn measure(
     ranks: &[Parallel],
     (heads, kv_heads, rows): (usize, usize, usize),
-    nccl_blocks: Option<u32>,
+    options: &bench::Options,
 ) -> Result<Parts, String> {
     let world = ranks.len();
     let sizes = Sizes {
@@ -157,11 +159,13 @@ fn measure(
         lse: false,
     };
     let shards = Shards::zigzag(sizes.rows, world).map_err(|error| error.to_string())?;
+    let plan = ParallelOptions::default();
+    let plan = options.groups.map_or(plan, |groups| plan.groups(groups));
     let ready = each(ranks, |rank| {
         let rows = shards.local_rows(rank.communicator().rank());
         let sharded = Sharded::new(&sizes.request(rows), shards.clone());
         let sharded = sharded.strategy(Strategy::Gather);
-        let prepared = rank.plan_with(&sharded, &ParallelOptions::default());
+        let prepared = rank.plan_with(&sharded, &plan);
         let prepared = prepared.map_err(|error| error.to_string())?;
         let mut own = Buffers::repeated(rank.attention(), sizes, rows)?;
         own.grow(prepared.plan().workspace_bytes())?;
@@ -184,7 +188,8 @@ fn measure(
         head_dim: sizes.head_dim,
         mask: "causal",
         rows_per_gpu: rows,
-        nccl_blocks,
+        nccl_blocks: options.nccl_blocks,
+        groups: ready[0].prepared.plan().groups(),
         one_gpu_ms,
         ms,
         launches_ms,

@@ -44,10 +44,9 @@ pub fn each<T: Send>(
 
 #[cfg(test)]
 mod tests {
-    /// On any machine: so many there are nowhere.
     #[test]
     fn too_few_gpus_are_a_message() {
-        let error = super::connect(100, None).err().expect("an error");
+        let error = super::connect(100, None).expect_err("so many there are nowhere");
         assert!(error.contains("no ") && error.contains("device") || error.contains("driver"));
     }
 }
