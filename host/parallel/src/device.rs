@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fulgurite::cudarc::driver::{CudaContext, sys};
+use fulgurite::cudarc::driver::{CudaContext, result, sys};
 use fulgurite::driver_failure;
 
 use crate::program::Copy;
@@ -88,10 +88,14 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    pub fn new(context: &Arc<CudaContext>) -> Result<Event> {
+    /// An event; one that is not timed costs less.
+    pub fn new(context: &Arc<CudaContext>, timed: bool) -> Result<Event> {
         enter(context)?;
         let mut raw = std::ptr::null_mut();
-        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        let flags = match timed {
+            true => sys::CUevent_flags::CU_EVENT_DEFAULT as u32,
+            false => sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32,
+        };
         // SAFETY: `raw` is writable; the context is current.
         check(unsafe { sys::cuEventCreate(&raw mut raw, flags) }, "cuEventCreate")?;
         Ok(Event { context: context.clone(), raw })
@@ -113,6 +117,14 @@ impl Event {
     pub unsafe fn wait_on(&self, stream: sys::CUstream) -> Result<()> {
         // SAFETY: this function's own contract.
         check(unsafe { sys::cuStreamWaitEvent(stream, self.raw, 0) }, "cuStreamWaitEvent")
+    }
+
+    /// Milliseconds from another event to this one; both are timed and done.
+    pub fn since(&self, start: &Event) -> Result<f32> {
+        enter(&self.context)?;
+        // SAFETY: both events live.
+        let ms = unsafe { result::event::elapsed(start.raw, self.raw) };
+        ms.map_err(|error| driver_failure(error.0, "cuEventElapsedTime", String::new()))
     }
 
     /// Whether all before it has ended; also where it was never recorded.

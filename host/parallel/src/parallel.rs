@@ -138,7 +138,7 @@ impl Parallel {
                 self.communicator.gather(stream.cu_stream(), from, to, bytes, &step)?;
             }
         }
-        let done = Event::new(context)?;
+        let done = Event::new(context, false)?;
         // SAFETY: the stream is the context's.
         unsafe { done.record(stream.cu_stream()) }?;
         let is_done = || Ok(done.is_done()?);
@@ -176,8 +176,11 @@ impl Parallel {
             kernels,
             second: Stream::new(context, false)?,
             transfer: Stream::new(context, true)?,
-            events: (0..program.events).map(|_| Event::new(context)).collect::<Result<_, _>>()?,
+            events: (0..program.events)
+                .map(|_| Event::new(context, options.timed))
+                .collect::<Result<_, _>>()?,
             communicator: self.communicator.clone(),
+            timed: options.timed,
             plan,
             turn: Mutex::new(()),
         };
@@ -216,6 +219,7 @@ struct Inner {
     second: Stream,
     transfer: Stream,
     events: Vec<Event>,
+    timed: bool,
     communicator: Communicator,
     /// Launches are enqueued one after another.
     turn: Mutex<()>,
@@ -272,7 +276,7 @@ impl ParallelPrepared {
         if !inner.communicator.is_alive() {
             return Err(Error::CommunicatorDead { rank: inner.communicator.rank() });
         }
-        let end = Event::new(inner.lend.context())?;
+        let end = Event::new(inner.lend.context(), false)?;
         let bytes = inner.plan.workspace_bytes();
         let enqueued = inner.lend.lend(stream, args, bytes, |address| {
             // SAFETY: the buffers were checked against the plan of the rank's own rows, and the
@@ -284,6 +288,34 @@ impl ParallelPrepared {
         // SAFETY: the stream is the context's: the buffers' checks saw to it.
         unsafe { end.record(stream.cu_stream()) }?;
         Ok(Work { inner: inner.clone(), end })
+    }
+}
+
+impl ParallelPrepared {
+    /// When the events of the last launch happened, which has ended: what was done on which lane
+    /// before it, and milliseconds from the launch's start. Empty if the plan's events are not
+    /// timed ([`ParallelOptions::timed`]).
+    ///
+    /// # Errors
+    /// [`Error::Attention`] if nothing was launched, or the launch is under way.
+    pub fn timeline(&self) -> Result<Vec<(String, f32)>, Error> {
+        let Inner { events, plan, timed, .. } = &*self.inner;
+        let mut last = [const { String::new() }; 3];
+        let mut times = Vec::new();
+        for (lane, action) in plan.program().steps.iter().filter(|_| *timed) {
+            let before = &mut last[*lane as usize];
+            match action {
+                Action::Record(event) => {
+                    let name = format!("{lane:?}: {before}");
+                    times.push((name, events[*event].since(&events[0])?));
+                }
+                Action::Copy(_) => *before = "copies".to_owned(),
+                Action::Exchange(number, _) => *before = format!("exchange {}", number + 1),
+                Action::Attend(_) => *before = "launches".to_owned(),
+                Action::Wait(_) => {}
+            }
+        }
+        Ok(times)
     }
 }
 
@@ -324,7 +356,7 @@ impl Inner {
         if done.is_err() {
             // What was enqueued still uses the buffers: the caller's stream waits for it.
             for lane in [Lane::Second, Lane::Transfer] {
-                let joined = Event::new(self.lend.context()).and_then(|end| {
+                let joined = Event::new(self.lend.context(), false).and_then(|end| {
                     // SAFETY: all streams are the context's.
                     unsafe { end.record(self.stream(lane, caller)).and(end.wait_on(caller)) }
                 });

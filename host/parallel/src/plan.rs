@@ -78,6 +78,9 @@ pub struct ParallelOptions {
     pub workspace_limit_bytes: Option<u64>,
     /// Multiprocessors that launches leave to transfers where room is taken again.
     pub transfer_blocks: Option<u32>,
+    /// Whether events are timed, which
+    /// [`ParallelPrepared::timeline`](crate::ParallelPrepared::timeline) tells.
+    pub timed: bool,
     /// Speeds, for the choice of the strategy.
     pub links: Links,
 }
@@ -96,6 +99,11 @@ impl ParallelOptions {
     /// Multiprocessors that are left to transfers where room is taken again.
     pub fn transfer_blocks(self, blocks: u32) -> Self {
         ParallelOptions { transfer_blocks: Some(blocks), ..self }
+    }
+
+    /// Events are timed.
+    pub fn timed(self) -> Self {
+        ParallelOptions { timed: true, ..self }
     }
 
     /// Speeds.

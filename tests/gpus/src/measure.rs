@@ -159,7 +159,7 @@ fn measure(
         lse: false,
     };
     let shards = Shards::zigzag(sizes.rows, world).map_err(|error| error.to_string())?;
-    let plan = ParallelOptions::default();
+    let plan = ParallelOptions::default().timed();
     let plan = options.groups.map_or(plan, |groups| plan.groups(groups));
     let ready = each(ranks, |rank| {
         let rows = shards.local_rows(rank.communicator().rank());
@@ -175,6 +175,10 @@ fn measure(
     let cost = *ready[0].prepared.plan().cost();
     let rounds = (0..ROUNDS).map(|_| round(ranks, &ready, &cost, sizes, &mut whole));
     let rounds = rounds.collect::<Result<Vec<[f64; 5]>, String>>()?;
+    let timeline = ready[0].prepared.timeline().map_err(|error| error.to_string())?;
+    for (what, ms) in timeline {
+        println!("  {ms:9.3} ms  {what}");
+    }
     let median = |what: usize| {
         let mut times: Vec<f64> = rounds.iter().map(|round| round[what]).collect();
         times.sort_by(f64::total_cmp);
