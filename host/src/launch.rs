@@ -133,11 +133,28 @@ impl<R: Request> Prepared<R> {
     ) -> Result<T, Error> {
         let core = Core { workspace_bytes, ..self.core() };
         core.with_addresses(stream, &self.context, args.into_buffers(), |at| {
-            Ok(enqueue(&|name| {
-                let place = core.fields.iter().position(|field| field.name == name);
-                place.map_or(at.workspace, |place| at.buffers[place])
-            }))
+            Ok(enqueue(&|name| core.named(at, name)))
         })
+    }
+
+    /// As [`lend`](Self::lend), for bare addresses, which are checked as by
+    /// [`launch_raw`](Self::launch_raw).
+    ///
+    /// # Errors
+    /// Those of [`launch_raw`](Self::launch_raw). Nothing is enqueued then.
+    #[doc(hidden)]
+    pub fn lend_raw<T>(
+        &self,
+        args: R::Args<Raw>,
+        workspace_bytes: u64,
+        enqueue: impl FnOnce(&dyn Fn(&str) -> u64) -> T,
+    ) -> Result<T, Error> {
+        let core = Core { workspace_bytes, ..self.core() };
+        core.check_alive()?;
+        let buffers = args.into_buffers();
+        core.check_workspace(buffers.workspace.map_or(0, |workspace| workspace.bytes))?;
+        let at = core.work.locate_raw(core.fields, buffers)?;
+        Ok(enqueue(&|name| core.named(&at, name)))
     }
 }
 
@@ -213,11 +230,19 @@ impl Core<'_> {
         // cudarc keeps errors of the waits that it just enqueued until someone asks.
         context.check_err().map_err(driver::failed("cuStreamWaitEvent"))?;
         let at = self.work.locate(self.fields, &given, room)?;
-        let got = room.map_or(0, |(_, bytes)| bytes);
-        if got < self.workspace_bytes {
-            return Err(Error::WorkspaceShort { got, want: self.workspace_bytes });
-        }
+        self.check_workspace(room.map_or(0, |(_, bytes)| bytes))?;
         enqueue(&at)
+    }
+
+    fn check_workspace(&self, got: u64) -> Result<(), Error> {
+        let want = self.workspace_bytes;
+        if got < want { Err(Error::WorkspaceShort { got, want }) } else { Ok(()) }
+    }
+
+    /// The address of the argument of a name, or of the workspace.
+    fn named(&self, at: &Addresses, name: &str) -> u64 {
+        let place = self.fields.iter().position(|field| field.name == name);
+        place.map_or(at.workspace, |place| at.buffers[place])
     }
 
     /// # Safety

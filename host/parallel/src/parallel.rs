@@ -1,7 +1,7 @@
 //! From a plan and buffers to work on several GPUs.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fulgurite::cudarc::driver::sys::CUstream;
@@ -268,15 +268,7 @@ impl ParallelPrepared {
         part: Part,
     ) -> Result<Work, Error> {
         let inner = &self.inner;
-        let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        enter(stream.context())?;
-        if is_capturing(stream.cu_stream())? {
-            return Err(Error::Captured);
-        }
-        if !inner.communicator.is_alive() {
-            return Err(Error::CommunicatorDead { rank: inner.communicator.rank() });
-        }
-        let end = Event::new(inner.lend.context(), false)?;
+        let (_turn, end) = inner.begin(stream.cu_stream())?;
         let bytes = inner.plan.workspace_bytes();
         let enqueued = inner.lend.lend(stream, args, bytes, |address| {
             // SAFETY: the buffers were checked against the plan of the rank's own rows, and the
@@ -287,6 +279,34 @@ impl ParallelPrepared {
         enqueued?;
         // SAFETY: the stream is the context's: the buffers' checks saw to it.
         unsafe { end.record(stream.cu_stream()) }?;
+        Ok(Work { inner: inner.clone(), end })
+    }
+
+    /// As [`launch`](Self::launch), for bare addresses on a bare stream: the door for other
+    /// frameworks.
+    ///
+    /// # Safety
+    /// As for [`fulgurite::Prepared::launch_raw`] of the plan's own rows
+    /// ([`Sharded::local`](crate::Sharded::local)); the workspace has
+    /// [`ParallelPlan::workspace_bytes`] at least.
+    ///
+    /// # Errors
+    /// Those of [`fulgurite::Prepared::launch_raw`]; [`Error::Captured`]; [`Error::PeerLost`],
+    /// [`Error::Nccl`], [`Error::CommunicatorDead`]: the output is undefined then.
+    pub unsafe fn launch_raw(
+        &self,
+        stream: CUstream,
+        args: ForwardArgs<Raw>,
+    ) -> Result<Work, Error> {
+        let inner = &self.inner;
+        let (_turn, end) = inner.begin(stream)?;
+        let enqueued = inner.lend.lend_raw(args, inner.plan.workspace_bytes(), |address| {
+            // SAFETY: this function's own contract; the addresses were checked.
+            unsafe { inner.enqueue(stream, address, Part::All) }
+        })?;
+        enqueued?;
+        // SAFETY: this function's own contract.
+        unsafe { end.record(stream) }?;
         Ok(Work { inner: inner.clone(), end })
     }
 }
@@ -322,6 +342,19 @@ impl ParallelPrepared {
 impl Inner {
     fn program(&self) -> &Program {
         self.plan.program()
+    }
+
+    /// What comes before a launch: its turn, and the event for its end.
+    fn begin(&self, stream: CUstream) -> Result<(MutexGuard<'_, ()>, Event), Error> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        enter(self.lend.context())?;
+        if is_capturing(stream)? {
+            return Err(Error::Captured);
+        }
+        if !self.communicator.is_alive() {
+            return Err(Error::CommunicatorDead { rank: self.communicator.rank() });
+        }
+        Ok((turn, Event::new(self.lend.context(), false)?))
     }
 
     fn stream(&self, lane: Lane, caller: CUstream) -> CUstream {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use fulgurite::cudarc::driver::sys;
 use fulgurite::internals::TensorMapSpec;
 use fulgurite::{
-    Context, Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared, Workspace,
+    Context, Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared,
+    RawWorkspace, Workspace,
 };
 use half::bf16;
 
@@ -74,6 +75,17 @@ fn lend() {
     assert!(lent.is_sorted_by(|one, other| *one > 0 && one < other), "{lent:x?}");
     let none = ForwardArgs::new(&q, &k, &v, &mut out);
     assert_eq!(prepared.lend(&stream, none, 0, |address| address("k")), Ok(lent[1]));
+
+    let raw = |bytes| {
+        let workspace = RawWorkspace { address: lent[4], bytes };
+        ForwardArgs::new(lent[0], lent[1], lent[2], lent[3]).workspace(workspace)
+    };
+    let short = prepared.lend_raw(raw(want - 1), want, |_| panic!("nothing is lent"));
+    assert_eq!(short, Err::<(), _>(Error::WorkspaceShort { got: want - 1, want }));
+    assert_eq!(prepared.lend_raw(raw(want), want, |address| names.map(address)), Ok(lent));
+    let misaligned = ForwardArgs::new(lent[0] + 8, lent[1], lent[2], lent[3]);
+    let refused = prepared.lend_raw(misaligned, 0, |_| panic!("nothing is lent"));
+    assert!(matches!(refused, Err::<(), _>(Error::Misaligned { buffer: "q", .. })));
     println!("lent");
     // The fake driver frees nothing.
     std::mem::forget((q, k, v, out, workspace));

@@ -1,7 +1,9 @@
 //! The tensors of a whole sequence, and those that a rank holds of them.
 
-use fulgurite::cudarc::driver::CudaSlice;
-use fulgurite::{Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Workspace};
+use fulgurite::cudarc::driver::{CudaSlice, DevicePtr};
+use fulgurite::{
+    Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, RawWorkspace, Workspace,
+};
 use fulgurite_parallel::{
     Parallel, ParallelOptions, ParallelPrepared, Sharded, Shards, Strategy, Work,
 };
@@ -104,6 +106,8 @@ pub struct Buffers {
     tensors: [CudaSlice<bf16>; 4],
     lse: CudaSlice<f32>,
     workspace: Workspace,
+    /// That of launches on bare addresses.
+    room: Option<CudaSlice<u8>>,
 }
 
 fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
@@ -144,7 +148,7 @@ impl Buffers {
         let numbers = sizes.batch * sizes.heads * rows;
         let lse = stream.alloc_zeros(numbers).map_err(failed("allocating"))?;
         let workspace = Workspace::new(&stream);
-        Ok(Buffers { sizes, positions, tensors: [q, k, v, out], lse, workspace })
+        Ok(Buffers { sizes, positions, tensors: [q, k, v, out], lse, workspace, room: None })
     }
 
     /// Has room for a plan.
@@ -176,6 +180,29 @@ impl Buffers {
         attention: &FlashAttention,
     ) -> Result<Work, fulgurite_parallel::Error> {
         prepared.launch(&attention.context().default_stream(), self.args())
+    }
+
+    /// The same by bare addresses.
+    ///
+    /// # Errors
+    /// The launch's.
+    pub fn launch_raw(
+        &mut self,
+        prepared: &ParallelPrepared,
+        attention: &FlashAttention,
+    ) -> Result<Work, String> {
+        let stream = attention.context().default_stream();
+        let bytes = prepared.plan().workspace_bytes();
+        let room = stream.alloc_zeros(bytes as usize).map_err(failed("allocating"))?;
+        let room = self.room.insert(room).device_ptr(&stream).0;
+        let [q, k, v, out] = self.tensors.each_ref().map(|tensor| tensor.device_ptr(&stream).0);
+        let lse = self.lse.device_ptr(&stream).0;
+        let args = ForwardArgs::new(q, k, v, out).lse(lse);
+        let args = args.workspace(RawWorkspace { address: room, bytes });
+        // SAFETY: the buffers are those of the plan's own rows, the workspace has the plan's bytes;
+        // all stay until the stream, which is the device's default one, was waited for.
+        let launched = unsafe { prepared.launch_raw(stream.cu_stream(), args) };
+        launched.map_err(|error| error.to_string())
     }
 
     /// Puts what was written into the results of the whole sequence.
@@ -290,6 +317,6 @@ impl Buffers {
         let numbers = sizes.batch * sizes.heads * rows;
         let lse = stream.alloc_zeros(numbers).map_err(failed("allocating"))?;
         let workspace = Workspace::new(&stream);
-        Ok(Buffers { sizes, positions: (0..rows).collect(), tensors, lse, workspace })
+        Ok(Buffers { sizes, positions: (0..rows).collect(), tensors, lse, workspace, room: None })
     }
 }
