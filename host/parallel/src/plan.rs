@@ -76,7 +76,8 @@ pub struct ParallelOptions {
     /// Bytes of the workspace at most. By default keys and values of all groups have room at the
     /// same time; with less room later groups take that of earlier ones.
     pub workspace_limit_bytes: Option<u64>,
-    /// Multiprocessors that launches leave to transfers where room is taken again.
+    /// Multiprocessors that launches leave to transfers; by default 8 where room is taken again,
+    /// else none.
     pub transfer_blocks: Option<u32>,
     /// Whether events are timed, which
     /// [`ParallelPrepared::timeline`](crate::ParallelPrepared::timeline) tells.
@@ -96,7 +97,7 @@ impl ParallelOptions {
         ParallelOptions { workspace_limit_bytes: Some(bytes), ..self }
     }
 
-    /// Multiprocessors that are left to transfers where room is taken again.
+    /// Multiprocessors that launches leave to transfers.
     pub fn transfer_blocks(self, blocks: u32) -> Self {
         ParallelOptions { transfer_blocks: Some(blocks), ..self }
     }

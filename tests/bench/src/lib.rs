@@ -107,6 +107,9 @@ pub struct Options {
     /// With several GPUs: groups of KV heads that are transferred and computed one after another
     #[arg(long, value_name = "N", requires = "gpus")]
     pub groups: Option<usize>,
+    /// With several GPUs: multiprocessors that launches leave to transfers
+    #[arg(long, value_name = "N", requires = "gpus")]
+    pub transfer_blocks: Option<u32>,
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     pub python: String,

@@ -38,6 +38,7 @@ struct Parts {
     mask: &'static str,
     rows_per_gpu: usize,
     nccl_blocks: Option<u32>,
+    transfer_blocks: u32,
     /// Groups of KV heads.
     groups: usize,
     /// The whole call on one GPU.
@@ -161,6 +162,7 @@ fn measure(
     let shards = Shards::zigzag(sizes.rows, world).map_err(|error| error.to_string())?;
     let plan = ParallelOptions::default().timed();
     let plan = options.groups.map_or(plan, |groups| plan.groups(groups));
+    let plan = options.transfer_blocks.map_or(plan, |blocks| plan.transfer_blocks(blocks));
     let ready = each(ranks, |rank| {
         let rows = shards.local_rows(rank.communicator().rank());
         let sharded = Sharded::new(&sizes.request(rows), shards.clone());
@@ -193,6 +195,7 @@ fn measure(
         mask: "causal",
         rows_per_gpu: rows,
         nccl_blocks: options.nccl_blocks,
+        transfer_blocks: options.transfer_blocks.unwrap_or(0),
         groups: ready[0].prepared.plan().groups(),
         one_gpu_ms,
         ms,
