@@ -156,7 +156,7 @@ fn sends_meet_receives() {
 type Fault = fn(&mut Vec<(Lane, Action)>) -> Option<()>;
 
 fn missing_full(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
-    let exchange = steps.iter().rposition(|(_, it)| matches!(it, Action::Exchange(..)))?;
+    let exchange = steps.iter().position(|(_, it)| matches!(it, Action::Exchange(..)))?;
     let Action::Record(full) = steps[exchange + 1].1 else { return None };
     let before = steps.len();
     steps.retain(|(_, action)| *action != Action::Wait(full));
@@ -175,13 +175,14 @@ fn drop_waits(steps: &mut Vec<(Lane, Action)>, dropped: Range<usize>) -> Option<
     (steps.len() < before).then_some(())
 }
 
-/// The caller's lane does not wait for the second one at the end.
+/// The caller's lane waits for neither of the others at the end.
 fn missing_end(steps: &mut Vec<(Lane, Action)>) -> Option<()> {
-    let ends = |(lane, action): &(Lane, Action)| {
-        *lane == Lane::Second && matches!(action, Action::Record(_))
-    };
-    let Action::Record(end) = steps[steps.iter().rposition(ends)?].1 else { return None };
-    steps.retain(|(_, action)| *action != Action::Wait(end));
+    for _ in 0..2 {
+        let is_wait = |(lane, action): &(Lane, Action)| {
+            *lane == Lane::Caller && matches!(action, Action::Wait(_))
+        };
+        steps.remove(steps.iter().rposition(is_wait)?);
+    }
     Some(())
 }
 
@@ -211,7 +212,7 @@ fn wrong_peer(steps: &mut [(Lane, Action)]) -> Option<()> {
 }
 
 fn event_too_early(steps: &mut [(Lane, Action)]) -> Option<()> {
-    let exchange = steps.iter().rposition(|(_, it)| matches!(it, Action::Exchange(..)))?;
+    let exchange = steps.iter().position(|(_, it)| matches!(it, Action::Exchange(..)))?;
     steps.swap(exchange, exchange + 1);
     Some(())
 }
@@ -221,53 +222,55 @@ fn event_too_early(steps: &mut [(Lane, Action)]) -> Option<()> {
 fn planted_faults_are_noticed() {
     let shape = Shape {
         batch: 1,
-        heads: 4,
-        kv_heads: 4,
+        heads: 6,
+        kv_heads: 6,
         head_dim: 8,
         mask: Mask::Causal,
         lse: true,
         rows_first: false,
         strategy: Strategy::Gather,
     };
+    let by_heads = Shape { strategy: Strategy::AllToAll, ..shape.clone() };
     let shards = Shards::zigzag(6 * 64, 3).unwrap();
-    let all = plans(&shape, &shards, &ParallelOptions::default());
-    let limit = all[0].workspace_bytes() * 2 / 3;
-    let options = ParallelOptions::default().workspace_limit_bytes(limit);
-    let options = options.groups(4);
-    let all = plans(&shape, &shards, &options);
-    assert!(all[0].slots() < all[0].groups(), "{}", all[0]);
-    let faults: [(&str, Option<Fault>); 9] = [
-        ("none", None),
-        ("missing full", Some(missing_full)),
-        ("missing start", Some(|steps| drop_waits(steps, 0..1))),
-        ("missing own rows", Some(|steps| drop_waits(steps, 1..2))),
-        ("missing empty", Some(|steps| drop_waits(steps, 2..99))),
-        ("missing end", Some(missing_end)),
-        ("swapped piece", Some(|steps| swapped_piece(steps))),
-        ("wrong peer", Some(|steps| wrong_peer(steps))),
-        ("event too early", Some(|steps| event_too_early(steps))),
-    ];
-    for (name, fault) in faults {
-        let noticed = |seed: &u64| {
-            let mut ranks: Vec<_> = all.iter().map(tags::rank).collect();
-            if let Some(fault) = fault {
-                let mut program = all[1].program().clone();
-                fault(&mut program.steps).expect("there is a place for the fault");
-                ranks[1] = tags::rank_with(&all[1], program);
-            }
-            let mut world = World::new(ranks, *seed);
-            let ran = world.run(&mut |_, request, attend, all| {
-                tags::attend(&shape, &shards, request, attend, all)
-            });
-            let checked = || {
-                let mut pairs = all.iter().zip(&world.ranks);
-                pairs.try_for_each(|(plan, rank)| tags::check(plan, rank))
-            };
-            ran.and_then(|()| checked()).is_err()
-        };
-        let count = (0..60).filter(noticed).count();
-        assert_eq!(count > 0, fault.is_some(), "{name}: noticed {count} times of 60");
+    let roomy = ParallelOptions::default().groups(6);
+    let bytes = plans(&shape, &shards, &roomy)[0].workspace_bytes();
+    let tight = roomy.workspace_limit_bytes(bytes * 2 / 3);
+    for (shape, options) in [(&shape, &roomy), (&shape, &tight), (&by_heads, &roomy)] {
+        let plans = plans(shape, &shards, options);
+        let is_tight = plans[0].slots() < plans[0].groups();
+        assert_eq!(is_tight, options.workspace_limit_bytes.is_some(), "{}", plans[0]);
+        let faults: [(&str, Option<Fault>); 9] = [
+            ("none", None),
+            ("missing full", Some(missing_full)),
+            ("missing start", Some(|steps| drop_waits(steps, 0..1))),
+            ("missing own rows, or launch", Some(|steps| drop_waits(steps, 1..2))),
+            ("missing empty", is_tight.then_some(|steps| drop_waits(steps, 2..99) as Option<()>)),
+            ("missing end", Some(missing_end)),
+            ("swapped piece", Some(|steps| swapped_piece(steps))),
+            ("wrong peer", Some(|steps| wrong_peer(steps))),
+            ("event too early", Some(|steps| event_too_early(steps))),
+        ];
+        for (name, fault) in faults {
+            let noticed = (0..150).any(|seed| is_noticed(shape, &plans, fault, seed));
+            assert_eq!(noticed, fault.is_some(), "{name}\n{}", plans[1]);
+        }
     }
+}
+
+/// Whether a fault of rank 1 is found in one schedule.
+fn is_noticed(shape: &Shape, plans: &[ParallelPlan], fault: Option<Fault>, seed: u64) -> bool {
+    let shards = &plans[0].sharded().shards;
+    let mut ranks: Vec<_> = plans.iter().map(tags::rank).collect();
+    if let Some(fault) = fault {
+        let mut program = plans[1].program().clone();
+        fault(&mut program.steps).expect("there is a place for the fault");
+        ranks[1] = tags::rank_with(&plans[1], program);
+    }
+    let mut world = World::new(ranks, seed);
+    let ran =
+        world.run(&mut |_, request, attend, all| tags::attend(shape, shards, request, attend, all));
+    let mut pairs = plans.iter().zip(&world.ranks);
+    ran.and_then(|()| pairs.try_for_each(|(plan, rank)| tags::check(plan, rank))).is_err()
 }
 
 #[test]

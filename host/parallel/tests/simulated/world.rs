@@ -59,9 +59,9 @@ pub struct World {
     random: ChaCha8Rng,
     /// How much more seldom messages arrive than other things happen.
     lateness: u32,
-    /// The same of launches, and of everything on one of the lanes.
+    /// The same of launches, and of everything on one lane of one rank.
     slowness: u32,
-    slow_lane: usize,
+    slow_lane: (usize, usize),
     sends: Vec<Vec<VecDeque<Posted>>>,
     receives: Vec<Vec<VecDeque<Posted>>>,
     met: Vec<Met>,
@@ -138,7 +138,7 @@ impl World {
         let (sends, receives) = (queues(), queues());
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let [lateness, slowness] = [0; 2].map(|_: u32| [0, 20, 1000][random.random_range(0..3)]);
-        let slow_lane = random.random_range(0..6);
+        let slow_lane = (random.random_range(0..ranks.len()), random.random_range(0..4));
         World { ranks, random, lateness, slowness, slow_lane, sends, receives, met: Vec::new() }
     }
 
@@ -170,7 +170,7 @@ impl World {
         for (number, rank) in self.ranks.iter().enumerate().filter(|(_, rank)| !rank.dead) {
             for lane in (0..3).filter(|lane| rank.can_step(*lane)) {
                 let is_launch = matches!(rank.lanes[lane].front(), Some(Action::Attend(_)));
-                let is_slow = is_launch || lane == self.slow_lane;
+                let is_slow = is_launch || (number, lane) == self.slow_lane;
                 let list = if is_slow { &mut slow } else { &mut steps };
                 list.push(Next::Step(number, lane));
             }
