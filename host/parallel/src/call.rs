@@ -41,7 +41,8 @@ impl Call {
     /// Checks a rank's request, and looks at the whole.
     ///
     /// # Errors
-    /// [`Error::NoRank`], [`Error::LocalRows`], [`Error::EightBits`], [`Error::Attention`].
+    /// [`Error::NoRank`], [`Error::LocalRows`], [`Error::EightBits`], [`Error::TooLarge`],
+    /// [`Error::Attention`].
     pub fn new(
         local: &Forward,
         shards: &Shards,
@@ -74,6 +75,11 @@ impl Call {
         whole.scale = *scale;
         let variant = Plan::new(&whole, device)?.variant();
         let tile = variant.map(Tile::of);
+        // Nothing that is computed from these numbers is larger than some times this.
+        let bytes = [q.batch(), q.heads(), rows, q.head_dim()].map(|size| size as u128);
+        if bytes.iter().product::<u128>() >> 57 > 0 {
+            return Err(Error::TooLarge);
+        }
         Ok(Call {
             batch: q.batch(),
             heads: q.heads(),

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use fulgurite::{Dtype, Precision};
 
+/// Ranks at most.
+pub(crate) const RANK_LIMIT: usize = 1 << 16;
+
 /// Why a shared call was refused or failed.
 ///
 /// `Debug` prints the same text as `Display`: it is what a `main` that returns an error shows.
@@ -15,9 +18,18 @@ pub enum Error {
     /// The rank's own request is wrong, or its device fails.
     #[error(transparent)]
     Attention(#[from] fulgurite::Error),
-    /// A sequence is dealt to nobody.
-    #[error("a sequence is shared by 0 ranks: there must be at least 1")]
-    NoRanks,
+    /// A sequence is dealt to nobody, or to more ranks than there can be.
+    #[error("a sequence is shared by {got} ranks: there are 1 to {RANK_LIMIT}")]
+    RankCount {
+        /// How many were asked for.
+        got: usize,
+    },
+    /// The tensors of the whole sequence are larger than any memory.
+    #[error(
+        "the tensors of the whole sequence have 2⁶⁰ bytes or more: see that batch, heads and rows \
+             are those that are meant"
+    )]
+    TooLarge,
     /// There is no such rank.
     #[error("no rank {rank}: the shards are of {world} ranks, which are numbered from 0")]
     NoRank {
@@ -215,7 +227,8 @@ impl Error {
     pub fn name(&self) -> &'static str {
         match self {
             Error::Attention(error) => error.name(),
-            Error::NoRanks => "NoRanks",
+            Error::RankCount { .. } => "RankCount",
+            Error::TooLarge => "TooLarge",
             Error::NoRank { .. } => "NoRank",
             Error::PieceOutside { .. } => "PieceOutside",
             Error::RowTwice { .. } => "RowTwice",

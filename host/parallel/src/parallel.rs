@@ -45,13 +45,13 @@ impl Parallel {
     /// its own.
     ///
     /// # Errors
-    /// Those of [`Communicator::connect`]; [`Error::NoRanks`] without devices.
+    /// Those of [`Communicator::connect`]; [`Error::RankCount`] without devices.
     pub fn all(
         devices: &[FlashAttention],
         options: &ConnectOptions,
     ) -> Result<Vec<Parallel>, Error> {
         if devices.is_empty() {
-            return Err(Error::NoRanks);
+            return Err(Error::RankCount { got: 0 });
         }
         let (id, world) = (Id::new()?, devices.len());
         let connect = |rank: usize, attention: &FlashAttention| {

@@ -146,8 +146,8 @@ impl ParallelPlan {
     ///
     /// # Errors
     /// [`Error::NoRank`], [`Error::LocalRows`], [`Error::EightBits`], [`Error::Groups`],
-    /// [`Error::KvHeads`], [`Error::WorkspaceLimit`]; [`Error::Attention`] for what the request
-    /// itself does wrong.
+    /// [`Error::KvHeads`], [`Error::WorkspaceLimit`], [`Error::TooLarge`]; [`Error::Attention`] for
+    /// what the request itself does wrong.
     pub fn new(
         sharded: &Sharded,
         rank: usize,

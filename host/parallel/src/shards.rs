@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::Error;
+use crate::error::RANK_LIMIT;
 
 /// Borders between shards are multiples of so many rows, where it is up to us: the rows that a
 /// kernel computes together, so that none of them has other company than on one GPU.
@@ -35,7 +36,7 @@ impl Shards {
     /// last ones may be shorter or empty.
     ///
     /// # Errors
-    /// [`Error::NoRanks`] if `world` is 0.
+    /// [`Error::RankCount`] if `world` is 0 or more than 65536.
     pub fn contiguous(rows: usize, world: usize) -> Result<Self, Error> {
         let piece = Chunks::new(rows, world, 1)?;
         let ranks = (0..world).map(|rank| piece.get(rank).into_iter().collect()).collect();
@@ -48,7 +49,7 @@ impl Shards {
     /// The pieces are as long as those of [`contiguous`](Self::contiguous) are.
     ///
     /// # Errors
-    /// [`Error::NoRanks`] if `world` is 0.
+    /// [`Error::RankCount`] if `world` is 0 or more than 65536.
     pub fn zigzag(rows: usize, world: usize) -> Result<Self, Error> {
         let piece = Chunks::new(rows, world, 2)?;
         let both = |rank| [piece.get(rank), piece.get(2 * world - 1 - rank)];
@@ -59,12 +60,10 @@ impl Shards {
     /// The pieces of each rank, in the order in which its rows lie in its tensors.
     ///
     /// # Errors
-    /// [`Error::NoRanks`], [`Error::PieceOutside`], [`Error::RowTwice`], [`Error::RowMissing`]:
+    /// [`Error::RankCount`], [`Error::PieceOutside`], [`Error::RowTwice`], [`Error::RowMissing`]:
     /// each row of the sequence has one owner.
     pub fn from_ranges(rows: usize, mut ranks: Vec<Vec<Range<usize>>>) -> Result<Self, Error> {
-        if ranks.is_empty() {
-            return Err(Error::NoRanks);
-        }
+        check_world(ranks.len())?;
         for (rank, pieces) in ranks.iter_mut().enumerate() {
             if let Some(piece) = pieces.iter().find(|it| it.start > it.end || it.end > rows) {
                 return Err(Error::PieceOutside { rank, piece: piece.clone(), rows });
@@ -118,6 +117,10 @@ impl Shards {
     }
 }
 
+fn check_world(got: usize) -> Result<(), Error> {
+    if (1..=RANK_LIMIT).contains(&got) { Ok(()) } else { Err(Error::RankCount { got }) }
+}
+
 /// A sequence in pieces of one length.
 struct Chunks {
     rows: usize,
@@ -126,11 +129,9 @@ struct Chunks {
 
 impl Chunks {
     fn new(rows: usize, world: usize, pieces_each: usize) -> Result<Self, Error> {
-        let pieces = world.saturating_mul(pieces_each);
-        if pieces == 0 {
-            return Err(Error::NoRanks);
-        }
-        let piece_rows = rows.div_ceil(pieces).next_multiple_of(BORDER_ROWS);
+        check_world(world)?;
+        let piece_rows = rows.div_ceil(world * pieces_each);
+        let piece_rows = piece_rows.checked_next_multiple_of(BORDER_ROWS).unwrap_or(piece_rows);
         Ok(Chunks { rows, piece_rows })
     }
 
@@ -177,12 +178,15 @@ mod tests {
             let ranks = ranks.iter().map(pieces).collect();
             Shards::from_ranges(10, ranks).unwrap_err()
         };
-        assert_eq!(of(&[]), Error::NoRanks);
+        assert_eq!(of(&[]), Error::RankCount { got: 0 });
         assert_eq!(of(&[&[(0, 4)], &[(4, 9)]]), Error::RowMissing { row: 9 });
         assert_eq!(of(&[&[(0, 4)], &[(5, 10)]]), Error::RowMissing { row: 4 });
         assert_eq!(of(&[&[(0, 5)], &[(4, 10)]]), Error::RowTwice { row: 4 });
         let outside = Error::PieceOutside { rank: 1, piece: 5..11, rows: 10 };
         assert_eq!(of(&[&[(0, 5)], &[(5, 11)]]), outside);
-        assert_eq!(Shards::zigzag(10, 0), Err(Error::NoRanks));
+        for got in [0, (1 << 16) + 1, usize::MAX] {
+            assert_eq!(Shards::zigzag(10, got), Err(Error::RankCount { got }));
+        }
+        assert!(Shards::contiguous(usize::MAX, 1).is_ok());
     }
 }

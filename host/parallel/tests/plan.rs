@@ -2,6 +2,8 @@
 
 use fulgurite::{DeviceFacts, Dtype, Forward, Layout, Mask, Precision};
 use fulgurite_parallel::{Error, Links, ParallelOptions, ParallelPlan, Sharded, Shards, Strategy};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 fn request(rows: usize, heads: usize, kv_heads: usize, mask: Mask) -> Forward {
     let qo = Layout::bshd(Dtype::Bf16, 1, rows, heads, 128);
@@ -156,4 +158,59 @@ fn what_is_wrong_is_said() {
     let local = sharded.local.clone().scale(-1.0);
     let error = plan(&with(&sharded, local), &options).unwrap_err();
     assert_eq!(error.name(), "Scale");
+}
+
+/// Whatever is asked for is planned or refused.
+#[test]
+fn plans_are_total() {
+    let sizes = [0, 1, 2, 7, 64, 65, 1 << 16, (1 << 31) - 512, 1 << 31, 1 << 40, usize::MAX];
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    let mut planned = 0;
+    for _ in 0..12_000 {
+        let mut any = |choice: &[usize]| choice[random.random_range(0..choice.len())];
+        let world = any(&[1, 2, 3, 8]);
+        let rows = any(&sizes);
+        let shards = match any(&[0, 1]) {
+            0 => Shards::contiguous(rows, world),
+            _ => Shards::zigzag(rows, world),
+        };
+        let Ok(shards) = shards else { continue };
+        let (batch, heads, kv_heads) = (any(&sizes), any(&sizes), any(&sizes));
+        let head_dim = any(&[0, 8, 12, 128, 256, 264]);
+        let local = shards.local_rows(any(&[0, 1, 2]));
+        let left = [None, Some(i32::MIN), Some(-3), Some(0), Some(900), Some(i32::MAX)];
+        let mask = match any(&[0, 1, 2]) {
+            0 => Mask::Full,
+            1 => Mask::Causal,
+            _ => Mask::Window {
+                left: left[any(&[0, 1, 2, 3, 4, 5])],
+                right: left[any(&[0, 1, 2, 3, 4, 5])],
+            },
+        };
+        let layout = |heads| {
+            Layout::strided(
+                Dtype::Bf16,
+                [batch, heads, local, head_dim],
+                [0, head_dim, heads.saturating_mul(head_dim), 1],
+            )
+        };
+        let qo = Layout::bshd(Dtype::Bf16, batch, local, heads, head_dim);
+        let kv = layout(kv_heads);
+        let mut options = ParallelOptions::default();
+        if any(&[0, 1]) == 0 {
+            options = options.groups(any(&sizes));
+        }
+        if any(&[0, 1]) == 0 {
+            options = options.workspace_limit_bytes(any(&sizes) as u64);
+        }
+        let sharded = Sharded::new(&Forward::new(qo, kv, kv, qo, mask).with_lse(), shards);
+        let rank = any(&[0, 1, 2]);
+        // Programs are as long as they have heads and entries: those are not drawn up here.
+        if batch.saturating_mul(kv_heads.max(heads)) > 1 << 8 && rows <= 1 << 40 {
+            continue;
+        }
+        let plan = ParallelPlan::new(&sharded, rank, &DeviceFacts::h200(), &options);
+        planned += usize::from(plan.is_ok_and(|plan| !plan.to_string().is_empty()));
+    }
+    assert!(planned > 20, "{planned}");
 }
