@@ -79,6 +79,9 @@ pub struct ParallelOptions {
     /// Multiprocessors that launches leave to transfers; by default 8 where room is taken again,
     /// else none.
     pub transfer_blocks: Option<u32>,
+    /// Whether all launches are on one stream: the last blocks of each then have no company. To
+    /// measure what the second one is worth.
+    pub one_stream: bool,
     /// Whether events are timed, which
     /// [`ParallelPrepared::timeline`](crate::ParallelPrepared::timeline) tells.
     pub timed: bool,
@@ -100,6 +103,11 @@ impl ParallelOptions {
     /// Multiprocessors that launches leave to transfers.
     pub fn transfer_blocks(self, blocks: u32) -> Self {
         ParallelOptions { transfer_blocks: Some(blocks), ..self }
+    }
+
+    /// All launches are on one stream.
+    pub fn one_stream(self) -> Self {
+        ParallelOptions { one_stream: true, ..self }
     }
 
     /// Events are timed.
@@ -159,7 +167,10 @@ impl ParallelPlan {
         let groups = groups(&call, device, options)?;
         let (strategy, scheme, cost) = choose(&call, sharded.strategy, groups, options)?;
         let noop = call.is_noop();
-        let program = if noop { Program::default() } else { scheme.program(rank, local) };
+        let mut program = if noop { Program::default() } else { scheme.program(rank, local) };
+        if options.one_stream {
+            program.join_lanes();
+        }
         let (groups, slots) = (scheme.groups(), scheme.slots());
         let hash = hash(&format!("{:?}", (VERSION, &call, strategy, groups, slots)));
         let (sharded, entry) = (sharded.clone(), call.entry);

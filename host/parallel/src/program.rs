@@ -206,6 +206,15 @@ impl Program {
         event
     }
 
+    /// Has the second lane's actions done on the caller's.
+    pub(crate) fn join_lanes(&mut self) {
+        for (lane, _) in &mut self.steps {
+            if *lane == Lane::Second {
+                *lane = Lane::Caller;
+            }
+        }
+    }
+
     /// All messages of one direction.
     pub fn messages(&self, sends: bool) -> impl Iterator<Item = &Message> {
         let exchanges = self.steps.iter().filter_map(|(_, action)| match action {

@@ -110,6 +110,9 @@ pub struct Options {
     /// With several GPUs: multiprocessors that launches leave to transfers
     #[arg(long, value_name = "N", requires = "gpus")]
     pub transfer_blocks: Option<u32>,
+    /// With several GPUs: all launches of a GPU on one stream
+    #[arg(long, requires = "gpus")]
+    pub one_stream: bool,
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     pub python: String,

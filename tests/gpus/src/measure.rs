@@ -39,6 +39,7 @@ struct Parts {
     rows_per_gpu: usize,
     nccl_blocks: Option<u32>,
     transfer_blocks: u32,
+    one_stream: bool,
     /// Groups of KV heads.
     groups: usize,
     /// The whole call on one GPU.
@@ -163,6 +164,7 @@ fn measure(
     let plan = ParallelOptions::default().timed();
     let plan = options.groups.map_or(plan, |groups| plan.groups(groups));
     let plan = options.transfer_blocks.map_or(plan, |blocks| plan.transfer_blocks(blocks));
+    let plan = if options.one_stream { plan.one_stream() } else { plan };
     let ready = each(ranks, |rank| {
         let rows = shards.local_rows(rank.communicator().rank());
         let sharded = Sharded::new(&sizes.request(rows), shards.clone());
@@ -196,6 +198,7 @@ fn measure(
         rows_per_gpu: rows,
         nccl_blocks: options.nccl_blocks,
         transfer_blocks: options.transfer_blocks.unwrap_or(0),
+        one_stream: options.one_stream,
         groups: ready[0].prepared.plan().groups(),
         one_gpu_ms,
         ms,

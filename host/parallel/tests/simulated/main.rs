@@ -86,7 +86,8 @@ fn any_shape(random: &mut ChaCha8Rng) -> Shape {
 }
 
 fn any_options(random: &mut ChaCha8Rng, shape: &Shape, shards: &Shards) -> ParallelOptions {
-    let options = ParallelOptions::default().groups(random.random_range(1..=shape.kv_heads));
+    let mut options = ParallelOptions::default().groups(random.random_range(1..=shape.kv_heads));
+    options.one_stream = random.random();
     if random.random() {
         return options;
     }
