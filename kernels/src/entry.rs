@@ -7,7 +7,7 @@
 #![allow(unexpected_cfgs, reason = "the names of entries stand in the tables")]
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
-use crate::{forward, quantise};
+use crate::{backward, forward, quantise};
 use fulgurite_gpu::{product, tma::MapAddress};
 use fulgurite_spec::{Ends, ForwardRow, Fwd8Params, FwdParams, QuantScalars, mask};
 
@@ -54,7 +54,8 @@ pub type Entry = unsafe fn(*const u8);
 /// The entry of a name, in the tables of all operations.
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn find(name: &str) -> Option<Entry> {
-    forward16::find(name).or_else(|| forward8::find(name)).or_else(|| quantise::entry::find(name))
+    let forward = forward16::find(name).or_else(|| forward8::find(name));
+    forward.or_else(|| quantise::entry::find(name)).or_else(|| backward::entry::find(name))
 }
 
 /// The entries of a table by their names, for the emulator.

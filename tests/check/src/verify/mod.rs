@@ -12,6 +12,7 @@ use fulgurite::internals::{VARIANTS, VARIANTS_8BIT};
 use output::{Pulse, WIDTH, wrapped};
 use rayon::prelude::*;
 
+use crate::backward::cases as gradients;
 use crate::case::{Job, check};
 use crate::device::Device;
 use crate::forward::cases::{cases, eight_bits, emulated_cases, every};
@@ -106,6 +107,7 @@ impl Options {
 pub fn every_case() -> Vec<Job> {
     let mut all = every(VARIANTS, cases);
     all.extend(every(VARIANTS_8BIT, eight_bits::cases));
+    all.extend(gradients::every(gradients::cases));
     all
 }
 
@@ -113,6 +115,7 @@ pub fn every_case() -> Vec<Job> {
 pub fn every_emulated_case() -> Vec<Job> {
     let mut all = every(VARIANTS, emulated_cases);
     all.extend(every(VARIANTS_8BIT, eight_bits::emulated_cases));
+    all.extend(gradients::every(gradients::emulated_cases));
     all
 }
 
