@@ -124,9 +124,9 @@ impl Parts {
             batch: 1,
             ..Cell::new(DtypeName::Bf16, self.head_dim, true, length)
         };
-        let all = Measurement::forward(OURS, &cell, self.ms);
+        let all = Measurement::of(OURS, &cell, self.ms);
         let all = Measurement { options: format!("gpus={}", self.gpus), ..all };
-        [all, Measurement::forward(OURS, &cell, self.one_gpu_ms)]
+        [all, Measurement::of(OURS, &cell, self.one_gpu_ms)]
     }
 }
 
