@@ -25,7 +25,7 @@ pub(crate) fn check(
 }
 
 /// The error of a failed driver call.
-pub(crate) fn failure(code: sys::CUresult, call: &'static str, detail: String) -> Error {
+pub fn failure(code: sys::CUresult, call: &'static str, detail: String) -> Error {
     let number = code as u32;
     let (name, meaning) = codes::describe(number)
         .unwrap_or_else(|| ("unknown".to_owned(), "a code that this version does not know"));

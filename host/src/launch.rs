@@ -81,6 +81,7 @@ impl<R: Request, C: Context> Prepared<R, C> {
             fields: Plan::<R>::fields(),
             context: self.context.raw(),
             kernels: &self.kernels,
+            workspace_bytes: self.plan.work.workspace_bytes,
         }
     }
 }
@@ -114,6 +115,47 @@ impl<R: Request> Prepared<R> {
     pub fn launch(&self, stream: &Arc<CudaStream>, args: R::Args<Device<'_>>) -> Result<(), Error> {
         self.core().launch(stream, &self.context, args.into_buffers())
     }
+
+    /// Has `enqueue` put work of its own on the stream, for the buffers of `args` and a workspace
+    /// of so many bytes, all checked and ordered as by [`launch`](Self::launch). It is told the
+    /// addresses by the arguments' names, and that of `workspace`. For packages of this project
+    /// that compute a request in another way than by the plan's kernels.
+    ///
+    /// # Errors
+    /// Those of [`launch`](Self::launch). Nothing is enqueued then.
+    #[doc(hidden)]
+    pub fn lend<T>(
+        &self,
+        stream: &Arc<CudaStream>,
+        args: R::Args<Device<'_>>,
+        workspace_bytes: u64,
+        enqueue: impl FnOnce(&dyn Fn(&str) -> u64) -> T,
+    ) -> Result<T, Error> {
+        let core = Core { workspace_bytes, ..self.core() };
+        core.with_addresses(stream, &self.context, args.into_buffers(), |at| {
+            Ok(enqueue(&|name| core.named(at, name)))
+        })
+    }
+
+    /// As [`lend`](Self::lend), for bare addresses, which are checked as by
+    /// [`launch_raw`](Self::launch_raw).
+    ///
+    /// # Errors
+    /// Those of [`launch_raw`](Self::launch_raw). Nothing is enqueued then.
+    #[doc(hidden)]
+    pub fn lend_raw<T>(
+        &self,
+        args: R::Args<Raw>,
+        workspace_bytes: u64,
+        enqueue: impl FnOnce(&dyn Fn(&str) -> u64) -> T,
+    ) -> Result<T, Error> {
+        let core = Core { workspace_bytes, ..self.core() };
+        core.check_alive()?;
+        let buffers = args.into_buffers();
+        core.check_workspace(buffers.workspace.map_or(0, |workspace| workspace.bytes))?;
+        let at = core.work.locate_raw(core.fields, buffers)?;
+        Ok(enqueue(&|name| core.named(&at, name)))
+    }
 }
 
 /// A prepared plan of whatever request.
@@ -122,6 +164,7 @@ struct Core<'a> {
     fields: &'static [Field],
     context: RawContext,
     kernels: &'a [Option<Kernel>; LAUNCH_LIMIT],
+    workspace_bytes: u64,
 }
 
 impl Core<'_> {
@@ -129,14 +172,39 @@ impl Core<'_> {
         &self,
         stream: &Arc<CudaStream>,
         context: &Arc<CudaContext>,
-        mut buffers: Buffers<Device<'_>>,
+        buffers: Buffers<Device<'_>>,
+    ) -> Result<(), Error> {
+        if self.work.launches.is_empty() {
+            return self.check_buffers(stream, context, &buffers);
+        }
+        self.with_addresses(stream, context, buffers, |at| {
+            // SAFETY: all buffers belong to this context, hold elements of the planned types and
+            // are long enough; those that are written are borrowed mutably; guards that order the
+            // streams are dropped, recording the uses, after this.
+            unsafe { self.enqueue_all(stream.cu_stream(), at) }
+        })
+    }
+
+    fn check_buffers(
+        &self,
+        stream: &Arc<CudaStream>,
+        context: &Arc<CudaContext>,
+        buffers: &Buffers<Device<'_>>,
     ) -> Result<(), Error> {
         let offers = buffers.given.each_ref().map(|given| given.as_ref().map(|one| one.offer()));
         self.work.check_offers(self.fields, &offers)?;
-        self.check_contexts(stream, context, &buffers)?;
-        if self.work.launches.is_empty() {
-            return Ok(());
-        }
+        self.check_contexts(stream, context, buffers)
+    }
+
+    /// Checks the buffers, and has `enqueue` use them in the order of the stream.
+    fn with_addresses<T>(
+        &self,
+        stream: &Arc<CudaStream>,
+        context: &Arc<CudaContext>,
+        mut buffers: Buffers<Device<'_>>,
+        enqueue: impl FnOnce(&Addresses) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.check_buffers(stream, context, &buffers)?;
         self.check_alive()?;
         let captured = self.check_capture(stream, &buffers)?;
 
@@ -162,10 +230,19 @@ impl Core<'_> {
         // cudarc keeps errors of the waits that it just enqueued until someone asks.
         context.check_err().map_err(driver::failed("cuStreamWaitEvent"))?;
         let at = self.work.locate(self.fields, &given, room)?;
-        // SAFETY: all buffers belong to this context, hold elements of the planned types and are
-        // long enough; those that are written are borrowed mutably; the guards above order the
-        // streams and are dropped, recording the uses, after the launch.
-        unsafe { self.enqueue_all(stream.cu_stream(), &at) }
+        self.check_workspace(room.map_or(0, |(_, bytes)| bytes))?;
+        enqueue(&at)
+    }
+
+    fn check_workspace(&self, got: u64) -> Result<(), Error> {
+        let want = self.workspace_bytes;
+        if got < want { Err(Error::WorkspaceShort { got, want }) } else { Ok(()) }
+    }
+
+    /// The address of the argument of a name, or of the workspace.
+    fn named(&self, at: &Addresses, name: &str) -> u64 {
+        let place = self.fields.iter().position(|field| field.name == name);
+        place.map_or(at.workspace, |place| at.buffers[place])
     }
 
     /// # Safety
@@ -181,7 +258,7 @@ impl Core<'_> {
     }
 
     fn needs_workspace(&self) -> bool {
-        self.work.workspace_bytes > 0
+        self.workspace_bytes > 0
     }
 
     /// Refuses launches where the kernels' handles mean nothing: in a forked process, and after

@@ -132,6 +132,8 @@ pub use crate::backward::{Backward, BackwardArgs};
 
 pub use crate::context::{Context, RawContext};
 pub use crate::device::{DeviceFacts, DriverInfo, devices};
+#[doc(hidden)]
+pub use crate::driver::failure as driver_failure;
 #[cfg(feature = "emulator-sample")]
 pub use crate::emulator::Emulator;
 pub use crate::error::{Error, ErrorClass};

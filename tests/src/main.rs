@@ -31,12 +31,23 @@ enum Command {
     /// Run the probes whose names come from the input, for `verify`
     #[command(hide = true)]
     Probes(probes::process::Options),
+    /// Be one of several ranks, for `verify --gpus`
+    #[command(hide = true)]
+    Rank(gpus::process::Options),
 }
 
 fn main() -> ExitCode {
     output::end_if_closed();
     let result = match Cli::parse().command {
+        Command::Verify(verify::Options { gpus: Some(gpus), filter, .. }) => {
+            without_multicast();
+            gpus::verify::run(gpus, &filter)
+        }
         Command::Verify(options) => verify::run(&options),
+        Command::Bench(options) if options.gpus.is_some() => {
+            without_multicast();
+            gpus::measure::run(&options)
+        }
         Command::Bench(options) => bench::run(&options),
         Command::Variants(options) => bench::variants::run(&options),
         Command::FirstUse(options) => bench::first_use::run(&options),
@@ -44,6 +55,7 @@ fn main() -> ExitCode {
         // Of this file alone, which is compiled again for every commit.
         Command::Info(options) => info::run(&options, option_env!("FULGURITE_COMMIT")),
         Command::Probes(options) => probes::process::serve(&options),
+        Command::Rank(options) => gpus::process::serve(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -53,4 +65,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Calls over several GPUs ask for that. Processes that are started inherit it.
+fn without_multicast() {
+    // SAFETY: no other thread was started yet that could read the environment.
+    unsafe { std::env::set_var("NCCL_NVLS_ENABLE", "0") };
 }

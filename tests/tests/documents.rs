@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the texts are that users see.
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
+    "host/parallel/src/error.rs",
     "host/src/error.rs",
     "host/src/error/remedy.rs",
     "host/src/codes.rs",
@@ -67,7 +68,7 @@ fn errors_in_troubleshooting_are_those_of_the_library() {
 #[test]
 fn links_lead_to_files() {
     let mut count = 0;
-    for directory in [".", "host", "kernels", "xtask"] {
+    for directory in [".", "host", "host/parallel", "kernels", "xtask"] {
         let directory = checkout().join(directory);
         for item in fs::read_dir(&directory).expect("it is there").flatten() {
             let path = item.path();

@@ -13,9 +13,18 @@ use crate::workspace::Workspace;
 /// The platforms: all that is looked at is whether the code compiles.
 const TARGETS: [&str; 2] = ["x86_64-pc-windows-gnu", "aarch64-unknown-linux-gnu"];
 
-/// What users compile: the crate and the C interface, which bring all other published packages.
-const PACKAGES: [&str; 6] =
-    ["--package", "fulgurite", "--package", "fulgurite-c", "--features", "fulgurite/emulator"];
+/// What users compile: the crate, the C interface and that for several GPUs, which bring all other
+/// published packages.
+const PACKAGES: [&str; 8] = [
+    "--package",
+    "fulgurite",
+    "--package",
+    "fulgurite-c",
+    "--package",
+    "fulgurite-parallel",
+    "--features",
+    "fulgurite/emulator",
+];
 
 /// The oldest Rust that the packages promise.
 const OLDEST: &str = env!("CARGO_PKG_RUST_VERSION");

@@ -18,8 +18,8 @@ use crate::process::{capture, cargo};
 use crate::workspace::Workspace;
 
 /// The packages that are published, each after those that it depends on.
-pub const PUBLISHED: [&str; 4] =
-    ["fulgurite-spec", "fulgurite-gpu", "fulgurite-kernels", "fulgurite"];
+pub const PUBLISHED: [&str; 5] =
+    ["fulgurite-spec", "fulgurite-gpu", "fulgurite-kernels", "fulgurite", "fulgurite-parallel"];
 
 /// The one that programs use, and that holds the kernels.
 const MAIN: &str = "fulgurite";

@@ -95,6 +95,16 @@ fn every_call_that_fails_is_named() {
     }
 }
 
+/// What other packages compute in their own way is checked as a launch is.
+#[test]
+fn buffers_are_lent_where_all_are_right() {
+    if built() {
+        let text = play("lend", "");
+        has(&text, &["lent"]);
+        assert!(!text.contains("launch"), "{text}");
+    }
+}
+
 #[test]
 fn a_driver_without_a_gpu() {
     for fail in ["cuInit=100", "cuDeviceGetCount=100"] {

@@ -7,7 +7,9 @@ use fulgurite::cudarc::driver::sys;
 use fulgurite::internals::TensorMapSpec;
 use fulgurite::{
     Context, Dtype, Error, FlashAttention, Forward, ForwardArgs, Layout, Mask, Prepared,
+    RawWorkspace, Workspace,
 };
+use half::bf16;
 
 /// 1 batch entry, 4096 rows, 16 heads, head dim 64: the first kernel for the mask.
 fn request(mask: Mask) -> Forward {
@@ -42,6 +44,51 @@ fn all_calls() {
         Ok(()) => println!("done"),
         Err(error) => println!("error: {error}"),
     }
+}
+
+#[test]
+#[ignore = "a scene"]
+fn lend() {
+    let attention = FlashAttention::open(0).unwrap();
+    let prepared = attention.plan(&request(Mask::Full)).unwrap();
+    // SAFETY: one stream; the fake driver has no events.
+    unsafe { attention.context().disable_event_tracking() };
+    let stream = attention.context().default_stream();
+    // SAFETY: nobody reads them.
+    let buffer = || unsafe { stream.alloc::<bf16>(4096 * 16 * 64) }.unwrap();
+    let (q, k, v, mut out) = (buffer(), buffer(), buffer(), buffer());
+    let mut workspace = Workspace::new(&stream);
+
+    let want = 1 << 20;
+    let args = ForwardArgs::new(&q, &k, &v, &mut out).workspace(&mut workspace);
+    let short = prepared.lend(&stream, args, want, |_| panic!("nothing is lent"));
+    assert_eq!(short, Err::<(), _>(Error::WorkspaceShort { got: 0, want }));
+    let args = ForwardArgs::new(&q, &k, &v, &mut out);
+    let short = prepared.lend(&stream, args, want, |_| panic!("nothing is lent"));
+    assert_eq!(short, Err::<(), _>(Error::WorkspaceShort { got: 0, want }));
+
+    workspace.grow(want).unwrap();
+    let args = ForwardArgs::new(&q, &k, &v, &mut out).workspace(&mut workspace);
+    let names = ["q", "k", "v", "out", "workspace"];
+    let lent = prepared.lend(&stream, args, want, |address| names.map(address)).unwrap();
+    // The fake driver gives memory from low addresses to high ones.
+    assert!(lent.is_sorted_by(|one, other| *one > 0 && one < other), "{lent:x?}");
+    let none = ForwardArgs::new(&q, &k, &v, &mut out);
+    assert_eq!(prepared.lend(&stream, none, 0, |address| address("k")), Ok(lent[1]));
+
+    let raw = |bytes| {
+        let workspace = RawWorkspace { address: lent[4], bytes };
+        ForwardArgs::new(lent[0], lent[1], lent[2], lent[3]).workspace(workspace)
+    };
+    let short = prepared.lend_raw(raw(want - 1), want, |_| panic!("nothing is lent"));
+    assert_eq!(short, Err::<(), _>(Error::WorkspaceShort { got: want - 1, want }));
+    assert_eq!(prepared.lend_raw(raw(want), want, |address| names.map(address)), Ok(lent));
+    let misaligned = ForwardArgs::new(lent[0] + 8, lent[1], lent[2], lent[3]);
+    let refused = prepared.lend_raw(misaligned, 0, |_| panic!("nothing is lent"));
+    assert!(matches!(refused, Err::<(), _>(Error::Misaligned { buffer: "q", .. })));
+    println!("lent");
+    // The fake driver frees nothing.
+    std::mem::forget((q, k, v, out, workspace));
 }
 
 #[test]

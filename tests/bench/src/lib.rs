@@ -100,6 +100,22 @@ pub struct Options {
     /// Ordinal of the GPU
     #[arg(long, default_value_t = 0)]
     pub device: usize,
+    /// Measure calls over so many GPUs of this machine beside one, and nothing else: of heads, KV
+    /// heads and rows of a GPU as in "64/8 32768"; needs NCCL
+    #[arg(long, value_name = "N", conflicts_with_all = ["peers_dir", "onto", "page", "csv"])]
+    pub gpus: Option<usize>,
+    /// With several GPUs: blocks of NCCL's kernels at most
+    #[arg(long, value_name = "N", requires = "gpus")]
+    pub nccl_blocks: Option<u32>,
+    /// With several GPUs: groups of KV heads that are transferred and computed one after another
+    #[arg(long, value_name = "N", requires = "gpus")]
+    pub groups: Option<usize>,
+    /// With several GPUs: multiprocessors that launches leave to transfers
+    #[arg(long, value_name = "N", requires = "gpus")]
+    pub transfer_blocks: Option<u32>,
+    /// With several GPUs: all launches of a GPU on one stream
+    #[arg(long, requires = "gpus")]
+    pub one_stream: bool,
     /// The Python that has PyTorch
     #[arg(long, default_value = "python3")]
     pub python: String,

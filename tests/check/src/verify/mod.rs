@@ -53,6 +53,9 @@ pub struct Options {
     /// Do not use a GPU even if there is one
     #[arg(long)]
     pub no_gpu: bool,
+    /// Check calls over so many GPUs of this machine against one, and nothing else; needs NCCL
+    #[arg(long, value_name = "N", conflicts_with_all = ["no_gpu", "emulate", "input", "long"])]
+    pub gpus: Option<usize>,
     /// Check rows of 2^17 and 2^20 keys against shorter ones, and nothing else; needs a GPU
     #[arg(long, conflicts_with_all = ["no_gpu", "emulate", "input"])]
     pub long: bool,
