@@ -95,7 +95,7 @@ fn run_step(workspace: &Workspace, step: Step) -> Result<()> {
             // Tests run the small cases of all kernels; this list takes a minute a head dim.
             println!("sampled: bf16 at head dim 64; `cargo xtask verify` takes all");
             let sample = ["--filter", SAMPLED].map(str::to_owned);
-            harness::run_subcommand(workspace, "verify", &sample, &build)
+            harness::run_tested(workspace, "verify", &sample)
         }
     }
 }

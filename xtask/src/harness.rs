@@ -24,6 +24,7 @@ const DEMO_PACKAGE: &str = "demo";
 /// name is not free for.
 const C_PACKAGE: &str = "fulgurite-c";
 const C_BUILT: &str = "libfulgurite_c.so";
+
 /// Runs a subcommand of the program, which is built first, with the PTX in it; without the PTX if
 /// the arguments ask for what needs none.
 pub fn run_subcommand(
@@ -44,6 +45,15 @@ pub fn run_subcommand(
     let result = run(&format!("{PROGRAM} {subcommand}"), &mut command);
     closed_output::pass_on_closed(&result);
     result
+}
+
+/// Runs a subcommand of the program as `cargo test` builds it. Where tests ran before that costs
+/// nothing; a build of its own would compile all kernels for the emulator once more, in minutes.
+pub fn run_tested(workspace: &Workspace, subcommand: &str, arguments: &[String]) -> Result<()> {
+    let mut tests = cargo(workspace.root());
+    tests.args(["test", "--workspace", "--no-run"]);
+    let program = artifacts::build("building the tests", PROGRAM, &mut tests)?;
+    run(&format!("{PROGRAM} {subcommand}"), Command::new(program).arg(subcommand).args(arguments))
 }
 
 /// Builds the demo and runs it. It has no PTX and one kernel, and a profile of its own, so that
