@@ -152,7 +152,10 @@ enum {
 /* GPU architectures. */
 enum {
     /* Hopper. */
-    FULGURITE_SM90 = 1
+    /* Hopper. */
+    FULGURITE_SM90 = 1,
+    /* Ampere and everything later. */
+    FULGURITE_SM80 = 2
 };
 
 /* What launches do with a buffer. */
@@ -271,7 +274,7 @@ typedef struct fulgurite_plan_options {
     uint64_t workspace_limit_bytes;
     /* Blocks of a grid at most, as if the device had no more multiprocessors. */
     uint32_t sm_limit;
-    /* Only kernels of this architecture: FULGURITE_SM90. */
+    /* Only kernels of this architecture: FULGURITE_SM90 or FULGURITE_SM80; 0: any. */
     uint32_t arch;
 } fulgurite_plan_options;
 

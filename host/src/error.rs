@@ -258,20 +258,20 @@ pub enum Error {
         got: &'static str,
     },
     /// The GPU cannot run the kernels.
-    #[error("{device} has compute capability {}.{}: the kernels need {}.{} (Hopper: H100, H200, \
-             GH200); use such a GPU", .got.0, .got.1, .want.0, .want.1)]
+    #[error("{device} has compute capability {}.{}: the kernels need {}; use such a GPU",
+             .got.0, .got.1, gpus_of(*.want))]
     Architecture {
         /// Name of the device.
         device: String,
         /// Its compute capability.
         got: (u32, u32),
-        /// The compute capability that the kernels were compiled for.
+        /// The least compute capability that the kernels were compiled for.
         want: (u32, u32),
     },
     /// The GPU offers a block less shared memory than the kernel needs.
     #[error(
         "{device} offers {got_bytes} bytes of shared memory to a block, {entry} needs \
-             {want_bytes}: use a whole Hopper GPU"
+             {want_bytes}: use a GPU that offers as much, and all of it"
     )]
     SharedMemory {
         /// Name of the device.
@@ -496,4 +496,12 @@ pub enum Error {
         /// The rule, where it was broken and by whom.
         fault: String,
     },
+}
+
+/// The GPUs of a compute capability that kernels are compiled for.
+fn gpus_of(want: (u32, u32)) -> &'static str {
+    match want {
+        (9, 0) => "9.0 (Hopper: H100, H200, GH200)",
+        _ => "8.0 or more (Ampere and later: A100, RTX 30, L4, RTX 40, H100, B200, RTX 50)",
+    }
 }

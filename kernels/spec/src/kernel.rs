@@ -1,7 +1,7 @@
 //! Kernels of all operations, as far as those need to know them who build, embed, load and report.
 
 use crate::arch::Arch;
-use crate::forward::{FORWARD, FORWARD8};
+use crate::forward::{FORWARD, FORWARD_SM80, FORWARD8};
 use crate::launch::LaunchSpec;
 use crate::quantise::QUANTISE;
 use crate::smem::SMEM_LIMIT_BYTES;
@@ -31,9 +31,10 @@ impl Kernel {
 /// Every kernel of the library, put together from the operations' tables. Each lists its families
 /// by the time that they take to compile, the longest last.
 pub const KERNELS: &[Kernel] = &{
-    let mut kernels = [FORWARD[0].kernel(); FORWARD.len() + FORWARD8.len() + QUANTISE.len()];
+    const COUNT: usize = FORWARD.len() + FORWARD_SM80.len() + FORWARD8.len() + QUANTISE.len();
+    let mut kernels = [FORWARD[0].kernel(); COUNT];
     let mut count = 0;
-    let tables = [FORWARD, FORWARD8];
+    let tables = [FORWARD, FORWARD_SM80, FORWARD8];
     let mut table = 0;
     while table < tables.len() {
         let mut i = 0;
