@@ -1,5 +1,5 @@
 /*
- * Fulgurite: exact attention for NVIDIA Hopper GPUs (H100, H200, GH200), C interface.
+ * Fulgurite: exact attention for NVIDIA GPUs, Hopper and all from Ampere on, C interface.
  *
  * The library needs an NVIDIA driver (CUDA 12.0 or later) and no CUDA toolkit. It works in the
  * primary context of a device, the one that CUDA's runtime, and so PyTorch, uses.
@@ -69,7 +69,7 @@ enum {
     FULGURITE_ERROR_REQUEST = 2,
     /* A device address is null, misaligned, missing or too many, or the workspace is too small. */
     FULGURITE_ERROR_BUFFER = 3,
-    /* No driver, a stub or one too old, no such device, or one that is no Hopper GPU. */
+    /* No driver, a stub or one too old, no such device, or one older than Ampere. */
     FULGURITE_ERROR_DEVICE = 4,
     /* A driver call failed, the context was reset, or the process forked. */
     FULGURITE_ERROR_DRIVER = 5,
@@ -151,7 +151,6 @@ enum {
 
 /* GPU architectures. */
 enum {
-    /* Hopper. */
     /* Hopper. */
     FULGURITE_SM90 = 1,
     /* Ampere and everything later. */

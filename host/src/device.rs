@@ -79,12 +79,16 @@ impl DeviceFacts {
         u64::from(kernel.launch.blocks_per_sm) * block <= u64::from(self.smem_per_sm_bytes)
     }
 
-    /// Checks that the device can run at least one kernel; if none, says why not the last one.
+    /// Checks that the device can run at least one kernel; if none, says why not the one that asks
+    /// for least.
     ///
     /// # Errors
     /// [`Error::Architecture`], [`Error::SharedMemory`].
     pub fn check_any(&self) -> Result<(), Error> {
-        KERNELS.iter().map(|kernel| self.check(kernel)).reduce(Result::or).unwrap_or(Ok(()))
+        let asks = |kernel: &&Kernel| (kernel.arch.compute_capability(), kernel.launch.smem_bytes);
+        let any = KERNELS.iter().any(|kernel| self.check(kernel).is_ok());
+        let least = KERNELS.iter().min_by_key(asks).filter(|_| !any);
+        least.map_or(Ok(()), |kernel| self.check(kernel))
     }
 
     /// A device of these properties: to plan and test without a GPU. What is not said is as on

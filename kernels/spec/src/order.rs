@@ -226,6 +226,29 @@ mod tests {
     }
 
     #[test]
+    fn blocks_find_each_job_once_and_the_longest_of_a_section_first() {
+        for (q_tiles, heads, section) in [(1, 1, 1), (3, 7, 2), (5, 6, 6), (4, 5, 1)] {
+            for order in [
+                JobOrder::growing(q_tiles, heads, section, 3).behind(2),
+                JobOrder::even(q_tiles, heads, 3).behind(2),
+            ] {
+                let jobs: Vec<QueryTile> = (0..order.job_count()).map(|n| order.nth(n)).collect();
+                let mut seen = vec![0; (q_tiles * heads) as usize];
+                for job in &jobs {
+                    seen[(job.batch_head * q_tiles + job.q_tile - 2) as usize] += 1;
+                }
+                assert!(seen.iter().all(|count| *count == 1), "{order:?}: {jobs:?}");
+                let falls = |two: &[QueryTile]| {
+                    let [a, b] = [two[0].batch_head, two[1].batch_head].map(|it| it / section);
+                    a < b || two[0].q_tile >= two[1].q_tile
+                };
+                let growing = order.longest_first != 0;
+                assert!(!growing || jobs.windows(2).all(falls), "{order:?}: {jobs:?}");
+            }
+        }
+    }
+
+    #[test]
     fn causal_cost_is_shared_evenly() {
         // (query tiles, heads, heads of a section): 2k, 4k and 16k tokens at head dims 64 to 256.
         for (q_tiles, heads, section) in [(16, 128, 32), (32, 64, 16), (128, 16, 4), (128, 8, 2)] {
