@@ -5,8 +5,8 @@
 /// The one entry: three consumers, a causal mask, both loops of the softmax.
 const SAMPLE: &str = "fwd_sm90_bf16_d64_causal";
 
-/// Of those for GPUs from Ampere on: four warps of 32 rows, eight and four of 16, each with a mask of
-/// its own and with one or two buffers.
+/// Of those for GPUs from Ampere on: four warps of 32 rows, eight and four of 16, with both masks,
+/// one and two buffers.
 const SAMPLE_SM80: [&str; 3] =
     ["fwd_sm80_bf16_d64_causal", "fwd_sm80_f16_d96_causal_100k", "fwd_sm80_bf16_d192_full"];
 

@@ -72,8 +72,8 @@ impl DeviceFacts {
         Ok(())
     }
 
-    /// Whether as many blocks of a kernel lie on a multiprocessor together as it is made for; it runs
-    /// with fewer too.
+    /// Whether as many blocks of a kernel lie on a multiprocessor together as it is made for; with
+    /// fewer it runs too.
     pub fn holds(&self, kernel: &Kernel) -> bool {
         let block = u64::from(kernel.launch.smem_bytes) + u64::from(BLOCK_SMEM_BYTES);
         u64::from(kernel.launch.blocks_per_sm) * block <= u64::from(self.smem_per_sm_bytes)
@@ -152,5 +152,13 @@ impl DeviceFacts {
     /// A T4, for which there is no kernel.
     pub fn t4() -> Self {
         DeviceFacts::new("Tesla T4", (7, 5), 40, 64 << 10).l2_bytes(4 << 20)
+    }
+}
+
+/// The GPUs of a compute capability that kernels are compiled for.
+pub(crate) fn gpus_of(want: (u32, u32)) -> &'static str {
+    match want {
+        (9, 0) => "9.0 (Hopper: H100, H200, GH200)",
+        _ => "8.0 or more (Ampere and later: A100, RTX 30, L4, RTX 40, H100, B200, RTX 50)",
     }
 }

@@ -259,7 +259,7 @@ pub enum Error {
     },
     /// The GPU cannot run the kernels.
     #[error("{device} has compute capability {}.{}: the kernels need {}; use such a GPU",
-             .got.0, .got.1, gpus_of(*.want))]
+             .got.0, .got.1, crate::device::gpus_of(*.want))]
     Architecture {
         /// Name of the device.
         device: String,
@@ -496,12 +496,4 @@ pub enum Error {
         /// The rule, where it was broken and by whom.
         fault: String,
     },
-}
-
-/// The GPUs of a compute capability that kernels are compiled for.
-fn gpus_of(want: (u32, u32)) -> &'static str {
-    match want {
-        (9, 0) => "9.0 (Hopper: H100, H200, GH200)",
-        _ => "8.0 or more (Ampere and later: A100, RTX 30, L4, RTX 40, H100, B200, RTX 50)",
-    }
 }

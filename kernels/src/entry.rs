@@ -180,7 +180,8 @@ mod forward_sm80 {
             })*
 
             host_entries!(
-                not(any(selected, sampled)); FwdMmaParams, "the table of forward kernels for all GPUs from Ampere on":
+                not(any(selected, sampled));
+                FwdMmaParams, "the table of forward kernels for all GPUs from Ampere on":
                 $($entry)*
             );
         };

@@ -153,9 +153,10 @@ fn reports(
     Ok((reports, fresh))
 }
 
-/// A kernel with each GPU that ptxas compiles it for: its own, or where PTX runs on many one of each
-/// kind that plans choose it for. The same text spills on one and not on another. Kernels of f16
-/// are those of bf16 but for the type of their products: of these the first is enough.
+/// A kernel with each GPU that ptxas compiles it for: its own, or where PTX runs on many one of
+/// each kind that plans choose it for. The same text spills on one and not on another. Kernels of
+/// f16 are those of bf16 but for the type of their products, head dim 64 apart: the first is
+/// enough.
 fn with_targets(kernel: &Kernel) -> impl Iterator<Item = (&Kernel, &'static str)> {
     let fits_100_kb = kernel.launch.blocks_per_sm * (kernel.launch.smem_bytes + 1024) <= 100 << 10;
     let targets: &[&'static str] = match kernel.arch {
@@ -163,7 +164,8 @@ fn with_targets(kernel: &Kernel) -> impl Iterator<Item = (&Kernel, &'static str)
         Arch::Sm80 if fits_100_kb => &["sm_86", "sm_89", "sm_120"],
         Arch::Sm80 => &["sm_80", "sm_90", "sm_100"],
     };
-    let count = if kernel.entry.contains("_f16_") { 1 } else { targets.len() };
+    let is_twin = kernel.entry.contains("_f16_") && !kernel.entry.contains("_d64_");
+    let count = if is_twin { 1 } else { targets.len() };
     targets[..count].iter().map(move |target| (kernel, *target))
 }
 

@@ -15,7 +15,8 @@ mod bytes;
 mod mask;
 mod panels;
 pub use bytes::{IntegerAccum, PackedBytes, column_at};
-pub use panels::{Matrices, Panels, RowsOf, row_bytes};
+use panels::held;
+pub use panels::{Matrices, Panels, RowsOf, row_bytes, rows_of_warp};
 
 /// Registers of the widest accumulator (64×256).
 const ACCUM_REGISTERS: usize = 128;
@@ -36,22 +37,6 @@ pub struct Packed<const N: u32> {
 pub fn rows() -> [u32; 2] {
     let thread = imp::thread_index() % 128;
     held(thread / 32 * 16 + thread % 32 / 4)
-}
-
-/// Rows of the 16 of one warp's products that this thread holds, by half.
-#[inline(always)]
-#[track_caller]
-pub fn rows_of_warp() -> [u32; 2] {
-    held(imp::thread_index() % 32 / 4)
-}
-
-/// The two rows of a thread, from the first of them.
-#[inline(always)]
-#[track_caller]
-fn held(first: u32) -> [u32; 2] {
-    let halves = [0, 8];
-    let halves = imp::alter(imp::Rows::Held, halves, [0; 2]);
-    halves.map(|half| first + half)
 }
 
 /// First of the thread's columns in every group of eight.

@@ -29,3 +29,17 @@ pub unsafe fn multiply<T: Element, const N: u32>(
     registers[at + 2] = four[2];
     registers[at + 3] = four[3];
 }
+
+impl<const N: u32> Accum<N> {
+    /// Adds the elements of `sums`, of as many columns, to those of columns `first` and later; a
+    /// multiple of 8.
+    #[inline(always)]
+    pub fn add_columns<const M: u32>(&mut self, sums: &Accum<M>, first: u32) {
+        let first = first as usize / 2;
+        let mut register = 0;
+        while register < M as usize / 2 {
+            self.registers[first + register] += sums.registers[register];
+            register += 1;
+        }
+    }
+}

@@ -58,8 +58,8 @@ impl Panels {
         Panels { at, bytes: rows * ROW_BYTES }
     }
 
-    /// Starts copying `ROWS` rows of `WIDTH` columns, of which the first `there` are there. Rows and
-    /// columns that are not become zeros.
+    /// Starts copying `ROWS` rows of `WIDTH` columns, of which the first `there` are there. Rows
+    /// and columns that are not become zeros.
     ///
     /// # Safety
     /// As [`copy::start_16`] for the panels; all of the block's `threads`, a multiple of 64, call
@@ -110,7 +110,7 @@ impl Panels {
     unsafe fn copy_pass<const WIDTH: u32>(self, rows: &RowsOf, below: u32, is_there: bool) {
         let thread = imp::thread_index();
         let (row, unit) = (thread / 8 + below, thread % 8);
-        let to = self.at.plus(row * ROW_BYTES + (unit ^ row % 8) * 16);
+        let to = self.at.plus(row * ROW_BYTES + (unit ^ (row % 8)) * 16);
         let mut panel = 0;
         while panel < const { WIDTH.div_ceil(COLUMNS) } {
             let column = panel * COLUMNS + unit * 8;
@@ -160,7 +160,7 @@ impl<const TRANSPOSED: bool> Matrices<TRANSPOSED> {
         let (second, third) = (lane / 8 % 2, lane / 16);
         let (below, unit) = if down[0] == 8 { (second, third) } else { (third, second) };
         let row = first + below * 8 + lane % 8;
-        let own = panels.at.0 + row * ROW_BYTES + (unit ^ lane % 8) * 16;
+        let own = panels.at.0 + row * ROW_BYTES + (unit ^ (lane % 8)) * 16;
         Matrices { own, bytes: panels.bytes }
     }
 
@@ -178,7 +178,7 @@ impl<const TRANSPOSED: bool> Matrices<TRANSPOSED> {
     #[track_caller]
     pub unsafe fn load(self, bytes: u32, step: u32) -> [u32; 4] {
         const STEPS: u32 = COLUMNS / 16;
-        let inside = self.own ^ (step % STEPS) * 32;
+        let inside = self.own ^ ((step % STEPS) * 32);
         let at = Smem(inside).plus(step / STEPS * self.bytes + bytes);
         // SAFETY: the caller's contract.
         unsafe { smem::load_matrices::<TRANSPOSED>(at) }
@@ -188,4 +188,20 @@ impl<const TRANSPOSED: bool> Matrices<TRANSPOSED> {
 /// Bytes of so many rows of a panel.
 pub const fn row_bytes(rows: u32) -> u32 {
     rows * ROW_BYTES
+}
+
+/// Rows of the 16 of one warp's products that this thread holds, by half.
+#[inline(always)]
+#[track_caller]
+pub fn rows_of_warp() -> [u32; 2] {
+    held(imp::thread_index() % 32 / 4)
+}
+
+/// The two rows of a thread, from the first of them.
+#[inline(always)]
+#[track_caller]
+pub(super) fn held(first: u32) -> [u32; 2] {
+    let halves = [0, 8];
+    let halves = imp::alter(imp::Rows::Held, halves, [0; 2]);
+    halves.map(|half| first + half)
 }

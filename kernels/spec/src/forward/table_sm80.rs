@@ -4,8 +4,8 @@
 /// Calls the macro `$with` once with every row: `entry: row;`.
 ///
 /// Those without a suffix want two blocks of four warps on a multiprocessor, which has 164 KB of
-/// shared memory (head dim 256: 228); those that end in `_100k` one block of eight warps, or at head
-/// dim 64 two of four, on one with 100 KB.
+/// shared memory (head dim 256: 228); those that end in `_100k` one block of eight warps, or at
+/// head dim 64 two of four, on one with 100 KB.
 #[macro_export]
 macro_rules! for_each_forward_sm80 {
     ($with:ident) => {

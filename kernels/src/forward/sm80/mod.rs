@@ -15,6 +15,9 @@
 //! since no product is another's. Where some row of the block is lost, the block takes its job
 //! again at once, all tiles following the maxima.
 
+mod products;
+mod ring;
+
 use core::{array::from_fn, marker::PhantomData};
 
 use super::shape::{Call, Shape};
@@ -26,16 +29,16 @@ use crate::{
 use fulgurite_gpu::{
     barrier, copy,
     element::Element,
-    frag::{self, Accum, Panels, RowsOf, row_bytes},
-    mma,
+    frag::{self, Accum, Panels},
     planted::{constant, count},
     smem::Smem,
     thread, warp,
 };
 use fulgurite_spec::{
-    Ends, FwdMmaParams, FwdScalars, Geometry, Source, forward::WARP_ROWS, launch::WARPGROUP_ROWS,
+    Ends, FwdMmaParams, FwdScalars, Geometry, forward::WARP_ROWS, launch::WARPGROUP_ROWS,
     mask::Segments,
 };
+use ring::{Ring, rows_of_head};
 
 /// Named barrier at which the block says whether rows are lost; 0 is that of each step.
 const VERDICT: u32 = 1;
@@ -83,9 +86,9 @@ unsafe fn store_keyless<S: Shape>(scalars: &FwdScalars, number: u32) {
 
 /// What a warp knows all along.
 ///
-/// Of its job it knows nothing, nor its own addresses: they are computed where they are wanted, from
-/// the numbers of block and thread. Kept in registers through the steps, which take nearly all there
-/// are, they would be spilled.
+/// Of its job it knows nothing, nor its own addresses: they are computed where they are wanted,
+/// from the numbers of block and thread. Kept in registers through the steps, which take nearly
+/// all there are, they would be spilled.
 struct Warp<'a, M, S, const D: u32, const KV: u32, const PARTS: usize> {
     call: &'a Call<'a, &'a FwdMmaParams>,
     mask: M,
@@ -293,63 +296,6 @@ where
         }
     }
 
-    /// `scores += Q Kᵀ`.
-    #[inline(always)]
-    unsafe fn multiply_scores(&self, scores: &mut [Accum<KV>; PARTS], stage: u32) {
-        let own = Self::rows_before();
-        let q = Self::q_part(self.call.smem, own / WARPGROUP_ROWS);
-        let q = q.rows_of_a(own % WARPGROUP_ROWS);
-        let k = self.buffer(S::PLAN.k, stage).rows_of_b();
-        let mut step = 0;
-        while step < D / 16 {
-            // SAFETY: the caller has passed the barrier behind the copies; the whole warp is here.
-            let a: [[u32; 4]; PARTS] =
-                from_fn(|part| unsafe { q.load(row_bytes(WARP_ROWS * part as u32), step) });
-            let mut pair = 0;
-            while pair < KV / 16 {
-                // SAFETY: as above.
-                let b = unsafe { k.load(row_bytes(16 * pair), step) };
-                let mut part = 0;
-                while part < PARTS {
-                    // SAFETY: as above.
-                    unsafe { multiply::<S::Values, KV>(&mut scores[part], pair, a[part], b) }
-                    part += 1;
-                }
-                pair += 1;
-            }
-            step += 1;
-        }
-    }
-
-    /// `out += P V`, the probabilities rounded.
-    #[inline(always)]
-    unsafe fn multiply_out(
-        &self,
-        out: &mut [Accum<D>; PARTS],
-        probs: &[Accum<KV>; PARTS],
-        stage: u32,
-    ) {
-        let packed: [frag::Packed<KV>; PARTS] = from_fn(|part| probs[part].pack::<S::Values>());
-        let v = self.buffer(S::PLAN.v, stage).columns_of_b();
-        let mut step = 0;
-        while step < KV / 16 {
-            let mut pair = 0;
-            while pair < D / 16 {
-                // SAFETY: as in `multiply_scores`.
-                let b = unsafe { v.load(row_bytes(16 * step), pair) };
-                let mut part = 0;
-                while part < PARTS {
-                    let a = packed[part].operand(step);
-                    // SAFETY: as in `multiply_scores`.
-                    unsafe { multiply::<S::Values, D>(&mut out[part], pair, a, b) }
-                    part += 1;
-                }
-                pair += 1;
-            }
-            step += 1;
-        }
-    }
-
     /// From scores to probabilities relative to the maxima; what was gathered shrinks. Returns
     /// whether the next tile must follow them as well.
     #[inline(always)]
@@ -451,94 +397,5 @@ where
             part += 1;
         }
         any_lost
-    }
-}
-
-/// `sums += A × B` for the columns `16 pair ..`.
-///
-/// # Safety
-/// All threads of the warp call it.
-#[inline(always)]
-#[track_caller]
-unsafe fn multiply<T: Element, const N: u32>(
-    sums: &mut Accum<N>,
-    pair: u32,
-    a: [u32; 4],
-    b: [u32; 4],
-) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        mma::multiply::<T, N>(sums, 2 * pair, a, [b[0], b[1]]);
-        mma::multiply::<T, N>(sums, 2 * pair + 1, a, [b[2], b[3]]);
-    }
-}
-
-/// The rows of one head of a batch entry from `first` on.
-#[inline(always)]
-fn rows_of_head(source: &Source, (batch, head): (u32, u32), columns: u32, first: u32) -> RowsOf {
-    let offset = u64::from(batch) * source.batch_stride + u64::from(head) * source.head_stride;
-    RowsOf::new(source.address + 2 * offset, 2 * source.row_stride, columns, first)
-}
-
-/// The buffers of K and V, and which rows go there next.
-struct Ring<S, const D: u32, const KV: u32> {
-    smem: Smem,
-    k: RowsOf,
-    v: RowsOf,
-    /// Rows of the job's last tile that there are, or more.
-    there: u32,
-    /// The buffer that is read in this step; the other one, if there is one, is filled.
-    stage: u32,
-    kind: PhantomData<S>,
-}
-
-/// All threads of the block copy together; the barriers are the caller's.
-impl<S: Shape, const D: u32, const KV: u32> Ring<S, D, KV> {
-    /// The buffer of K or V that is filled.
-    #[inline(always)]
-    fn buffer(&self, offset: u32, stage: u32) -> Panels {
-        let at = offset + stage * const { S::TILE.k_stage_bytes() };
-        Panels::new(self.smem.plus(at), KV)
-    }
-
-    #[inline(always)]
-    unsafe fn load_last_k(&self) {
-        let to = self.buffer(S::PLAN.k, 0);
-        // SAFETY: the caller's barriers; the tensor has the rows that are said to be there.
-        unsafe { to.copy::<KV, D>(self.k, self.there, S::LAUNCH.threads) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_last_v(&self) {
-        let to = self.buffer(S::PLAN.v, 0);
-        // SAFETY: the caller's barriers; the tensor has the rows that are said to be there.
-        unsafe { to.copy::<KV, D>(self.v, self.there, S::LAUNCH.threads) }
-    }
-
-    /// Starts copying the next K.
-    #[inline(always)]
-    unsafe fn load_k(&mut self) {
-        let to = self.buffer(S::PLAN.k, self.next_stage());
-        // SAFETY: the caller's barriers; the tensor has these rows.
-        unsafe { to.copy_above::<KV, D>(&mut self.k, S::LAUNCH.threads) }
-    }
-
-    /// Starts copying the next V.
-    #[inline(always)]
-    unsafe fn load_v(&mut self) {
-        let to = self.buffer(S::PLAN.v, self.next_stage());
-        // SAFETY: the caller's barriers; the tensor has these rows.
-        unsafe { to.copy_above::<KV, D>(&mut self.v, S::LAUNCH.threads) }
-    }
-
-    /// The buffer that is filled in this step.
-    #[inline(always)]
-    fn next_stage(&self) -> u32 {
-        if const { S::TILE.kv_stages == 2 } { self.stage ^ 1 } else { 0 }
-    }
-
-    #[inline(always)]
-    fn advance(&mut self) {
-        self.stage = self.next_stage();
     }
 }
