@@ -75,8 +75,9 @@ impl DeviceFacts {
     /// Whether as many blocks of a kernel lie on a multiprocessor together as it is made for; with
     /// fewer it runs too.
     pub fn holds(&self, kernel: &Kernel) -> bool {
+        let blocks = u64::from(kernel.launch.blocks_per_sm);
         let block = u64::from(kernel.launch.smem_bytes) + u64::from(BLOCK_SMEM_BYTES);
-        u64::from(kernel.launch.blocks_per_sm) * block <= u64::from(self.smem_per_sm_bytes)
+        blocks == 1 || blocks * block <= u64::from(self.smem_per_sm_bytes)
     }
 
     /// Checks that the device can run at least one kernel; if none, says why not the one that asks
