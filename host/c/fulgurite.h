@@ -263,6 +263,52 @@ typedef struct fulgurite_forward_args {
     const void *descale_v;
 } fulgurite_forward_args;
 
+/*
+ * The gradients of a forward call: with the gradient d_out of a number, the gradients dq, dk and dv
+ * of that number. The forward call is one in the tensors' own type, bf16 or f16, with_lse 1;
+ * launches bring its q, k and v, and what one launch of it left: its out and its lse.
+ *
+ * d_out has the shape of out, dq that of q, dk that of k and dv that of v, where a stride of 0
+ * makes each index one of its own; all have their element type, and strides as a forward call's.
+ * Elements of dq, dk and dv may not overlap. The same call leaves the same bits on every launch.
+ */
+typedef struct fulgurite_backward_request {
+    /* sizeof(fulgurite_backward_request). */
+    uint64_t size_bytes;
+    /* The forward call, which also says the device; read during the call only. */
+    const fulgurite_forward_request *forward;
+    fulgurite_layout d_out;
+    fulgurite_layout dq;
+    fulgurite_layout dk;
+    fulgurite_layout dv;
+    /* 1: launches bring a gradient of the log-sum-exp, too; 0: they do not. */
+    uint32_t with_d_lse;
+    /* 0. */
+    uint32_t reserved;
+} fulgurite_backward_request;
+
+/* The buffers of a backward launch; what is said of fulgurite_forward_args holds for them. */
+typedef struct fulgurite_backward_args {
+    /* sizeof(fulgurite_backward_args). */
+    uint64_t size_bytes;
+    /* Multiples of 16 bytes, as are out, d_out, dq, dk and dv. */
+    const void *q;
+    const void *k;
+    const void *v;
+    const void *out;
+    /* float[batch][heads][q_len], contiguous. */
+    const void *lse;
+    const void *d_out;
+    void *dq;
+    void *dk;
+    void *dv;
+    /* As lse, if the request says so; else null. */
+    const void *d_lse;
+    /* As that of fulgurite_forward_args. */
+    void *workspace;
+    uint64_t workspace_bytes;
+} fulgurite_backward_args;
+
 /* How a request is carried out, which is no part of what it asks for. Zero: as the library likes. */
 typedef struct fulgurite_plan_options {
     /* sizeof(fulgurite_plan_options). */
@@ -336,6 +382,17 @@ fulgurite_status fulgurite_forward(const fulgurite_forward_request *request,
  * second now instead of later, and what a capture needs before it begins.
  */
 fulgurite_status fulgurite_preload_forward(const fulgurite_forward_request *request);
+
+/* The same four for gradients. */
+fulgurite_status fulgurite_plan_backward(const fulgurite_backward_request *request,
+                                         const fulgurite_plan_options *options,
+                                         fulgurite_plan **plan);
+fulgurite_status fulgurite_launch_backward(const fulgurite_plan *plan, struct CUstream_st *stream,
+                                           const fulgurite_backward_args *args);
+fulgurite_status fulgurite_backward(const fulgurite_backward_request *request,
+                                    struct CUstream_st *stream,
+                                    const fulgurite_backward_args *args);
+fulgurite_status fulgurite_preload_backward(const fulgurite_backward_request *request);
 
 /* Writes the bytes of workspace that a launch needs at least. */
 fulgurite_status fulgurite_plan_workspace_bytes(const fulgurite_plan *plan, uint64_t *bytes);

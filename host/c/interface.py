@@ -69,6 +69,21 @@ class ForwardArgs(Struct):
                 ("descale_q", Address), ("descale_k", Address), ("descale_v", Address)]
 
 
+class BackwardRequest(Struct):
+    """`fulgurite_backward_request`."""
+    _fields_ = [("size_bytes", ctypes.c_uint64), ("forward", ctypes.POINTER(ForwardRequest)),
+                ("d_out", Layout), ("dq", Layout), ("dk", Layout), ("dv", Layout),
+                ("with_d_lse", ctypes.c_uint32), ("reserved", ctypes.c_uint32)]
+
+
+class BackwardArgs(Struct):
+    """`fulgurite_backward_args`."""
+    _fields_ = [("size_bytes", ctypes.c_uint64), ("q", Address), ("k", Address), ("v", Address),
+                ("out", Address), ("lse", Address), ("d_out", Address),
+                ("dq", Address), ("dk", Address), ("dv", Address), ("d_lse", Address),
+                ("workspace", Address), ("workspace_bytes", ctypes.c_uint64)]
+
+
 class PlanOptions(Struct):
     """`fulgurite_plan_options`."""
     _fields_ = [("size_bytes", ctypes.c_uint64), ("entry", ctypes.c_char_p),
@@ -92,6 +107,11 @@ FUNCTIONS = {
     "fulgurite_launch_forward": [Address, Address, ctypes.POINTER(ForwardArgs)],
     "fulgurite_forward": [ctypes.POINTER(ForwardRequest), Address, ctypes.POINTER(ForwardArgs)],
     "fulgurite_preload_forward": [ctypes.POINTER(ForwardRequest)],
+    "fulgurite_plan_backward": [ctypes.POINTER(BackwardRequest), ctypes.POINTER(PlanOptions),
+                                ctypes.POINTER(Address)],
+    "fulgurite_launch_backward": [Address, Address, ctypes.POINTER(BackwardArgs)],
+    "fulgurite_backward": [ctypes.POINTER(BackwardRequest), Address, ctypes.POINTER(BackwardArgs)],
+    "fulgurite_preload_backward": [ctypes.POINTER(BackwardRequest)],
     "fulgurite_plan_workspace_bytes": [Address, ctypes.POINTER(ctypes.c_uint64)],
     "fulgurite_plan_describe": [Address, ctypes.POINTER(ctypes.c_char_p)],
     "fulgurite_plan_entry": [Address, ctypes.POINTER(ctypes.c_char_p)],
@@ -125,8 +145,10 @@ class Library:
     def check_sizes(self):
         """Structs that say nothing are refused for that, and not for their sizes."""
         plan, empty = Address(), ForwardRequest()
+        gradients = BackwardRequest(forward=ctypes.pointer(empty))
         calls = (lambda: self.functions.fulgurite_plan_forward(empty, PlanOptions(), plan),
-                 lambda: self.functions.fulgurite_forward(empty, None, ForwardArgs()))
+                 lambda: self.functions.fulgurite_forward(empty, None, ForwardArgs()),
+                 lambda: self.functions.fulgurite_backward(gradients, None, BackwardArgs()))
         for call in calls:
             try:
                 self.check(call())
@@ -140,14 +162,20 @@ class Library:
         """A plan of a `ForwardRequest`; whoever has it calls its `destroy`."""
         plan = Address()
         self.check(self.functions.fulgurite_plan_forward(request, options, plan))
-        return Plan(self, plan)
+        return Plan(self, plan, self.functions.fulgurite_launch_forward)
+
+    def plan_backward(self, request, options=None):
+        """A plan of a `BackwardRequest`, likewise."""
+        plan = Address()
+        self.check(self.functions.fulgurite_plan_backward(request, options, plan))
+        return Plan(self, plan, self.functions.fulgurite_launch_backward)
 
 
 class Plan:
-    """A plan of a forward call."""
+    """A plan of a call, and the function that launches it."""
 
-    def __init__(self, library, handle):
-        self.library, self.handle = library, handle
+    def __init__(self, library, handle, launch):
+        self.library, self.handle, self.launch = library, handle, launch
 
     def ask(self, function, answer):
         """What a function says of the plan, which it writes to `answer`."""
@@ -168,7 +196,7 @@ class Plan:
 
     def launcher(self, stream, args):
         """A call without arguments that launches with these, and costs as little as it can."""
-        launch, check = self.library.functions.fulgurite_launch_forward, self.library.check
+        launch, check = self.launch, self.library.check
         handle, stream, args_at = self.handle, Address(stream), ctypes.byref(args)
 
         def call():
@@ -213,10 +241,36 @@ def compare(library):
         text = f"head_dim stride of {name} is 3"
         refused(lambda it, name=name: getattr(it, name).strides.__setitem__(3, 3), 2, text)
     refused(lambda it: it.k.shape.__setitem__(0, 5), 2, "k has batch 5")
+    compare_gradients(library, request())
     refused(lambda it: None, 4, "no ")
     for options, text in ((PlanOptions(entry=b"none"), 'options.entry is "none"'),
                           (PlanOptions(arch=77), "options.arch is 77")):
         refused(lambda it: None, 1, text, options)
+
+
+def compare_gradients(library, forward):
+    """The same of a request of gradients of a forward call."""
+    forward.with_lse = 1
+
+    def refused(change, status, text):
+        changed = BackwardRequest(forward=ctypes.pointer(forward), d_out=forward.out,
+                                  dq=forward.q, dk=forward.k, dv=forward.v)
+        change(changed)
+        try:
+            library.plan_backward(changed).destroy()
+        except Error as error:
+            if error.status != status or text not in str(error):
+                raise
+        else:
+            raise RuntimeError(f"the library finds nothing wrong where it must say `{text}`")
+
+    for name in ("d_out", "dq", "dk", "dv"):
+        refused(lambda it, name=name: setattr(getattr(it, name), "dtype", 77), 1,
+                f"request.{name}.dtype is 77")
+    for name in ("with_d_lse", "reserved"):
+        refused(lambda it, name=name: setattr(it, name, 77), 1, f"request.{name} is 77")
+    refused(lambda it: setattr(it, "forward", None), 1, "`request.forward` is null")
+    refused(lambda it: None, 4, "no ")
 
 
 if __name__ == "__main__":

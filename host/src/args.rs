@@ -3,7 +3,7 @@
 use crate::place::{Given, Place};
 
 /// Buffers of a launch at most, of all requests.
-pub(crate) const BUFFER_LIMIT: usize = 8;
+pub(crate) const BUFFER_LIMIT: usize = 10;
 
 /// Whether a launch reads or writes a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,7 @@ macro_rules! args {
 
         impl<P: $crate::place::Place> $name<P> {
             /// The buffers of every launch, each from its tensor's first element on.
+            #[allow(clippy::too_many_arguments, reason = "as many as a launch always brings")]
             pub fn new($($read: impl Into<P::Read>,)* $($write: impl Into<P::Write>,)*) -> Self {
                 $name {
                     $($read: $read.into(),)*

@@ -14,9 +14,9 @@ use remedy::{devices_shown, remedy_of_missing};
 #[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Two of the four tensors have different element types.
-    #[error("{tensor} has elements of type {}, q of type {}: all four tensors must share one \
-             type (e4m3: all but out); convert {tensor}", .got.name(), .want.name())]
+    /// Two tensors have different element types.
+    #[error("{tensor} has elements of type {}, q of type {}: all tensors must share one type \
+             (out of e4m3 is bf16 or f16); convert {tensor}", .got.name(), .want.name())]
     DtypeMix {
         /// The tensor that differs from q.
         tensor: &'static str,
@@ -62,11 +62,8 @@ pub enum Error {
         kv_heads: usize,
     },
     /// A tensor has another form than the call takes.
-    #[error(
-        "{tensor} is {}: a forward call takes batched tensors; describe it with Layout::bshd, \
-             Layout::bhsd or Layout::strided",
-        got.name()
-    )]
+    #[error("{tensor} is {}: the call takes batched tensors; describe it with Layout::bshd, \
+             Layout::bhsd or Layout::strided", .got.name())]
     Form {
         /// The tensor.
         tensor: &'static str,
@@ -84,6 +81,9 @@ pub enum Error {
         /// Keys behind it.
         right: i32,
     },
+    /// Gradients are asked for of a forward call without log-sum-exp.
+    #[error("the forward call has no log-sum-exp, which gradients need: ask it for one (with_lse)")]
+    LseOfForward,
     /// The request makes sense, but no kernel computes it.
     #[error("no kernel for {what}; nearest is {nearest}, which differs in {differs}: {remedy}")]
     Unsupported {
@@ -115,10 +115,7 @@ pub enum Error {
         head_dim: usize,
     },
     /// The head dim of a tensor is not its contiguous axis.
-    #[error(
-        "the head_dim stride of {tensor} is {got} elements: it must be 1; make the tensor \
-             contiguous along its last axis"
-    )]
+    #[error("the head_dim stride of {tensor} is {got} elements: it must be 1; copy {tensor}")]
     LastStride {
         /// The tensor.
         tensor: &'static str,
@@ -168,12 +165,14 @@ pub enum Error {
         /// Its stride in bytes.
         got_bytes: u128,
     },
-    /// Two elements of the output would share an address.
+    /// Two elements of a tensor that is written would share an address.
     #[error(
-        "the {axis} stride of out is {got} elements, less than the {want} elements that the \
-             axes inside it span: rows of the output would overlap; give out its own memory"
+        "the {axis} stride of {tensor} is {got} elements, less than the {want} elements that the \
+             axes inside it span: its rows would overlap; give {tensor} its own memory"
     )]
     OutputOverlaps {
+        /// The tensor.
+        tensor: &'static str,
         /// The axis whose stride is too small.
         axis: &'static str,
         /// Its stride in elements.

@@ -17,6 +17,7 @@
 //! println!("{}: {} rows of q in a tile", row.entry, Tile::of(row).q_rows());
 //! ```
 
+pub use fulgurite_spec::backward::{BACKWARD, BackwardRow, BackwardTile, DELTA, Part};
 pub use fulgurite_spec::{
     Ends, FORWARD as VARIANTS, FORWARD_SM80 as VARIANTS_SM80, FORWARD8 as VARIANTS_8BIT,
     ForwardRow as Variant, Fwd8Params, FwdMmaParams, FwdParams, FwdScalars, JobOrder, KERNELS,

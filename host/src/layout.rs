@@ -218,7 +218,7 @@ impl Layout {
 
     /// Checks that no two elements share an address: each stride reaches beyond all that the axes
     /// of smaller strides span.
-    pub(crate) fn check_no_overlap(&self) -> Result<(), Error> {
+    pub(crate) fn check_no_overlap(&self, tensor: &'static str) -> Result<(), Error> {
         if self.is_empty() {
             return Ok(());
         }
@@ -231,7 +231,8 @@ impl Layout {
             }
             let stride = self.strides[axis];
             if stride < extent {
-                return Err(Error::OutputOverlaps { axis: AXES[axis], got: stride, want: extent });
+                let (axis, got, want) = (AXES[axis], stride, extent);
+                return Err(Error::OutputOverlaps { tensor, axis, got, want });
             }
             extent += (self.shape[axis] - 1) * stride;
         }

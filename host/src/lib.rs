@@ -74,6 +74,10 @@
 //!   but for windows of more than 2¹⁴ keys, grow with the number of keys (1.16 times at 2²⁰ keys,
 //!   f16, values of mean 1).
 //!
+//! # Gradients
+//! [`Backward`] describes the gradients of a forward call; its documentation says what is computed,
+//! and its launches bring [`BackwardArgs`] and a [`Workspace`].
+//!
 //! # Versions
 //! [`cudarc`] is part of the interface: a new minor version of it is one of ours. A program that
 //! uses another version of cudarc works all the same, by [`FlashAttention::open`] (the device's
@@ -88,6 +92,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod args;
+mod backward;
 mod cache;
 mod codes;
 mod context;
@@ -123,6 +128,7 @@ pub use fulgurite_spec::{Arch, Dtype, Mask};
 pub use crate::args::Access;
 #[doc(hidden)]
 pub use crate::args::Field;
+pub use crate::backward::{Backward, BackwardArgs};
 
 pub use crate::context::{Context, RawContext};
 pub use crate::device::{DeviceFacts, DriverInfo, devices};

@@ -8,6 +8,13 @@ use crate::driver::{self, CurrentContext};
 use crate::work::check_address;
 use crate::{Context, Error, FlashAttention, RawWorkspace, fork};
 
+/// Bytes of a workspace at most: more than any GPU has, and so little that tensor maps hold all
+/// strides in it.
+pub(crate) const LIMIT_BYTES: u64 = 1 << 40;
+
+/// Blocks of a grid at most where kernels count them with 32-bit integers.
+pub(crate) const GRID_LIMIT: u32 = i32::MAX as u32;
+
 /// Device memory for launches on one stream: a launch allocates nothing, so the caller brings what
 /// its plan asks for ([`Plan::workspace_bytes`](crate::Plan::workspace_bytes)).
 ///

@@ -207,7 +207,10 @@ fn output_overlaps() {
     let mut request = valid();
     request.out.strides[2] = 64;
     let error = refused(&request);
-    assert_eq!(error, Error::OutputOverlaps { axis: "rows", got: 64, want: 64 + 7 * 64 });
+    assert_eq!(
+        error,
+        Error::OutputOverlaps { tensor: "out", axis: "rows", got: 64, want: 64 + 7 * 64 }
+    );
     says(&error, &["rows stride of out is 64", "less than the 512", "its own memory"]);
     // The inputs may overlap.
     let mut request = valid();

@@ -8,7 +8,7 @@
 #![allow(unexpected_cfgs, reason = "the names of entries stand in the tables")]
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
-use crate::{forward, quantise};
+use crate::{backward, forward, quantise};
 use fulgurite_gpu::{product, tma::MapAddress};
 use fulgurite_spec::{
     Ends, ForwardRow, Fwd8Params, FwdMmaParams, FwdParams, QuantScalars, forward::WARP_ROWS, mask,
@@ -72,7 +72,8 @@ pub type Entry = unsafe fn(*const u8);
 #[cfg(not(target_arch = "nvptx64"))]
 pub fn find(name: &str) -> Option<Entry> {
     let forward = forward16::find(name).or_else(|| forward_sm80::find(name));
-    forward.or_else(|| forward8::find(name)).or_else(|| quantise::entry::find(name))
+    let forward = forward.or_else(|| forward8::find(name));
+    forward.or_else(|| quantise::entry::find(name)).or_else(|| backward::entry::find(name))
 }
 
 /// The entries of a table by their names, for the emulator.

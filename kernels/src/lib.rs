@@ -5,12 +5,16 @@
 //! roles are tables.
 //!
 //! * `entry`: one PTX entry per row of the operations' tables.
-//! * `forward`: the forward kernels; `jobs`, `softmax`, `ring`, `epilogue`: their parts.
+//! * `forward`: the forward kernels; `jobs`, `softmax`, `barriers`, `ring`, `epilogue`: their
+//!   parts.
+//! * `backward`: the gradients of attention.
 //! * `quantise`: what makes the 8-bit elements that some of these read.
 //! * `probe`: kernels that use one primitive each, to compare GPU and emulator.
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
 
+pub mod backward;
+pub mod barriers;
 pub mod entry;
 pub mod epilogue;
 pub mod forward;

@@ -1,16 +1,15 @@
-//! The forward call: its structs of the header, what they mean, its functions.
+//! The forward call: its structs of the header and what they mean.
 
 use std::ffi::c_void;
 
-use fulgurite::cudarc::driver::sys::CUstream;
 use fulgurite::{Forward, Mask, Raw};
 
 use crate::descale::{self, Descale};
-use crate::grown::{self, Grown};
+use crate::grown::Grown;
 use crate::layout::{Layout, MASKS, PRECISIONS, WINDOW_ENDS, choose, flag};
-use crate::options::{self, PlanOptions};
-use crate::outcome::{Failure, Status, guard};
-use crate::plan::{self, Plan, raw_workspace};
+use crate::operation::{Operation, functions};
+use crate::outcome::Failure;
+use crate::plan::raw_workspace;
 
 /// `fulgurite_forward_request` of the header.
 #[repr(C)]
@@ -92,7 +91,7 @@ unsafe impl Grown for ForwardArgs {
 
 impl ForwardRequest {
     /// The request in the words of the host crate.
-    fn meaning(&self) -> Result<Forward, Failure> {
+    pub(crate) fn forward(&self) -> Result<Forward, Failure> {
         let mask = self.mask()?;
         let forward = Forward::new(
             self.q.meaning("request.q")?,
@@ -175,89 +174,22 @@ impl ForwardArgs {
     }
 }
 
-/// `fulgurite_plan_forward` of the header.
-///
-/// # Safety
-/// `request` and `options` are null or point to structs as large as they say; a name in `options`
-/// is null or a string; `plan` is null or writable.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_plan_forward(
-    request: *const ForwardRequest,
-    options: *const PlanOptions,
-    plan: *mut *mut Plan,
-) -> Status {
-    guard(|| {
-        if plan.is_null() {
-            return Err(Failure::null("plan"));
-        }
-        // SAFETY: null or a request, by this function's contract.
-        let request = unsafe { grown::read(request, "request") }?;
-        // SAFETY: null or options, by this function's contract.
-        let options = unsafe { options::meaning(options) }?;
-        let made = Plan::new(request.device, &request.meaning()?, &options)?;
-        // SAFETY: not null, and writable by this function's contract.
-        unsafe { plan.write(Box::into_raw(Box::new(made))) };
-        Ok(())
-    })
+impl Operation for ForwardRequest {
+    type Host = Forward;
+    type Args = ForwardArgs;
+
+    unsafe fn meaning(&self) -> Result<(u32, Forward), Failure> {
+        Ok((self.device, self.forward()?))
+    }
+
+    fn arguments(args: &ForwardArgs) -> fulgurite::ForwardArgs<Raw> {
+        args.meaning()
+    }
 }
 
-/// `fulgurite_launch_forward` of the header.
-///
-/// # Safety
-/// `plan` is null or a plan that was not destroyed; `args` is null or points to arguments as large
-/// as they say; for stream and addresses the contract is that of
-/// [`fulgurite::Prepared::launch_raw`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_launch_forward(
-    plan: *const Plan,
-    stream: CUstream,
-    args: *const ForwardArgs,
-) -> Status {
-    guard(|| {
-        // SAFETY: null or a living plan, by this function's contract.
-        let prepared = unsafe { plan::living(plan) }?.prepared::<Forward>()?;
-        // SAFETY: null or arguments, by this function's contract.
-        let args = unsafe { grown::read(args, "args") }?;
-        // SAFETY: this function's contract.
-        Ok(unsafe { prepared.launch_raw(stream, args.meaning()) }?)
-    })
-}
-
-/// `fulgurite_forward` of the header.
-///
-/// # Safety
-/// `request` and `args` are null or point to structs as large as they say; for stream and addresses
-/// the contract is that of [`fulgurite::Prepared::launch_raw`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_forward(
-    request: *const ForwardRequest,
-    stream: CUstream,
-    args: *const ForwardArgs,
-) -> Status {
-    guard(|| {
-        // SAFETY: null or a request, by this function's contract.
-        let request = unsafe { grown::read(request, "request") }?;
-        // SAFETY: null or arguments, by this function's contract.
-        let args = unsafe { grown::read(args, "args") }?;
-        let options = fulgurite::PlanOptions::default();
-        let prepared = crate::device::plan(request.device, &request.meaning()?, &options)?;
-        // SAFETY: this function's contract.
-        Ok(unsafe { prepared.launch_raw(stream, args.meaning()) }?)
-    })
-}
-
-/// `fulgurite_preload_forward` of the header.
-///
-/// # Safety
-/// `request` is null or points to a struct as large as it says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fulgurite_preload_forward(request: *const ForwardRequest) -> Status {
-    guard(|| {
-        // SAFETY: null or a request, by this function's contract.
-        let request = unsafe { grown::read(request, "request") }?;
-        let options = fulgurite::PlanOptions::default();
-        crate::device::plan(request.device, &request.meaning()?, &options).map(|_| ())
-    })
+functions! {
+    ForwardRequest, ForwardArgs: fulgurite_plan_forward, fulgurite_launch_forward,
+    fulgurite_forward, fulgurite_preload_forward
 }
 
 #[cfg(test)]

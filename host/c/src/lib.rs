@@ -2,13 +2,15 @@
 //!
 //! Contracts are in the header. Every function catches panics, returns a [`Status`] and keeps the
 //! message of a failure for [`fulgurite_last_error`]. Each operation has a module of its own: its
-//! two structs, and its three functions over what all share.
+//! two structs, and what they mean; its functions are those that all share.
 
+mod backward;
 mod descale;
 mod device;
 mod forward;
 mod grown;
 mod layout;
+mod operation;
 mod options;
 mod outcome;
 mod plan;
@@ -18,6 +20,10 @@ use std::ffi::{c_char, c_void};
 use fulgurite::RawWorkspace;
 use fulgurite::cudarc::driver::sys::CUstream;
 
+pub use backward::{
+    BackwardArgs, BackwardRequest, fulgurite_backward, fulgurite_launch_backward,
+    fulgurite_plan_backward, fulgurite_preload_backward,
+};
 pub use descale::Descale;
 pub use forward::{
     ForwardArgs, ForwardRequest, fulgurite_forward, fulgurite_launch_forward,

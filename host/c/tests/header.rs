@@ -15,8 +15,11 @@ use std::process::Command;
 use compiler::{LANGUAGES, Scratch, compiler, run};
 
 use fulgurite::internals::VARIANTS;
-use fulgurite::{Access, Forward, Plan};
-use fulgurite_c::{Buffer, Descale, ForwardArgs, ForwardRequest, Layout, PlanOptions, Status};
+use fulgurite::{Access, Backward, Field, Forward, Plan};
+use fulgurite_c::{
+    BackwardArgs, BackwardRequest, Buffer, Descale, ForwardArgs, ForwardRequest, Layout,
+    PlanOptions, Status,
+};
 
 /// The source of the fake driver.
 pub const SOURCE: &str = "../tests/fake_driver/libcuda.rs";
@@ -47,7 +50,7 @@ macro_rules! describe {
     };
 }
 
-fn structs() -> [Struct; 6] {
+fn structs() -> [Struct; 8] {
     [
         describe!(Layout, "fulgurite_layout": dtype form sequences shape strides),
         describe!(Descale, "fulgurite_descale": kind reserved strides),
@@ -56,6 +59,10 @@ fn structs() -> [Struct; 6] {
             descale_q descale_k descale_v window_left window_right),
         describe!(ForwardArgs, "fulgurite_forward_args":
             size_bytes q k v out lse workspace workspace_bytes descale_q descale_k descale_v),
+        describe!(BackwardRequest, "fulgurite_backward_request":
+            size_bytes forward d_out dq dk dv with_d_lse reserved),
+        describe!(BackwardArgs, "fulgurite_backward_args":
+            size_bytes q k v out lse d_out dq dk dv d_lse workspace workspace_bytes),
         describe!(PlanOptions, "fulgurite_plan_options":
             size_bytes entry workspace_limit_bytes sm_limit arch),
         describe!(Buffer, "fulgurite_buffer": name dtype access elements bytes align_bytes),
@@ -88,20 +95,25 @@ fn agreement() -> String {
     for (number, name) in numbers() {
         holds(&mut text, format!("FULGURITE_{name} == {number}"));
     }
-    text += "const void **read_place(int number, fulgurite_forward_args *args);\n\
-             const void **read_place(int number, fulgurite_forward_args *args) {\n";
-    let fields = Plan::<Forward>::fields().iter().enumerate();
-    let (read, written): (Vec<_>, Vec<_>) =
-        fields.partition(|(_, field)| field.access == Access::Read);
-    let place = |(number, field): (usize, &fulgurite::Field)| {
-        format!("    if (number == {number}) return &args->{};\n", field.name)
-    };
-    text += &read.into_iter().map(place).collect::<String>();
-    text += "    return NULL;\n}\n\
-             void **written_place(int number, fulgurite_forward_args *args);\n\
-             void **written_place(int number, fulgurite_forward_args *args) {\n";
-    text += &written.into_iter().map(place).collect::<String>();
-    text + "    return NULL;\n}\n"
+    text += &places("forward", Plan::<Forward>::fields());
+    text + &places("backward", Plan::<Backward>::fields())
+}
+
+/// Functions that lead to each buffer of an operation's arguments, as const exactly if launches
+/// only read it.
+fn places(operation: &str, fields: &[Field]) -> String {
+    let mut text = String::new();
+    for (access, pointer) in [(Access::Read, "const void **"), (Access::Write, "void **")] {
+        let name =
+            format!("{operation}_{}", if access == Access::Read { "read" } else { "written" });
+        let head = format!("{pointer}{name}(int number, fulgurite_{operation}_args *args)");
+        text += &format!("{head};\n{head} {{\n");
+        for (number, field) in fields.iter().enumerate().filter(|(_, it)| it.access == access) {
+            text += &format!("    if (number == {number}) return &args->{};\n", field.name);
+        }
+        text += "    return NULL;\n}\n";
+    }
+    text
 }
 
 /// The header's numbers.

@@ -4,12 +4,14 @@ mod common;
 
 use std::ptr::{null, null_mut};
 
-use common::{args, bshd, options, request, said, says};
+use common::{args, backward, backward_args, bshd, options, request, said, says};
 use fulgurite_c::{
-    Descale, ForwardRequest, Layout, Plan, PlanOptions, Status, fulgurite_device_supported,
-    fulgurite_forward, fulgurite_launch_forward, fulgurite_plan_buffers, fulgurite_plan_describe,
+    BackwardArgs, BackwardRequest, Descale, ForwardRequest, Layout, Plan, PlanOptions, Status,
+    fulgurite_backward, fulgurite_device_supported, fulgurite_forward, fulgurite_launch_forward,
+    fulgurite_plan_backward, fulgurite_plan_buffers, fulgurite_plan_describe,
     fulgurite_plan_destroy, fulgurite_plan_entry, fulgurite_plan_forward, fulgurite_plan_is_noop,
-    fulgurite_plan_workspace_bytes, fulgurite_preload_forward, fulgurite_workspace_reset,
+    fulgurite_plan_workspace_bytes, fulgurite_preload_backward, fulgurite_preload_forward,
+    fulgurite_workspace_reset,
 };
 
 /// What no call writes.
@@ -293,4 +295,50 @@ fn a_device_that_is_not_there() {
     // SAFETY: there is no such device.
     let reset = unsafe { fulgurite_workspace_reset(u32::MAX, null_mut(), null_mut(), 1) };
     assert_eq!(reset, Status::Device);
+}
+
+#[track_caller]
+fn refuses_gradients(request: &BackwardRequest, status: Status, parts: &[&str]) {
+    let mut plan = UNTOUCHED;
+    // SAFETY: request and plan are references, what the request points to is null or lives.
+    let got = unsafe { fulgurite_plan_backward(request, null(), &raw mut plan) };
+    assert_eq!((got, plan), (status, UNTOUCHED));
+    says(parts);
+    let refused = said();
+    // SAFETY: as above; nothing is launched.
+    unsafe {
+        assert_eq!(fulgurite_backward(request, null_mut(), &backward_args()), status);
+        assert_eq!(said(), refused);
+        assert_eq!(fulgurite_preload_backward(request), status);
+    }
+    assert_eq!(said(), refused);
+}
+
+#[test]
+fn gradients_that_make_no_sense() {
+    let forward = ForwardRequest { with_lse: 1, ..request() };
+    let right = backward(&forward);
+    let off = BackwardRequest { forward: null(), ..right };
+    refuses_gradients(&off, Status::Argument, &["`request.forward` is null"]);
+    let short = ForwardRequest { size_bytes: 343, ..forward };
+    let off = BackwardRequest { forward: &raw const short, ..right };
+    refuses_gradients(&off, Status::Argument, &["request.forward.size_bytes is 343"]);
+    let off = BackwardRequest { size_bytes: 343, ..right };
+    let text = "request.size_bytes is 343, this library expects 344";
+    refuses_gradients(&off, Status::Argument, &[text, "sizeof(fulgurite_backward_request)"]);
+    for (off, text) in [
+        (BackwardRequest { with_d_lse: 2, ..right }, "request.with_d_lse is 2"),
+        (BackwardRequest { reserved: 2, ..right }, "request.reserved is 2"),
+    ] {
+        refuses_gradients(&off, Status::Argument, &[text]);
+    }
+    let off = BackwardRequest { dk: right.dq, ..right };
+    refuses_gradients(&off, Status::Request, &["dk has heads 8, k has 2"]);
+    let without = ForwardRequest { with_lse: 0, ..forward };
+    let off = BackwardRequest { forward: &raw const without, ..right };
+    refuses_gradients(&off, Status::Request, &["no log-sum-exp"]);
+    let off = BackwardArgs { size_bytes: 103, ..backward_args() };
+    // SAFETY: both are references; nothing is launched.
+    assert_eq!(unsafe { fulgurite_backward(&right, null_mut(), &off) }, Status::Argument);
+    says(&["args.size_bytes is 103", "sizeof(fulgurite_backward_args)"]);
 }

@@ -38,8 +38,9 @@ def attention(q: Any, k: Any, v: Any, mask: Mask, *, scale: float | None = None,
     return_lse: also return the natural log-sum-exp, float32 (batch, heads, rows), -inf for a row
     without keys.
 
-    Returns the output (contiguous unless `out` is given), or (output, log-sum-exp). There is no
-    backward yet: inputs that require gradients are refused, except under `torch.no_grad()`.
+    Returns the output (contiguous unless `out` is given), or (output, log-sum-exp). Gradients flow
+    to q, k and v through both, the same bits on every run; calls with `precision`, `descale` or
+    `out` have none, and are refused where inputs require some.
 
     Raises `RequestError` and `ArgumentError` (both `ValueError`), `UnsupportedError`
     (`NotImplementedError`) for what nothing here computes yet, `DeviceError`, `DriverError`.

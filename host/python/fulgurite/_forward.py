@@ -100,7 +100,7 @@ def walkable(request: Request) -> tuple[Request, tuple[bool, ...]]:
     return request, copied
 
 
-def _layout(tensor: Tensor) -> _interface.Layout:
+def layout(tensor: Tensor) -> _interface.Layout:
     """The layout, whose axes are (batch, heads, rows, head_dim)."""
     order = (0, 2, 1, 3)
     shape, strides = ([numbers[axis] for axis in order]
@@ -187,8 +187,8 @@ def request_struct(request: Request, device: int) -> _interface.ForwardRequest:
             _interface.WINDOW_ENDS[name] for name, end in ends if end is not None),
         with_lse=int(request.with_lse),
         scale=_scale(request.scale), precision=precision_number(request.precision),
-        q=_layout(request.q), k=_layout(request.k), v=_layout(request.v),
-        out=_layout(request.out))
+        q=layout(request.q), k=layout(request.k), v=layout(request.v),
+        out=layout(request.out))
     if request.descale is not None:
         struct.descale_q, struct.descale_k, struct.descale_v = (
             _interface.Descale(_interface.DESCALES[one.kind], 0, one.strides)

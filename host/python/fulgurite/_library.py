@@ -49,16 +49,25 @@ ARGS_BYTES = 88
 """How many bytes those are."""
 
 
+pack_backward_args = struct.Struct("13Q").pack
+"""`fulgurite_backward_args` likewise."""
+
+BACKWARD_ARGS_BYTES = 104
+"""How many bytes those are."""
+
+
 class Library(_interface.Library):
     """The shared library. What it refuses is one of the classes of `_errors`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         super().__init__(str(path))
-        # By index, a function of its own: the one by name takes the struct.
+        # By index, functions of their own: those by name take structs.
         self.launch_forward = self.functions["fulgurite_launch_forward"]
-        self.launch_forward.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
-        self.launch_forward.restype = ctypes.c_int32
+        self.launch_backward = self.functions["fulgurite_launch_backward"]
+        for function in (self.launch_forward, self.launch_backward):
+            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
+            function.restype = ctypes.c_int32
 
     def check(self, status: int) -> None:
         """Raises what the last call had to say, if `status`, which it returned, is not OK."""

@@ -35,7 +35,7 @@ def attention_forward(module: torch.nn.Module, query: torch.Tensor, key: torch.T
     the result is (batch, rows, heads, head_dim), and no weights.
 
     Raises `UnsupportedError` for padding among the keys, sequences packed into one, dropout,
-    softcap, sinks, and inputs that require gradients.
+    softcap and sinks.
     """
     refuse(softcap=softcap or None, s_aux=s_aux, dropout=dropout or None)
     for name in ("cu_seq_lens_q", "cu_seq_lens_k", "block_table", "position_bias", "head_mask"):

@@ -33,8 +33,7 @@ def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float = 0.0,
     """Attention of q (batch, rows, heads, head_dim) over k, v (batch, kv_rows, kv_heads, head_dim).
 
     Returns the output, or (output, log-sum-exp float32 (batch, heads, rows), an empty tensor).
-    Raises `UnsupportedError` for `dropout_p`, `softcap`, `alibi_slopes`, and inputs that
-    require gradients.
+    Raises `UnsupportedError` for `dropout_p`, `softcap` and `alibi_slopes`.
     """
     if dropout_p or softcap or alibi_slopes is not None:
         refuse_scores(softcap, dropout_p)

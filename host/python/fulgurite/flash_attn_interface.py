@@ -45,8 +45,8 @@ def flash_attn_func(q: Any, k: Any, v: Any, softmax_scale: float | None = None,
     """Attention of q (batch, rows, heads, head_dim) over k, v (batch, kv_rows, kv_heads, head_dim).
 
     Returns the output, or (output, log-sum-exp float32 (batch, heads, rows)). Raises
-    `UnsupportedError` for `qv`, `attention_chunk`, `softcap`, e5m2, windows in 8 bits,
-    and inputs that require gradients.
+    `UnsupportedError` for `qv`, `attention_chunk`, `softcap`, e5m2, windows in 8 bits, and
+    gradients of calls with descales.
     """
     if softcap or attention_chunk or qv is not None:
         refuse_scores(softcap, attention_chunk=attention_chunk)

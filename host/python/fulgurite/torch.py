@@ -1,5 +1,5 @@
-"""PyTorch: the operators `torch.ops.fulgurite.forward` and `forward_out`, and the registration
-with transformers. Importing this module registers the operators.
+"""PyTorch: the operators `torch.ops.fulgurite.forward`, `forward_out` and `backward`, and the
+registration with transformers. Importing this module registers the operators.
 
 They take what `fulgurite.attention` takes, the mask as "full" or "causal", and always return a
 log-sum-exp, without elements if none was asked for. Its `descale` is `descale_q`, `descale_k` and
@@ -11,24 +11,20 @@ from typing import Any
 
 import torch
 
-from . import _counts
-from ._errors import (ArgumentError, DeviceError, DriverError, RequestError, UnsupportedError,
-                      shown)
+from . import _autograd
+from ._errors import ArgumentError, DeviceError, DriverError, UnsupportedError, shown
 from ._forward import (Descale, Plan, Request, Tensor, check_rank, descale_of, family, preloaded,
                        walkable)
 from ._masks import ends_of
+from ._torch_tensors import (DTYPES, PLANS_MOST, check_device, contiguous_copies, described,
+                             stream_of)
 
-DTYPES: dict[torch.dtype, str] = {
-    torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32",
-    torch.float8_e4m3fn: "e4m3", torch.uint8: "u8", torch.int8: "i8", torch.int32: "i32",
-    torch.int64: "i64"}
-"""The names of element types."""
+__all__ = ["DTYPES", "enable_transformers"]
 
 Descales = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 """What the stored numbers of q, k and v are multiplied with; None: 1."""
 
-# Plans by what a call looks like; the oldest is forgotten beyond this count.
-_PLANS_MOST = 4096
+# Plans by what a call looks like.
 _plans: dict[tuple[Any, ...], _Call] = {}
 
 
@@ -61,6 +57,9 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale:
             descale: tuple[Any, ...] | None = None) -> Any:
     """`fulgurite.attention` on tensors of PyTorch, after its checks; `mask` is the name of
     a kernel's."""
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        result, lse = _with_gradients(q, k, v, mask, scale, precision, out, descale)
+        return (result, lse) if return_lse else result
     # To unpack no arguments, here and in `launch`, costs 0.35 us.
     if descale is not None:
         said = (mask, scale, precision, return_lse, *_tensors(descale), True)
@@ -75,9 +74,27 @@ def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str, scale:
     return (result, lse) if return_lse else result
 
 
+def _with_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str,
+                    scale: float | None, precision: str, out: torch.Tensor | None,
+                    descale: tuple[Any, ...] | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output and log-sum-exp, through which gradients flow.
+
+    Raises `UnsupportedError` for calls that have none.
+    """
+    given = {"precision": None if precision == "given" else precision, "descale": descale,
+             "out": out}
+    for name, value in given.items():
+        if value is not None:
+            raise UnsupportedError(
+                f"gradients of a call with {name}={shown(value)} are not supported: leave it at "
+                "its default, call under torch.no_grad(), or pass detached tensors")
+    result, lse = _autograd.Attention.apply(q, k, v, mask, scale)
+    return result, lse
+
+
 def check_descale(q: torch.Tensor, k: torch.Tensor, descale: tuple[Any, ...]) -> None:
     """Raises what a call of q and k with these descales would raise of them."""
-    queries, keys = _described("q", q, q.device), _described("k", k, q.device)
+    queries, keys = described("q", q, q.device), described("k", k, q.device)
     described_descale(queries, keys, q.device, _tensors(descale))
 
 
@@ -101,38 +118,18 @@ def padded(tensor: torch.Tensor, columns: int) -> torch.Tensor:
 
 def refuse_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                      descale: Descales | None = None) -> None:
-    """Raises `UnsupportedError` where gradients would have to flow through the call.
-
-    Every body does so itself: an operator with `register_autograd` costs 3.4 us more a call, even
-    where no gradient is needed (5.9 against 2.5 us).
-    """
+    """Raises `UnsupportedError` where gradients would have to flow through an operator, which has
+    none of its own: see `_autograd`."""
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         names = [name for name, tensor in zip("qkv", (q, k, v)) if tensor.requires_grad]
         raise UnsupportedError(
-            f"backward is not supported yet, but {', '.join(names)} requires gradients: call under "
-            "torch.no_grad(), or pass detached tensors")
+            f"the operator has no gradients, but {', '.join(names)} requires some: call "
+            "fulgurite.attention, which has, or call under torch.no_grad()")
     if descale is not None and torch.is_grad_enabled():
         for name, one in zip("qkv", descale):
             if one is not None and one.requires_grad:
-                raise UnsupportedError(f"backward is not supported yet, but the descale of {name} "
-                                       "requires gradients: pass a detached tensor")
-
-
-def _described(name: str, tensor: torch.Tensor, device: torch.device) -> Tensor:
-    """A tensor as plans see it."""
-    check_rank(name, tensor.shape)
-    dtype = DTYPES.get(tensor.dtype)
-    if dtype is None:
-        raise UnsupportedError(f"{name} has elements of type {tensor.dtype}: convert it to "
-                               "torch.bfloat16, torch.float16 or torch.float8_e4m3fn")
-    _check_device(name, tensor, device)
-    return Tensor(dtype, tuple(tensor.shape), tuple(tensor.stride()))
-
-
-def _check_device(name: str, tensor: torch.Tensor, device: torch.device) -> None:
-    if tensor.device != device:
-        raise RequestError(f"{name} is on {tensor.device}, q on {device}: all tensors must be on "
-                           f"one device; move {name}")
+                raise UnsupportedError(f"there is no gradient of a descale, but that of {name} "
+                                       "requires one: pass a detached tensor")
 
 
 def described_descale(q: Tensor, k: Tensor, device: torch.device,
@@ -144,7 +141,7 @@ def described_descale(q: Tensor, k: Tensor, device: torch.device,
     def described(name: str, one: torch.Tensor | None) -> Descale:
         if one is None:
             return descale_of(name, None, q, k)
-        _check_device(f"the descale of {name}", one, device)
+        check_device(f"the descale of {name}", one, device)
         dtype = DTYPES.get(one.dtype, str(one.dtype))
         return descale_of(name, Tensor(dtype, tuple(one.shape), tuple(one.stride())), q, k)
 
@@ -156,12 +153,12 @@ def _described_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torc
                     descale: Descales | None) -> Request:
     """A call as plans see it. An output that is not given is contiguous."""
     ends_of(mask)
-    queries, keys, values = (_described(name, tensor, q.device)
+    queries, keys, values = (described(name, tensor, q.device)
                              for name, tensor in (("q", q), ("k", k), ("v", v)))
     if out is None:
         result = Tensor.contiguous(DTYPES[out_dtype(q.dtype)], queries.shape)
     else:
-        result = _described("out", out, q.device)
+        result = described("out", out, q.device)
     numbers = None if descale is None else described_descale(queries, keys, q.device, descale)
     return Request(queries, keys, values, result, mask, scale, precision, with_lse, numbers)
 
@@ -175,19 +172,10 @@ def _plan(key: tuple[Any, ...], request: Request, q: torch.Tensor, device: int) 
             "the first one loads its kernel, which a capture does not allow; make the call once "
             "before the capture, or fulgurite.preload(...)")
     call = _Call(Plan(request, device), copied, q)
-    if len(_plans) >= _PLANS_MOST:
+    if len(_plans) >= PLANS_MOST:
         _plans.pop(next(iter(_plans)), None)
     _plans[key] = call
     return call
-
-
-def _copied(tensors: tuple[torch.Tensor, ...], wanted: tuple[bool, ...]) -> list[torch.Tensor]:
-    """Contiguous copies of those that are wanted, or whose address is no multiple of 16."""
-    copies = [tensor.clone(memory_format=torch.contiguous_format)
-              if is_wanted or tensor.data_ptr() & 15 else tensor
-              for tensor, is_wanted in zip(tensors, wanted)]
-    _counts.copies += sum(copy is not tensor for copy, tensor in zip(copies, tensors))
-    return copies
 
 
 def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None, mask: str,
@@ -207,10 +195,10 @@ def launch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor 
     at_q, at_k, at_v = q.data_ptr(), k.data_ptr(), v.data_ptr()
     if (at_q | at_k | at_v) & 15:
         # Their copies may have other strides, and are another kind of call.
-        q, k, v = _copied((q, k, v), call.copies)
+        q, k, v = contiguous_copies((q, k, v), call.copies)
         return launch(q, k, v, out, mask, scale, precision, with_lse, device, stream, descale)
     if call.is_copied:
-        q, k, v = _copied((q, k, v), call.copies)
+        q, k, v = contiguous_copies((q, k, v), call.copies)
         at_q, at_k, at_v = q.data_ptr(), k.data_ptr(), v.data_ptr()
     if out is not None:
         result = out
@@ -260,16 +248,6 @@ def _is_capturing(device: int) -> bool:
         return bool(torch.cuda.is_current_stream_capturing())
 
 
-# The stream's address, without a Python object around it.
-_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
-
-
-def _stream(device: int) -> int:
-    if _raw_stream is not None:
-        return int(_raw_stream(device))
-    return int(torch.cuda.current_stream(device).cuda_stream)
-
-
 # Of the bodies below the dispatcher leaves out arguments that are equal to the schema's defaults.
 # `numbers` are the schema's last arguments, those of `_said`.
 
@@ -289,7 +267,7 @@ def _on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: str,
     descale = _said(*numbers) if numbers else None
     refuse_gradients(q, k, v, descale)
     device = q.get_device()
-    return launch(q, k, v, None, mask, scale, precision, with_lse, device, _stream(device),
+    return launch(q, k, v, None, mask, scale, precision, with_lse, device, stream_of(device),
                   descale)
 
 
@@ -299,7 +277,7 @@ def _out_on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.T
     descale = _said(*numbers) if numbers else None
     refuse_gradients(q, k, v, descale)
     device = q.get_device()
-    return launch(q, k, v, out, mask, scale, precision, with_lse, device, _stream(device),
+    return launch(q, k, v, out, mask, scale, precision, with_lse, device, stream_of(device),
                   descale)[1]
 
 
@@ -369,6 +347,7 @@ def _define() -> torch.library.Library:
         library.impl(name, cuda, "CUDA")
         library.impl(name, cpu, "CPU")
         torch.library.register_fake(f"fulgurite::{name}", fake, lib=library)
+    _autograd.define(library, tags)
     return library
 
 
@@ -381,7 +360,7 @@ def enable_transformers() -> str:
     """Registers attention with transformers and returns its name, "fulgurite", for
     `model.set_attn_implementation(fulgurite.torch.enable_transformers())`.
 
-    Models then run in bf16 or f16 under `torch.no_grad()`, with batches that need no padding.
+    Models then run and train in bf16 or f16, with batches that need no padding.
     What a model asks for beyond that raises `UnsupportedError` with its name.
     """
     from ._transformers import NAME, register

@@ -35,16 +35,26 @@ def unseen(mask: str, q: Any, k: Any) -> Any:
 def exact(q: Any, k: Any, v: Any, mask: str, scale: float | None,
           descale: Any = None) -> tuple[Any, Any]:
     """Output and log-sum-exp in float64."""
+    groups = q.shape[2] // k.shape[2]
+    of_q, of_k, of_v = (factor(one, groups) for one in descale or (None, None, None))
+    queries, keys, values = (one * by for one, by in zip(by_head(q, k, v), (of_q, of_k, of_v)))
+    weights, lse = softmax(queries, keys, unseen(mask, q, k), scale)
+    return (weights @ values).transpose(1, 2).contiguous(), lse.contiguous()
+
+
+def by_head(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
+    """Queries, keys and values of each query head, (batch, heads, rows, head_dim)."""
     queries, keys, values = (tensor.double().transpose(1, 2) for tensor in (q, k, v))
     groups = q.shape[2] // k.shape[2]
-    keys, values = (tensor.repeat_interleave(groups, 1) for tensor in (keys, values))
-    of_q, of_k, of_v = (factor(one, groups) for one in descale or (None, None, None))
-    queries, keys, values = queries * of_q, keys * of_k, values * of_v
-    scores = queries @ keys.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-    scores = scores.masked_fill(unseen(mask, q, k), NEVER)
+    return queries, keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+
+
+def softmax(queries: Any, keys: Any, hidden: Any, scale: float | None) -> tuple[Any, Any]:
+    """Weights, 0 in rows that see no key, and the log-sum-exp."""
+    scores = queries @ keys.mT * (queries.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores.masked_fill(hidden, NEVER)
     lse = scores.logsumexp(-1)
-    weights = (scores - lse.masked_fill(lse == NEVER, 0.0)[..., None]).exp()
-    return (weights @ values).transpose(1, 2).contiguous(), lse.contiguous()
+    return (scores - lse.masked_fill(lse == NEVER, 0.0)[..., None]).exp(), lse
 
 
 def factor(numbers: Any, groups: int) -> Any:
@@ -54,3 +64,20 @@ def factor(numbers: Any, groups: int) -> Any:
     if numbers.dim() == 3:
         return numbers.double()[..., None]
     return numbers.double().repeat_interleave(groups, 1)[..., None, None]
+
+
+def gradients(q: Any, k: Any, v: Any, mask: str, scale: float | None, d_out: Any,
+              d_lse: Any) -> tuple[Any, ...]:
+    """Gradients of q, k and v in float64, contiguous."""
+    queries, keys, values = by_head(q, k, v)
+    weights, _ = softmax(queries, keys, unseen(mask, q, k), scale)
+    of_rows = d_out.double().transpose(1, 2)
+    of_weights = of_rows @ values.mT
+    of_scores = of_weights - (weights * of_weights).sum(-1, keepdim=True)
+    if d_lse is not None:
+        of_scores = of_scores + d_lse.double()[..., None]
+    of_scores = weights * of_scores * (q.shape[-1] ** -0.5 if scale is None else scale)
+    shape = (q.shape[0], k.shape[2], q.shape[2] // k.shape[2], *k.shape[1::2])
+    dk, dv = ((factors.mT @ rows).view(shape).sum(2)
+              for factors, rows in ((of_scores, queries), (weights, of_rows)))
+    return tuple(one.transpose(1, 2).contiguous() for one in (of_scores @ keys, dk, dv))

@@ -213,14 +213,6 @@ def test_compiled_programs(mode: str) -> None:
             torch.testing.assert_close(compiled(q, k, v), layer(q, k, v), atol=1e-2, rtol=1e-2)
 
 
-def test_gradients_are_refused() -> None:
-    q, k, v = tensors((1, 64, 64, 2, 2, 64))
-    with pytest.raises(NotImplementedError, match="backward"):
-        call(q, k.requires_grad_(), v)
-    with torch.no_grad():
-        call(q, k, v)
-
-
 def test_memory_is_pytorchs_and_comes_back() -> None:
     q, k, v = tensors((1, 512, 512, 4, 4, 64))
     call(q, k, v, precision="s8e4m3")

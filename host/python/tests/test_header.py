@@ -17,6 +17,8 @@ STRUCTS = {
     "fulgurite_descale": _interface.Descale,
     "fulgurite_forward_request": _interface.ForwardRequest,
     "fulgurite_forward_args": _interface.ForwardArgs,
+    "fulgurite_backward_request": _interface.BackwardRequest,
+    "fulgurite_backward_args": _interface.BackwardArgs,
     "fulgurite_plan_options": _interface.PlanOptions,
 }
 NUMBERS = {f"FULGURITE_{name.upper()}": number for name, number in

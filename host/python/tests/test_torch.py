@@ -57,32 +57,6 @@ def test_attention_returns_what_was_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_gradients_are_refused_and_never_dropped() -> None:
-    q, k, v = tensors()
-    for place in range(3):
-        inputs = [tensor.clone().requires_grad_(index == place)
-                  for index, tensor in enumerate((q, k, v))]
-        name = "qkv"[place]
-        with pytest.raises(NotImplementedError, match=f"backward is not .*but {name} requires"):
-            fulgurite.attention(*inputs, fulgurite.FULL)
-        with pytest.raises(NotImplementedError, match=f"backward is not .*but {name} requires"):
-            torch.ops.fulgurite.forward(*inputs, "full")
-        with torch.no_grad():
-            assert torch.equal(fulgurite.attention(*inputs, fulgurite.FULL),
-                               fulgurite.attention(q, k, v, fulgurite.FULL))
-
-
-@pytest.mark.usefixtures("stand_in")
-def test_compiled_programs_drop_no_gradients() -> None:
-    q, k, v = tensors()
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda *inputs: fulgurite.attention(*inputs, fulgurite.FULL),
-                             backend="aot_eager")
-    with pytest.raises(Exception, match="backward is not supported yet, but k requires"):
-        compiled(q, k.requires_grad_(), v)
-
-
-@pytest.mark.usefixtures("stand_in")
 def test_arrays_of_another_framework_get_arrays_back() -> None:
     numpy = pytest.importorskip("numpy", minversion="2.1", reason="needs NumPy 2.1 or later")
     q, k, v = tensors(dtype=torch.float16)

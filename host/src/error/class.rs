@@ -46,7 +46,8 @@ macro_rules! classes {
 classes! {
     Request: DtypeMix Shape Empty HeadGroups Form LastStride StrideAlignment StrideZero
         StrideTooLarge OutputOverlaps TooLarge SpanOverflow TooManyJobs Scale Window DescaleUnset
-        DescaleUnexpected DescaleShape Limit WorkspaceTooLarge;
+        DescaleUnexpected DescaleShape Limit LseOfForward
+        WorkspaceTooLarge;
     Unsupported: Unsupported WrongEntry;
     Buffer: BufferDtype BufferTooShort NullPointer Misaligned Missing Unexpected WorkspaceShort
         WorkspaceStream WorkspacePinned;

@@ -14,10 +14,9 @@ use fulgurite_spec::{
 use super::Forward;
 use super::descale::{DESCALES, Descale};
 use super::plan::{boxed_map, result_slots};
-use super::quantised::{
-    BLOCK_LIMIT, WORKSPACE_LIMIT_BYTES, blocks, launch8, quantiser_row, source, transposed,
-};
+use super::quantised::{blocks, launch8, quantiser_row, source, transposed};
 use crate::work::{Block, Launch, Memory, Slot};
+use crate::workspace::{GRID_LIMIT, LIMIT_BYTES};
 use crate::{DeviceFacts, Dtype, Error, Workspace, module};
 
 /// Where transposed V begins in the workspace.
@@ -45,9 +44,9 @@ impl<'a> Given8<'a> {
         let sizes = || {
             let bytes = transposed_bytes(entries, kv_len, head_dim)?;
             let all = bytes.checked_add(TRANSPOSED)?;
-            (all <= WORKSPACE_LIMIT_BYTES).then_some((padded_keys(kv_len)?, bytes))
+            (all <= LIMIT_BYTES).then_some((padded_keys(kv_len)?, bytes))
         };
-        let too_large = Error::WorkspaceTooLarge { limit: WORKSPACE_LIMIT_BYTES };
+        let too_large = Error::WorkspaceTooLarge { limit: LIMIT_BYTES };
         let (kv_pad, v_bytes) = sizes().ok_or(too_large)?;
         Ok(Given8 { request, variant, tile: Tile::of(variant), kv_pad, v_bytes })
     }
@@ -84,8 +83,8 @@ impl<'a> Given8<'a> {
             Slot::Address(offset_of!(QuantiseParams, v8), Memory::Workspace(TRANSPOSED)),
         ];
         let grid = blocks(v, v_blocks);
-        if grid > u128::from(BLOCK_LIMIT) {
-            return Err(Error::TooManyJobs { got: grid, limit: BLOCK_LIMIT });
+        if grid > u128::from(GRID_LIMIT) {
+            return Err(Error::TooManyJobs { got: grid, limit: GRID_LIMIT });
         }
         Ok(Launch { kernel: module::index(row.entry)?, grid: grid as u32, params, slots })
     }

@@ -117,6 +117,49 @@ impl Forward {
         Forward { descale: Some([q, k, v]), ..self }
     }
 
+    /// Checks all that it says but its scale.
+    ///
+    /// # Errors
+    /// Every [`Error`] about that.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        plan::checked(self).map(|_| ())
+    }
+
+    /// The scale of the scores as exponents of two.
+    ///
+    /// # Errors
+    /// [`Error::Scale`].
+    pub(crate) fn scale_log2(&self) -> Result<f32, Error> {
+        check::scale_log2(self)
+    }
+
+    /// The scale of the scores.
+    pub(crate) fn softmax_scale(&self) -> f32 {
+        check::softmax_scale(self)
+    }
+
+    /// Elements of the log-sum-exp.
+    ///
+    /// # Errors
+    /// [`Error::SpanOverflow`].
+    pub(crate) fn lse_elements(&self) -> Result<usize, Error> {
+        check::lse_elements(&self.q)
+    }
+
+    /// Tells of tensors, mask and scale.
+    pub(crate) fn describe_call(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Forward { q, k, v, out, mask, scale, .. } = self;
+        for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
+            writeln!(f, "  {name:<10} {layout}")?;
+        }
+        let align = if *mask == Mask::Full { "" } else { ", bottom right" };
+        writeln!(f, "  mask       {}{align}", Named(*mask))?;
+        match scale {
+            Some(scale) => writeln!(f, "  scale      {scale}"),
+            None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim()),
+        }
+    }
+
     /// All that tells two requests apart, the scale by its bits.
     fn key(&self) -> Key {
         let Forward { q, k, v, out, mask, scale, lse, precision, descale } = self;
@@ -182,16 +225,8 @@ impl Decide for Forward {
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Forward { q, k, v, out, mask, scale, lse, precision, descale } = self;
-        for (name, layout) in [("q", q), ("k", k), ("v", v), ("out", out)] {
-            writeln!(f, "  {name:<10} {layout}")?;
-        }
-        let align = if *mask == Mask::Full { "" } else { ", bottom right" };
-        writeln!(f, "  mask       {}{align}", Named(*mask))?;
-        match scale {
-            Some(scale) => writeln!(f, "  scale      {scale}")?,
-            None => writeln!(f, "  scale      1/sqrt({}), by default", q.head_dim())?,
-        }
+        let Forward { lse, precision, descale, .. } = self;
+        self.describe_call(f)?;
         let lse = if *lse { "written" } else { "not written, by default" };
         writeln!(f, "  lse        {lse}")?;
         let default = if *precision == Precision::default() { ", by default" } else { "" };

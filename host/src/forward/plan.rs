@@ -32,17 +32,8 @@ pub(super) fn decide(
     device: &DeviceFacts,
     options: &PlanOptions,
 ) -> Result<Work, Error> {
-    check_dtypes(given)?;
-    descale::check(given)?;
-    check_shapes(given)?;
-    check_mask(given.mask)?;
-    let given = &of_simplest_mask(given, options);
-    check_sizes(given)?;
-    let request = &reduced(given);
-    for (tensor, layout) in tensors(request) {
-        layout.check(tensor)?;
-    }
-    request.out.check_no_overlap()?;
+    let simplest = &of_simplest_mask(given, options);
+    let request = &checked(simplest)?;
     let buffers = buffers(request)?;
     let request = &without_8_bits_where_no_keys(request);
     let scale_log2 = scale_log2(request)?;
@@ -83,6 +74,21 @@ fn of_simplest_mask(given: &Forward, options: &PlanOptions) -> Forward {
     }
     let mask = given.mask.simplest(given.q.rows(), given.k.rows());
     Forward { mask, ..given.clone() }
+}
+
+/// Checks all that a request says but its scale, and returns it in the words of the kernels.
+pub(super) fn checked(given: &Forward) -> Result<Forward, Error> {
+    check_dtypes(given)?;
+    descale::check(given)?;
+    check_shapes(given)?;
+    check_mask(given.mask)?;
+    check_sizes(given)?;
+    let request = reduced(given);
+    for (tensor, layout) in tensors(&request) {
+        layout.check(tensor)?;
+    }
+    request.out.check_no_overlap("out")?;
+    Ok(request)
 }
 
 /// The same call in the words of the kernels.

@@ -16,14 +16,8 @@ use super::Forward;
 use super::check::softmax_scale;
 use super::plan::{boxed_map, is_shared, result_slots};
 use crate::work::{Block, Launch, Memory, Slot};
+use crate::workspace::{GRID_LIMIT, LIMIT_BYTES};
 use crate::{DeviceFacts, Dtype, Error, Layout, Workspace, module};
-
-/// Blocks of a grid that the quantiser counts with 32-bit integers.
-pub(super) const BLOCK_LIMIT: u32 = i32::MAX as u32;
-
-/// Bytes of a workspace at most: more than any GPU has, and so little that tensor maps hold all
-/// strides in it.
-pub(super) const WORKSPACE_LIMIT_BYTES: u64 = 1 << 40;
 
 /// A request whose q, k and v are quantised, the kernel that multiplies them, and where the regions
 /// lie in the workspace.
@@ -56,9 +50,9 @@ impl<'a> Quantised<'a> {
             let sizes = [partials.bytes, q.bytes, kv.bytes];
             let head = Workspace::HEAD_BYTES as u64;
             let bytes = sizes.iter().try_fold(head, |sum, &bytes| sum.checked_add(bytes))?;
-            (bytes <= WORKSPACE_LIMIT_BYTES).then_some((partials, q, kv))
+            (bytes <= LIMIT_BYTES).then_some((partials, q, kv))
         };
-        let too_large = Error::WorkspaceTooLarge { limit: WORKSPACE_LIMIT_BYTES };
+        let too_large = Error::WorkspaceTooLarge { limit: LIMIT_BYTES };
         let (partials, q, kv) = regions().ok_or(too_large)?;
         Ok(Quantised { request, variant, tile, partials, q, kv })
     }
@@ -109,8 +103,8 @@ impl<'a> Quantised<'a> {
         let launch = |(step, dtype, got): (Step, Dtype, u128)| {
             let row = quantiser_row(step, dtype, self.variant.head_dim)?;
             device.check(&row.kernel())?;
-            if got > u128::from(BLOCK_LIMIT) {
-                return Err(Error::TooManyJobs { got, limit: BLOCK_LIMIT });
+            if got > u128::from(GRID_LIMIT) {
+                return Err(Error::TooManyJobs { got, limit: GRID_LIMIT });
             }
             let kernel = module::index(row.entry)?;
             Ok(Launch { kernel, grid: got as u32, params: params.clone(), slots: slots.clone() })

@@ -12,6 +12,7 @@ use crate::{
 use core::ops::Range;
 
 mod bytes;
+mod gradient;
 mod mask;
 mod panels;
 pub use bytes::{IntegerAccum, PackedBytes, column_at};

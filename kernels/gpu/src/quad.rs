@@ -57,6 +57,34 @@ pub unsafe fn largest<const WHOLE_WARP: bool>(value: f32) -> f32 {
     math::max_nan(value, imp::shuffle_xor_f32::<16>(value))
 }
 
+/// The sum of products of two rows of `columns` elements, a multiple of 8; the same in all threads
+/// of the quad.
+///
+/// # Safety
+/// The addresses are those of so many elements in 16-byte aligned global memory, which nobody
+/// writes during the launch; all threads of the warp call it.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn dot<T: Element>(a: u64, b: u64, columns: u32) -> f32 {
+    let mut sum = 0.0;
+    let mut at = column(0);
+    while at < columns {
+        let offset = 2 * u64::from(at);
+        // SAFETY: inside of the rows.
+        let [a, b] = unsafe { [global::load_16(a + offset), global::load_16(b + offset)] };
+        let mut pair = 0;
+        while pair < UNIT / 2 {
+            let (a, b) = (T::unpack(a[pair]), T::unpack(b[pair]));
+            sum = math::fma(a[0], b[0], sum);
+            sum = math::fma(a[1], b[1], sum);
+            pair += 1;
+        }
+        at += THREADS * UNIT as u32;
+    }
+    let sum = sum + imp::shuffle_xor_f32::<1>(sum);
+    sum + imp::shuffle_xor_f32::<2>(sum)
+}
+
 impl<const UNITS: usize> QuadRow<UNITS> {
     /// Columns of the row.
     pub const COLUMNS: u32 = 32 * UNITS as u32;

@@ -1,6 +1,7 @@
 //! Kernels of all operations, as far as those need to know them who build, embed, load and report.
 
 use crate::arch::Arch;
+use crate::backward::{BACKWARD, DELTA};
 use crate::forward::{FORWARD, FORWARD_SM80, FORWARD8};
 use crate::launch::LaunchSpec;
 use crate::quantise::QUANTISE;
@@ -31,7 +32,8 @@ impl Kernel {
 /// Every kernel of the library, put together from the operations' tables. Each lists its families
 /// by the time that they take to compile, the longest last.
 pub const KERNELS: &[Kernel] = &{
-    const COUNT: usize = FORWARD.len() + FORWARD_SM80.len() + FORWARD8.len() + QUANTISE.len();
+    const FORWARDS: usize = FORWARD.len() + FORWARD_SM80.len() + FORWARD8.len();
+    const COUNT: usize = FORWARDS + QUANTISE.len() + DELTA.len() + BACKWARD.len();
     let mut kernels = [FORWARD[0].kernel(); COUNT];
     let mut count = 0;
     let tables = [FORWARD, FORWARD_SM80, FORWARD8];
@@ -48,6 +50,18 @@ pub const KERNELS: &[Kernel] = &{
     let mut i = 0;
     while i < QUANTISE.len() {
         kernels[count] = QUANTISE[i].kernel();
+        count += 1;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < DELTA.len() {
+        kernels[count] = DELTA[i].kernel();
+        count += 1;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < BACKWARD.len() {
+        kernels[count] = BACKWARD[i].kernel();
         count += 1;
         i += 1;
     }

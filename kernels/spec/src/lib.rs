@@ -9,6 +9,7 @@
 //!
 //! Operations, each with its table of kernels, its tiles and its parameters:
 //! * [`forward`] is attention;
+//! * [`backward`]: its gradients;
 //! * [`quantise`]: what kernels of 8-bit elements need before them;
 //! * [`probes`] are the kernels that test single primitives.
 //!
@@ -17,6 +18,7 @@
 #![no_std]
 
 pub mod arch;
+pub mod backward;
 pub mod divisor;
 pub mod dtype;
 pub mod forward;

@@ -75,16 +75,41 @@ pub trait Geometry: Copy {
 
     /// Rows in front of the first that sees a key, of `q_len`.
     fn keyless_rows(self, q_len: u32) -> u32 {
-        let (mut keyless, mut others) = (0, q_len);
-        while keyless < others {
-            let row = keyless + (others - keyless) / 2;
-            if self.keys(row).end == 0 {
-                keyless = row + 1;
+        self.first_row(0, q_len)
+    }
+
+    /// First query row of `q_len` whose keys go beyond key `col`; `q_len` if there is none. The
+    /// rows from there to [`end_row`](Self::end_row) see this key, and no others do.
+    #[inline(always)]
+    fn first_row(self, col: u32, q_len: u32) -> u32 {
+        let (mut before, mut others) = (0, q_len);
+        while before < others {
+            let row = before + (others - before) / 2;
+            if self.keys(row).end <= col {
+                before = row + 1;
             } else {
                 others = row;
             }
         }
-        keyless
+        before
+    }
+
+    /// First query row of `q_len` whose keys begin behind key `col`; `q_len` if there is none.
+    #[inline(always)]
+    fn end_row(self, col: u32, q_len: u32) -> u32 {
+        if !Self::FIRST {
+            return q_len;
+        }
+        let (mut before, mut others) = (0, q_len);
+        while before < others {
+            let row = before + (others - before) / 2;
+            if self.keys(row).start <= col {
+                before = row + 1;
+            } else {
+                others = row;
+            }
+        }
+        before
     }
 }
 
@@ -337,6 +362,11 @@ pub mod geometry {
         fn keys(self, _row: u32) -> Range<u32> {
             0..self.kv_len
         }
+
+        #[inline(always)]
+        fn first_row(self, col: u32, q_len: u32) -> u32 {
+            if col < self.kv_len { 0 } else { q_len }
+        }
     }
 
     /// Keys up to the row's own position, the last query seeing the last key (bottom-right
@@ -366,6 +396,11 @@ pub mod geometry {
             // Both lengths are below 2³¹ by more than a tile, so that only padding rows can wrap.
             let end = (row as i32 + 1).wrapping_add(self.shift).clamp(0, self.kv_len as i32);
             0..end as u32
+        }
+
+        #[inline(always)]
+        fn first_row(self, col: u32, q_len: u32) -> u32 {
+            if col < self.kv_len { (col as i32 - self.shift).max(0) as u32 } else { q_len }
         }
     }
 
@@ -401,6 +436,18 @@ pub mod geometry {
             let moved =
                 |first: i32| (row as i32).saturating_add(first).clamp(0, self.kv_len as i32) as u32;
             moved(self.start)..moved(self.end)
+        }
+
+        #[inline(always)]
+        fn first_row(self, col: u32, q_len: u32) -> u32 {
+            let first = i64::from(col) - i64::from(self.end) + 1;
+            if col < self.kv_len { first.clamp(0, q_len.into()) as u32 } else { q_len }
+        }
+
+        #[inline(always)]
+        fn end_row(self, col: u32, q_len: u32) -> u32 {
+            let end = i64::from(col) - i64::from(self.start) + 1;
+            if col < self.kv_len { end.clamp(0, q_len.into()) as u32 } else { q_len }
         }
     }
 }

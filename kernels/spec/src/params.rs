@@ -10,6 +10,20 @@ use core::mem::size_of;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorMap(pub [u64; 16]);
 
+/// A tensor of the caller's that threads read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Source {
+    /// Device address, 16-byte aligned.
+    pub address: u64,
+    /// Elements from one batch entry to the next; 0 if all are the same.
+    pub batch_stride: u64,
+    /// Elements from one head to the next.
+    pub head_stride: u64,
+    /// Elements from one row to the next.
+    pub row_stride: u64,
+}
+
 /// Refuses offsets in a parameter at which TMA could not read a tensor map.
 pub const fn assert_maps(offsets: &[usize]) {
     let mut i = 0;

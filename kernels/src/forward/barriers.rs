@@ -1,5 +1,6 @@
 //! The barriers of a CTA with one producer and some consumers, as data.
 
+use crate::barriers::BarrierSpec;
 use fulgurite_spec::{SmemPlan, Tile, launch::WARPGROUP_THREADS};
 
 /// Named barrier of consumer 0's turn; 0 is the block's.
@@ -10,18 +11,6 @@ pub const VERDICT: u32 = TURN + 3;
 
 /// Named barrier at which the warps of consumer 0 say whether their rows have settled.
 pub const SETTLED: u32 = VERDICT + 1;
-
-/// A family of barriers in shared memory.
-pub struct BarrierSpec {
-    /// What the emulator's reports call it.
-    pub name: &'static str,
-    /// Offset of the first one.
-    pub offset: u32,
-    /// How many there are.
-    pub count: u32,
-    /// Arrivals that complete a phase.
-    pub arrivals: u32,
-}
 
 /// Every barrier of a CTA.
 ///

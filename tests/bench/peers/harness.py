@@ -14,6 +14,7 @@ import torch
 
 import accuracy
 import eight_bits
+import gradients
 import implementations
 import reference
 from measure import Timer
@@ -76,24 +77,29 @@ def tensors(cell):
 
     q = normal(cell["q_len"], cell["heads"])
     k, v = (normal(cell["kv_len"], cell["heads_kv"]) for _ in range(2))
-    return q, k, v
+    if cell["kind"] == "fwd":
+        return q, k, v
+    return q, k, v, normal(cell["q_len"], cell["heads"])
 
 
 def checked(peers, cell, index, output):
     """The calls of those peers that take the cell and compute it right: (peer, call, error)."""
-    q, k, v = tensors(cell)
-    wanted = reference.Reference(q, k, v, cell["causal"])
+    given = tensors(cell)
+    is_forward = cell["kind"] == "fwd"
+    wanted = (reference if is_forward else gradients).Reference(*given, cell["causal"])
     ready = []
     for peer in peers:
         if cell["dtype"] not in peer.dtypes:
             continue
         named = {"cell": index, "peer": peer.name}
         try:
-            call = peer.prepare(cell, q, k, v)
             with peer.context():
+                call = peer.prepare(cell, *given) if is_forward \
+                    else gradients.call_of(peer, cell, *given)
                 result = call()
             torch.cuda.synchronize()
-            rms, complaint = wanted.judge(peer.decoded(result), peer.scheme(cell["dtype"]))
+            decoded = peer.decoded(result) if is_forward else result
+            rms, complaint = wanted.judge(decoded, peer.scheme(cell["dtype"]))
         except Exception as error:  # whatever a peer raises, the others go on
             output.event("skip", **named, reason=reason(error))
             if is_lost():

@@ -88,7 +88,7 @@ class Fulgurite(Implementation):
         self.device = job["device"]
         self.library = interface.Library(job["library"])
         self.arch = job.get("arch")
-        self.plan = None
+        self.plan = self.gradient_plan = None
         # What the plan's launches read.
         self.tensors = None
         self.workspace = None
@@ -136,6 +136,45 @@ class Fulgurite(Implementation):
 
         return call
 
+    def prepare_gradients(self, cell, q, k, v, d_out):
+        """A call of the gradients alone, or of the forward and them."""
+        for plan in (self.plan, self.gradient_plan):
+            if plan is not None:
+                plan.destroy()
+        self.plan = self.gradient_plan = None
+        batch, q_len, heads, _ = q.shape
+        out = torch.empty_like(q)
+        lse = torch.empty((batch, heads, q_len), dtype=torch.float32, device="cuda")
+        results = [torch.full_like(tensor, float("nan")) for tensor in (q, k, v)]
+        forward = interface.ForwardRequest(
+            device=self.device, mask=interface.MASKS["causal" if cell["causal"] else "full"],
+            precision=interface.PRECISIONS["given"], with_lse=1, q=layout(q), k=layout(k),
+            v=layout(v), out=layout(out))
+        dq, dk, dv = map(layout, results)
+        request = interface.BackwardRequest(forward=ctypes.pointer(forward), d_out=layout(d_out),
+                                            dq=dq, dk=dk, dv=dv)
+        self.plan = self.library.plan_forward(forward)
+        self.gradient_plan = self.library.plan_backward(request)
+        self.tensors = (q, k, v, out, lse, d_out, results)
+        stream = torch.cuda.current_stream().cuda_stream
+        read = {"q": q, "k": k, "v": v, "out": out, "lse": lse}
+        addresses = {name: tensor.data_ptr() for name, tensor in read.items()}
+        run_forward = self.plan.launcher(stream, interface.ForwardArgs(
+            **addresses, **self.room(self.plan.workspace_bytes(), stream)))
+        written = {name: tensor.data_ptr() for name, tensor in zip(("dq", "dk", "dv"), results)}
+        run_gradients = self.gradient_plan.launcher(stream, interface.BackwardArgs(
+            **addresses, d_out=d_out.data_ptr(), **written,
+            **self.room(self.gradient_plan.workspace_bytes(), stream)))
+        run_forward()
+
+        def call():
+            if cell["kind"] != "bwd":
+                run_forward()
+            run_gradients()
+            return results
+
+        return call
+
     def room(self, size, stream):
         """The workspace for a plan that needs so many bytes, as fields of a launch's arguments."""
         if size == 0:
@@ -177,14 +216,17 @@ class FlashAttention3(Implementation):
 
     def __init__(self, job):
         directory = job["peers_dir"]
-        path = unpacked(directory, "tokenspeed_C.so")
+        names = ["tokenspeed_C.so", "xformers_fa3_C.so"]
+        if any(cell["kind"] != "fwd" for cell in job["cells"]):
+            # The first one has no backward.
+            del names[0]
+        paths = (unpacked(directory, name) for name in names)
+        path = next((path for path in paths if path is not None), None)
         if path is None:
-            path = unpacked(directory, "xformers_fa3_C.so")
-            if path is None:
-                raise FileNotFoundError(f"tokenspeed_C.so or xformers_fa3_C.so in {directory}")
-            runtime = unpacked(directory, "libcudart.so.12")
-            if runtime is not None:
-                ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
+            raise FileNotFoundError(f"{' or '.join(names)} in {directory}")
+        runtime = unpacked(directory, "libcudart.so.12")
+        if "xformers" in path and runtime is not None:
+            ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
         torch.ops.load_library(path)
         self.forward = torch.ops.flash_attn_3.fwd
         self.origin = identity(path)
@@ -197,6 +239,23 @@ class FlashAttention3(Implementation):
         options = {"softmax_scale": tensors[0].shape[-1] ** -0.5, "is_causal": cell["causal"],
                    "window_size_left": -1, "window_size_right": -1, "num_splits": 1, **more}
         return lambda: self.forward(*tensors, **options)[0]
+
+
+    def prepare_gradients(self, cell, q, k, v, d_out):
+        """A call of the gradients alone, or of the forward and them."""
+        options = {"softmax_scale": q.shape[-1] ** -0.5, "is_causal": cell["causal"],
+                   "window_size_left": -1, "window_size_right": -1}
+        backward = torch.ops.flash_attn_3.bwd
+        results = [torch.empty_like(tensor) for tensor in (q, k, v)]
+        forward = lambda: self.forward(q, k, v, num_splits=1, **options)[:2]  # noqa: E731
+        before = forward()
+
+        def call():
+            out, lse = before if cell["kind"] == "bwd" else forward()
+            backward(d_out, q, k, v, out, lse, *results, **options)
+            return results
+
+        return call
 
 
 class FlashAttention4(Implementation):

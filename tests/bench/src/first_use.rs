@@ -122,7 +122,7 @@ fn measurement(kind: &str, head_dim: usize, ms: f64) -> Measurement {
         batch: 1,
         ..Cell::new(DtypeName::Bf16, head_dim, false, ROWS)
     };
-    Measurement { kind: kind.to_owned(), ..Measurement::forward(OURS, &cell, ms) }
+    Measurement { kind: kind.to_owned(), ..Measurement::of(OURS, &cell, ms) }
 }
 
 /// Starts this program for one call and waits for the line that follows its result.

@@ -87,6 +87,53 @@ impl fmt::Display for DtypeName {
     }
 }
 
+/// Which operation is measured.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
+)]
+pub enum Kind {
+    /// The forward.
+    #[serde(rename = "fwd")]
+    #[value(name = "fwd")]
+    Forward,
+    /// The gradients of a forward that was computed before.
+    #[serde(rename = "bwd")]
+    #[value(name = "bwd")]
+    Backward,
+    /// Both, as a step of training pays them.
+    #[serde(rename = "fwd+bwd")]
+    #[value(name = "fwd+bwd")]
+    Both,
+}
+
+impl Kind {
+    /// All.
+    pub const ALL: [Kind; 3] = [Kind::Forward, Kind::Backward, Kind::Both];
+
+    /// As in the `kind` column.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Forward => "fwd",
+            Kind::Backward => "bwd",
+            Kind::Both => "fwd+bwd",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn of(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Operations that count, of those of the forward: five products where that has two.
+    const fn factor(self) -> f64 {
+        match self {
+            Kind::Forward => 1.0,
+            Kind::Backward => 2.5,
+            Kind::Both => 3.5,
+        }
+    }
+}
+
 /// One call to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Cell {
@@ -106,6 +153,8 @@ pub struct Cell {
     pub kv_len: usize,
     /// Batch entries.
     pub batch: usize,
+    /// The operation.
+    pub kind: Kind,
 }
 
 impl Cell {
@@ -115,7 +164,8 @@ impl Cell {
         let heads = HIDDEN / head_dim;
         let batch = (TOKENS / length).max(1);
         let (q_len, kv_len, heads_kv) = (length, length, heads);
-        Cell { dtype, head_dim, causal, heads, heads_kv, q_len, kv_len, batch }
+        let kind = Kind::Forward;
+        Cell { dtype, head_dim, causal, heads, heads_kv, q_len, kv_len, batch, kind }
     }
 
     /// The grid that the headline counts; `quick` takes three lengths of six.
@@ -140,6 +190,11 @@ impl Cell {
         all.extend(cells(dtype, &[64, 128], &[128, 256]));
         all.extend(cells(dtype, &[128], &[32_768, 131_072]));
         all
+    }
+
+    /// The forward of the same sizes.
+    pub fn forward(&self) -> Cell {
+        Cell { kind: Kind::Forward, ..*self }
     }
 
     /// Whether the headline counts this cell.
@@ -172,9 +227,9 @@ impl Cell {
         if self.causal { Mask::Causal } else { Mask::Full }
     }
 
-    /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, where pairs
-    /// are q_len · kv_len, half of that for a causal square, and exactly those that the mask
-    /// leaves for other causal calls.
+    /// Floating-point operations that count: 4 · batch · heads · head dim · pairs, and 2.5
+    /// times as many for gradients. Pairs are q_len · kv_len, half of that for a causal square, and
+    /// exactly those that the mask leaves for other causal calls.
     pub fn flops(&self) -> f64 {
         let all = self.q_len as f64 * self.kv_len as f64;
         let pairs = match (self.causal, self.q_len == self.kv_len) {
@@ -185,7 +240,7 @@ impl Cell {
                 (0..self.q_len).map(|row| kept_keys(self.mask(), lengths, row).len() as f64).sum()
             }
         };
-        4.0 * (self.batch * self.heads * self.head_dim) as f64 * pairs
+        self.kind.factor() * 4.0 * (self.batch * self.heads * self.head_dim) as f64 * pairs
     }
 
     /// "full" or "causal".
@@ -217,6 +272,9 @@ impl fmt::Display for Cell {
         if self.heads_kv != self.heads {
             write!(f, " heads {}/{}", self.heads, self.heads_kv)?;
         }
-        Ok(())
+        match self.kind {
+            Kind::Forward => Ok(()),
+            kind => write!(f, " {}", kind.name()),
+        }
     }
 }

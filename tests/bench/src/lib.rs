@@ -28,7 +28,7 @@ use clap::Args;
 use fulgurite::Arch;
 
 use facts::{Earlier, Facts};
-use grid::{Cell, DtypeName};
+use grid::{Cell, DtypeName, Kind};
 use measurement::{Measurement, OURS};
 use record::Origin;
 use run::Measured;
@@ -41,6 +41,9 @@ pub struct Options {
     /// What calls compute with, comma separated; s8e4m3: tensors in bf16, quantised by each call
     #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,f16")]
     pub dtype: Vec<DtypeName>,
+    /// The operation: fwd, bwd (of a forward computed before), fwd+bwd (as training pays them)
+    #[arg(long, value_enum, default_value = "fwd")]
+    pub kind: Kind,
     /// Three lengths of six
     #[arg(long)]
     pub quick: bool,
@@ -56,7 +59,7 @@ pub struct Options {
         long,
         requires = "peers_dir",
         conflicts_with_all = [
-            "dtype", "quick", "extra", "csv", "onto", "page", "reps", "rep_ms", "cell_ms"
+            "dtype", "kind", "quick", "extra", "csv", "onto", "page", "reps", "rep_ms", "cell_ms"
         ]
     )]
     pub errors: bool,
@@ -148,6 +151,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
     if let (true, Some(peers_dir)) = (options.errors, &options.peers_dir) {
         return accuracy::run(options, peers_dir);
     }
+    if options.kind != Kind::Forward && options.peers_dir.is_none() {
+        return Err(format!(
+            "--kind {} is measured by the harness: give --peers-dir, an empty folder will do",
+            options.kind.name()
+        ));
+    }
     let earlier = options.onto.as_deref().map(Earlier::read).transpose()?;
     if let Some(earlier) = &earlier {
         // What cannot be continued shall be told before minutes of measuring, not after.
@@ -216,7 +225,8 @@ pub fn wanted_cells(options: &Options) -> Vec<Cell> {
     let grid = dtypes.clone().flat_map(|dtype| Cell::grid(dtype, options.quick));
     let extra = dtypes.filter(|_| options.extra);
     let extra = extra.flat_map(|dtype| Cell::extra(dtype, options.quick));
-    grid.chain(extra).filter(wants).collect()
+    let all = grid.chain(extra).map(|cell| Cell { kind: options.kind, ..cell });
+    all.filter(wants).collect()
 }
 
 /// Runs `plot`.

@@ -6,16 +6,13 @@ use std::path::Path;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::grid::{Cell, DtypeName, HIDDEN};
+use super::grid::{Cell, DtypeName, HIDDEN, Kind};
 
 /// The name of this project in the `peer` column.
 pub const OURS: &str = "fulgurite";
 
 /// The name of cuBLAS's products in the `kind` column: of square matrices of size `hd`.
 pub const MATMUL: &str = "matmul";
-
-/// The name of forward calls in the `kind` column.
-const FORWARD: &str = "fwd";
 
 /// The names of first uses in the `kind` column.
 pub const COLD: &str = "first-use-cold";
@@ -37,14 +34,14 @@ pub struct Called {
 }
 
 impl Called {
-    /// A forward call without options.
+    /// A call without options.
     pub fn plain(cell: Cell) -> Called {
-        Called { cell, kind: FORWARD.to_owned(), options: String::new() }
+        Called { cell, kind: cell.kind.name().to_owned(), options: String::new() }
     }
 
     /// Whether it is one, with or without quantising.
     pub fn is_plain(&self) -> bool {
-        self.kind == FORWARD && self.without_quantising().options.is_empty()
+        self.kind == self.cell.kind.name() && self.without_quantising().options.is_empty()
     }
 
     /// The same call on tensors that were quantised before. It gives the same result, and its times
@@ -61,7 +58,7 @@ impl Called {
 impl fmt::Display for Called {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.cell)?;
-        let kind = Some(&self.kind).filter(|kind| *kind != FORWARD);
+        let kind = Some(&self.kind).filter(|kind| *kind != self.cell.kind.name());
         let more = kind.into_iter().chain(Some(&self.options).filter(|text| !text.is_empty()));
         more.into_iter().try_for_each(|text| write!(f, " {text}"))
     }
@@ -72,7 +69,7 @@ impl fmt::Display for Called {
 pub struct Measurement {
     /// Who was measured.
     pub peer: String,
-    /// What: `fwd`, `matmul`, `first-use-cold` or `first-use-warm`.
+    /// What: a [`Kind`], `matmul`, `first-use-cold` or `first-use-warm`.
     pub kind: String,
     /// Element type.
     pub dtype: String,
@@ -118,11 +115,11 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// A time of `peer` for a forward call.
-    pub fn forward(peer: &str, cell: &Cell, ms: f64) -> Measurement {
+    /// A time of `peer` for a call without options.
+    pub fn of(peer: &str, cell: &Cell, ms: f64) -> Measurement {
         Measurement {
             peer: peer.to_owned(),
-            kind: FORWARD.to_owned(),
+            kind: cell.kind.name().to_owned(),
             dtype: cell.dtype.to_string(),
             hd: cell.head_dim,
             causal: u8::from(cell.causal),
@@ -154,7 +151,7 @@ impl Measurement {
             kind: MATMUL.to_owned(),
             hd: size,
             tflops: tflops(2.0 * (size as f64).powi(3), ms),
-            ..Measurement::forward("cublas", &cell, ms)
+            ..Measurement::of("cublas", &cell, ms)
         }
     }
 
@@ -169,13 +166,14 @@ impl Measurement {
             q_len: self.seqlen,
             kv_len: self.kv_len.unwrap_or(self.seqlen),
             batch: self.batch,
+            kind: Kind::of(&self.kind).unwrap_or(Kind::Forward),
         };
         let is_call = ![MATMUL, COLD, WARM].contains(&self.kind.as_str());
         let (kind, options) = (self.kind.clone(), self.options.clone());
         is_call.then_some(Called { cell, kind, options })
     }
 
-    /// The cell, if the line is a plain forward call of one, with or without quantising.
+    /// The cell, if the line is a plain call of one, with or without quantising.
     pub fn cell(&self) -> Option<Cell> {
         self.called().filter(Called::is_plain).map(|called| called.cell)
     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
-use super::grid::{Cell, DtypeName};
+use super::grid::{Cell, DtypeName, Kind};
 use super::measurement::{Called, Measurement, OURS};
 use super::{peers, plot};
 
@@ -42,7 +42,7 @@ pub struct Line {
     pub gpu: String,
     /// Version of the driver.
     pub driver: String,
-    /// What was measured: `fwd`.
+    /// What was measured: a [`Kind`].
     pub kind: String,
     /// Element type.
     pub dtype: String,
@@ -130,14 +130,18 @@ pub fn folder(gpu: &str) -> String {
     word.unwrap_or("unknown").to_owned()
 }
 
-/// Writes `<directory>/<date>-<commit>.csv`, and beside it `….json` with the facts,
-/// `…-all.csv` with every time, and the picture of each element type.
+/// Writes `<directory>/<date>-<commit>.csv`, for another kind than the forward
+/// `<directory>/<date>-<commit>-<kind>.csv`, and beside it `….json` with the facts, `…-all.csv`
+/// with every time, and the picture of each element type.
 ///
 /// # Errors
 /// A message that names the file.
 pub fn write(directory: &Path, facts: &Facts, all: &[Measurement]) -> Result<Vec<PathBuf>, String> {
     let origin = &facts.origin;
-    let name = format!("{}-{}", origin.date, origin.commit);
+    let kind = all.iter().find(|time| time.peer == OURS).and_then(|time| Kind::of(&time.kind));
+    let kind = kind.filter(|kind| *kind != Kind::Forward);
+    let kind = kind.map_or_else(String::new, |kind| format!("-{}", kind.name()));
+    let name = format!("{}-{}{kind}", origin.date, origin.commit);
     let file = |ending: &str| directory.join(format!("{name}{ending}"));
     let path = file(".csv");
     let at = |path: &Path, error: String| format!("cannot write {}: {error}", path.display());
@@ -185,6 +189,7 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
             q_len: line.seqlen,
             kv_len: line.kv_len.unwrap_or(line.seqlen),
             batch: line.batch,
+            kind: Kind::of(&line.kind).unwrap_or(Kind::Forward),
         };
         let (kind, options) = (line.kind.clone(), line.options.clone());
         let called = Called { cell, kind, options };
@@ -192,7 +197,7 @@ pub fn read(path: &Path) -> Result<Vec<Measurement>, String> {
             kind,
             options,
             tflops,
-            ..Measurement::forward(peer, &cell, ms)
+            ..Measurement::of(peer, &cell, ms)
         };
         let timed = called.without_quantising();
         all.push(time(OURS, called, line.ms, line.tflops));

@@ -80,7 +80,7 @@ fn measure_typed<T: Bits>(
             .check(gpu, cell, &prepared, &mut data)
             .map_err(|reason| format!("{cell}: {reason}"))?;
         let ms = timer.median_ms(|| data.launch(gpu, &prepared))?;
-        times.push(Measurement::forward(OURS, cell, ms));
+        times.push(Measurement::of(OURS, cell, ms));
         steps.done();
     }
     Ok(times)

@@ -23,10 +23,11 @@ use super::measurement::{Measurement, OURS};
 use super::run::Measured;
 
 /// The harness, the program first, the C interface's structs for it, and stored tensors.
-const HARNESS: [(&str, &[u8]); 9] = [
+const HARNESS: [(&str, &[u8]); 10] = [
     ("harness.py", include_bytes!("../peers/harness.py")),
     ("accuracy.py", include_bytes!("../peers/accuracy.py")),
     ("eight_bits.py", include_bytes!("../peers/eight_bits.py")),
+    ("gradients.py", include_bytes!("../peers/gradients.py")),
     ("implementations.py", include_bytes!("../peers/implementations.py")),
     ("measure.py", include_bytes!("../peers/measure.py")),
     ("reference.py", include_bytes!("../peers/reference.py")),
@@ -260,7 +261,7 @@ impl<'a> Run<'a> {
                     error: Some((error * 1e7).round() / 1e7),
                     clock_mhz,
                     power_watts,
-                    ..Measurement::forward(&peer, cell, ms)
+                    ..Measurement::of(&peer, cell, ms)
                 };
                 let name = time.called().map_or_else(|| cell.to_string(), |it| it.to_string());
                 println!("{name:40} {peer:12} {ms:9.4} ms {:7.1} TFLOP/s", time.tflops);

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table};
 use output::{WIDTH, wrapped};
 
 use super::facts::Range;
-use super::grid::{Cell, DtypeName};
+use super::grid::{Cell, DtypeName, Kind};
 use super::measurement::{Measurement, OURS};
 use super::{first_use, peers};
 
@@ -63,9 +63,15 @@ pub fn summary(all: &[Measurement]) -> Vec<String> {
             ));
         }
     };
-    for dtype in DtypeName::ALL {
-        sum_up(dtype.to_string(), &|cell| cell.dtype == dtype && cell.is_main());
-        sum_up(format!("{dtype}, other cells"), &|cell| cell.dtype == dtype && !cell.is_main());
+    for (kind, dtype) in Kind::ALL.into_iter().flat_map(|kind| DtypeName::ALL.map(|it| (kind, it)))
+    {
+        let name = match kind {
+            Kind::Forward => dtype.to_string(),
+            kind => format!("{dtype} {}", kind.name()),
+        };
+        let is_own = |cell: &Cell| cell.dtype == dtype && cell.kind == kind;
+        sum_up(name.clone(), &|cell| is_own(cell) && cell.forward().is_main());
+        sum_up(format!("{name}, other cells"), &|cell| is_own(cell) && !cell.forward().is_main());
     }
     lines.extend(absences(all));
     if let Some(Range { least, median, most }) = peers::cublas(all) {

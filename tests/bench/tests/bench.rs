@@ -36,7 +36,7 @@ fn run_of_times() -> Vec<Measurement> {
     let mut cells = Cell::grid(BF16, false);
     cells.extend(Cell::extra(BF16, false));
     let times = |name: &str, tflops: f64| -> Vec<Measurement> {
-        let time = |cell: &Cell| Measurement::forward(name, cell, cell.flops() / tflops / 1e9);
+        let time = |cell: &Cell| Measurement::of(name, cell, cell.flops() / tflops / 1e9);
         cells.iter().map(time).collect()
     };
     let cublas = [5.0, 1.8, 2.0].map(|ms| Measurement::cublas(8192, ms));
@@ -83,7 +83,7 @@ fn speed_counts_what_the_mask_leaves() {
     assert_eq!(full.flops(), 4.0 * 4.0 * 16.0 * 4096.0 * 4096.0 * 128.0);
     let causal = Cell { causal: true, ..full };
     assert_eq!(causal.flops() * 2.0, full.flops());
-    assert_eq!(Measurement::forward(OURS, &full, 1.0).tflops, 549.8);
+    assert_eq!(Measurement::of(OURS, &full, 1.0).tflops, 549.8);
     // One row of two sees a key.
     let unequal = Cell { q_len: 2, kv_len: 1, batch: 1, heads: 1, head_dim: 8, ..causal };
     assert_eq!(unequal.flops(), 32.0);
@@ -95,7 +95,7 @@ fn speed_counts_what_the_mask_leaves() {
 #[test]
 fn the_best_peer_of_a_cell_is_found() {
     let cell = Cell::new(BF16, 128, false, 1024);
-    let time = |peer, ms| Measurement::forward(peer, &cell, ms);
+    let time = |peer, ms| Measurement::of(peer, &cell, ms);
     let other = Measurement { kind: "bwd".to_owned(), ..time("fa4", 0.01) };
     let all = [time("fa3", 0.11), time("sdpa-cudnn", 0.108), time(OURS, 0.1), other];
     let best = peers::best(&all);
@@ -417,10 +417,8 @@ fn the_harness_is_python() {
 #[test]
 fn first_uses_are_summed_up() {
     let cell = Cell::new(BF16, 64, false, 128);
-    let time = |kind: &str, ms| Measurement {
-        kind: kind.to_owned(),
-        ..Measurement::forward(OURS, &cell, ms)
-    };
+    let time =
+        |kind: &str, ms| Measurement { kind: kind.to_owned(), ..Measurement::of(OURS, &cell, ms) };
     let all = [time("first-use-cold", 1234.0), time("first-use-warm", 234.0)];
     let lines = first_use::summary(&all);
     assert_eq!(lines.len(), 2);

@@ -162,7 +162,7 @@ fn records_lie_in_a_folder_named_after_the_device() {
 fn calls_with_options_are_not_taken_for_plain_ones() {
     let directory = scratch();
     let cell = Cell::new(DtypeName::Bf16, 128, true, 512);
-    let plain = Measurement::forward(OURS, &cell, 0.25);
+    let plain = Measurement::of(OURS, &cell, 0.25);
     let with = Measurement { options: "softcap=50".to_owned(), ..plain.clone() };
     assert_eq!((plain.cell(), with.cell()), (Some(cell), None));
     let path = directory.path().join("times.csv");
@@ -180,7 +180,7 @@ fn a_record_keeps_options_and_kinds() {
     let time = |peer: &str, kind: &str, options: &str, ms| Measurement {
         kind: kind.to_owned(),
         options: options.to_owned(),
-        ..Measurement::forward(peer, &cell, ms)
+        ..Measurement::of(peer, &cell, ms)
     };
     let mut all = Vec::new();
     for (kind, options, ms) in [("fwd", "", 0.2), ("fwd", "softcap=50", 0.4), ("bwd", "", 0.8)] {

@@ -36,7 +36,7 @@ fn times() -> Vec<Measurement> {
     {
         for cell in Cell::grid(dtype, false) {
             let time =
-                |peer: &str, tflops| Measurement::forward(peer, &cell, cell.flops() / tflops / 1e9);
+                |peer: &str, tflops| Measurement::of(peer, &cell, cell.flops() / tflops / 1e9);
             all.push(Measurement { options: options.to_owned(), ..time(OURS, 900.0) });
             all.push(time(others[0], 600.0));
             all.push(time(others[1], 1000.0));

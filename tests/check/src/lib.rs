@@ -7,8 +7,10 @@
 //! [`csv_file`] and [`progress`]; [`verify`], the command; [`probes`], single primitives on a GPU
 //! and the emulator.
 //!
-//! [`forward`] has the cases of attention, [`quantise`] those of the quantiser.
+//! [`forward`] has the cases of attention, [`backward`] those of its gradients, [`quantise`] those
+//! of the quantiser.
 
+pub mod backward;
 pub mod call;
 pub mod case;
 #[cfg(feature = "commands")]

@@ -262,6 +262,6 @@ fn worst(records: &[Record], rule: Option<Rule>) -> Option<(&Record, &Finding)> 
         _ => Vec::new(),
     });
     findings
-        .filter(|(_, finding)| rule.is_none_or(|rule| finding.rule == rule))
+        .filter(|(_, finding)| rule.is_none_or(|rule| finding.rule.plain() == rule))
         .max_by(|(_, a), (_, b)| a.severity().total_cmp(&b.severity()))
 }

@@ -25,6 +25,44 @@ pub enum Rule {
     Constant,
     /// Rows that changed though nothing they see did.
     Untouched,
+    /// One of these, of a gradient.
+    Of(Measure, Gradient),
+}
+
+/// What is measured of each gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// As [`Rule::Places`].
+    Places,
+    /// As [`Rule::Rms`].
+    Rms,
+    /// As [`Rule::Element`].
+    Element,
+}
+
+/// A gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradient {
+    /// That of the queries.
+    Dq,
+    /// That of the keys.
+    Dk,
+    /// That of the values.
+    Dv,
+}
+
+impl Gradient {
+    /// All of them.
+    pub const ALL: [Gradient; 3] = [Gradient::Dq, Gradient::Dk, Gradient::Dv];
+
+    /// The tensor's name in calls.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Gradient::Dq => "dq",
+            Gradient::Dk => "dk",
+            Gradient::Dv => "dv",
+        }
+    }
 }
 
 impl Rule {
@@ -39,6 +77,25 @@ impl Rule {
             Rule::Dominant => "dominant",
             Rule::Constant => "constant",
             Rule::Untouched => "untouched",
+            Rule::Of(Measure::Places, Gradient::Dq) => "places of dq",
+            Rule::Of(Measure::Places, Gradient::Dk) => "places of dk",
+            Rule::Of(Measure::Places, Gradient::Dv) => "places of dv",
+            Rule::Of(Measure::Rms, Gradient::Dq) => "rms of dq",
+            Rule::Of(Measure::Rms, Gradient::Dk) => "rms of dk",
+            Rule::Of(Measure::Rms, Gradient::Dv) => "rms of dv",
+            Rule::Of(Measure::Element, Gradient::Dq) => "element of dq",
+            Rule::Of(Measure::Element, Gradient::Dk) => "element of dk",
+            Rule::Of(Measure::Element, Gradient::Dv) => "element of dv",
+        }
+    }
+
+    /// The rule, whatever tensor it is applied to.
+    pub const fn plain(self) -> Rule {
+        match self {
+            Rule::Of(Measure::Places, _) => Rule::Places,
+            Rule::Of(Measure::Rms, _) => Rule::Rms,
+            Rule::Of(Measure::Element, _) => Rule::Element,
+            rule => rule,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut, without_provenance, without_provenance_mut};
 
 use fulgurite_c::{
-    Descale, ForwardArgs, ForwardRequest, Layout, PlanOptions, fulgurite_last_error,
+    BackwardArgs, BackwardRequest, Descale, ForwardArgs, ForwardRequest, Layout, PlanOptions,
+    fulgurite_last_error,
 };
 
 /// `FULGURITE_BF16`.
@@ -65,6 +66,45 @@ pub fn args() -> ForwardArgs {
         descale_q: null(),
         descale_k: null(),
         descale_v: null(),
+    }
+}
+
+/// The gradients of a forward call, contiguous.
+pub fn backward(forward: &ForwardRequest) -> BackwardRequest {
+    let like = |layout: &Layout| {
+        let [batch, heads, rows, head_dim] = layout.shape;
+        bshd(batch, rows, heads, head_dim)
+    };
+    BackwardRequest {
+        size_bytes: size_of::<BackwardRequest>() as u64,
+        forward,
+        d_out: like(&forward.out),
+        dq: like(&forward.q),
+        dk: like(&forward.k),
+        dv: like(&forward.v),
+        with_d_lse: 0,
+        reserved: 0,
+    }
+}
+
+/// Addresses for it that nobody may follow.
+pub fn backward_args() -> BackwardArgs {
+    let [q, k, v, out, lse, d_out] = [1, 2, 3, 4, 5, 6].map(|it| without_provenance(it << 12));
+    let [dq, dk, dv] = [7, 8, 9].map(|it| without_provenance_mut(it << 12));
+    BackwardArgs {
+        size_bytes: size_of::<BackwardArgs>() as u64,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        d_out,
+        dq,
+        dk,
+        dv,
+        d_lse: null(),
+        workspace: without_provenance_mut(10 << 12),
+        workspace_bytes: 1 << 30,
     }
 }
 

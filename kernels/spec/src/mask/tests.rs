@@ -41,6 +41,13 @@ fn check<M: Geometry>(ends: Ends) {
             let sees = |row: &u32| mask.keys(*row).end > 0;
             let keyless = (0..q_len).find(sees).unwrap_or(q_len);
             assert_eq!(mask.keyless_rows(q_len), keyless);
+            for col in 0..kv_len + 3 {
+                let row_that = |found: &dyn Fn(Range<u32>) -> bool| {
+                    (0..q_len).find(|&row| found(mask.keys(row))).unwrap_or(q_len)
+                };
+                assert_eq!(mask.first_row(col, q_len), row_that(&|keys| keys.end > col));
+                assert_eq!(mask.end_row(col, q_len), row_that(&|keys| keys.start > col));
+            }
             for (q_rows, kv_rows) in [(1, 1), (4, 3), (3, 4), (8, 5)] {
                 for start in (0..q_len).step_by(q_rows) {
                     let rows = start..(start + q_rows as u32).min(q_len);
@@ -104,6 +111,13 @@ fn windows_survive_the_longest_lengths() {
                 let cut = |bound: i64| bound.clamp(0, kv_len.into()) as u32;
                 assert_eq!(mask.keys(row), cut(position - left)..cut(position + right + 1));
             }
+            for col in [0, kv_len / 2, kv_len - 1] {
+                // The row that stands at this key.
+                let row = i64::from(col) - i64::from(kv_len) + i64::from(q_len);
+                let cut = |bound: i64| bound.clamp(0, q_len.into()) as u32;
+                assert_eq!(mask.first_row(col, q_len), cut(row - right));
+                assert_eq!(mask.end_row(col, q_len), cut(row + left + 1));
+            }
         }
     }
 }
@@ -117,4 +131,7 @@ fn causal_survives_the_longest_lengths() {
     assert_eq!(Causal::new(longest, 1, Ends::NONE).keys(longest - 1).end, 1);
     assert_eq!(Causal::new(longest, 1, Ends::NONE).keys(longest - 2).end, 0);
     assert_eq!(Causal::new(longest, 1, Ends::NONE).keyless_rows(longest), longest - 1);
+    assert_eq!(mask.first_row(longest - 1, 1), 0);
+    assert_eq!(mask.first_row(longest + 127, 1), 1);
+    assert_eq!(Causal::new(longest, 1, Ends::NONE).first_row(0, longest), longest - 1);
 }

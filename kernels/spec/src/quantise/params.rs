@@ -3,20 +3,7 @@
 use core::mem::size_of;
 
 use crate::divisor::Divisor;
-
-/// A tensor of the caller's.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Source {
-    /// Device address, 16-byte aligned.
-    pub address: u64,
-    /// Elements from one batch entry to the next; 0 if all are the same.
-    pub batch_stride: u64,
-    /// Elements from one head to the next.
-    pub head_stride: u64,
-    /// Elements from one row to the next.
-    pub row_stride: u64,
-}
+pub use crate::params::Source;
 
 /// Parameters of all kernels of the quantiser; each reads what it needs. Addresses are device
 /// addresses; of results that are not wanted they are 0. `D` is the kernel's head dim.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use comfy_table::{Cell, CellAlignment};
 
 use fulgurite::Dtype;
-use fulgurite::internals::VARIANTS_8BIT;
+use fulgurite::internals::VARIANTS;
 use reference::tensor::{Tensor, decode};
 
 use super::{Options, run_jobs};
@@ -48,14 +48,14 @@ fn run(jobs: &[Job], what: &str, backend: &Emulated, tally: &mut Tally) {
 /// a last bit of float32 can turn a rounding to 16 bits the other way, and there are two of them,
 /// the probabilities' and the final store's: two units in the last place. Kernels of 8 bits are
 /// left out: a probability of e4m3 that is rounded the other way shows by an eighth of its key's
-/// part of
-/// the output. Both devices are judged by the same rules, on the same numbers.
+/// part of the output. So are gradients, which may be differences of nearly equal sums. Both
+/// devices are judged by the same rules, on the same numbers.
 pub fn compare_with(gpu: &dyn Device, jobs: &[Job]) -> Result<(), String> {
     let emulated = Emulated::new(vec![1]);
     // In units in the last place of the type, so that the types can be compared.
     let mut largest = (0.0_f64, String::new());
-    let is_8bit = |job: &&Job| VARIANTS_8BIT.iter().any(|row| row.entry == job.entry());
-    for case in jobs.iter().filter(|job| !is_8bit(job)) {
+    let is_compared = |job: &&Job| VARIANTS.iter().any(|row| row.entry == job.entry());
+    for case in jobs.iter().filter(is_compared) {
         for fresh in case.launches() {
             let (mut here, mut there) = (fresh.clone(), fresh);
             emulated.run(&mut here)?;

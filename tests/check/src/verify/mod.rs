@@ -13,6 +13,7 @@ use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, VARIANTS_SM80};
 use output::{Pulse, WIDTH, wrapped};
 use rayon::prelude::*;
 
+use crate::backward::cases as gradients;
 use crate::case::{Job, check};
 use crate::device::Device;
 use crate::forward::cases::{cases, eight_bits, emulated_cases, every};
@@ -111,6 +112,7 @@ pub fn every_case(arch: Arch) -> Vec<Job> {
     }
     let mut all = every(VARIANTS, cases);
     all.extend(every(VARIANTS_8BIT, eight_bits::cases));
+    all.extend(gradients::every(gradients::cases));
     all
 }
 
@@ -123,6 +125,7 @@ pub fn every_emulated_case(arch: Arch) -> Vec<Job> {
     }
     let mut all = every(VARIANTS, emulated_cases);
     all.extend(every(VARIANTS_8BIT, eight_bits::emulated_cases));
+    all.extend(gradients::every(gradients::emulated_cases));
     all
 }
 
