@@ -8,7 +8,7 @@ const SAMPLE: &str = "fwd_sm90_bf16_d64_causal";
 /// Of those for GPUs from Ampere on: four warps of 32 rows, eight and four of 16, with both masks,
 /// one and two buffers.
 const SAMPLE_SM80: [&str; 3] =
-    ["fwd_sm80_bf16_d64_causal", "fwd_sm80_f16_d96_causal_100k", "fwd_sm80_bf16_d192_full"];
+    ["fwd_sm80_f16_d64_causal", "fwd_sm80_f16_d96_causal_100k", "fwd_sm80_bf16_d192_full"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
