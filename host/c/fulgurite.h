@@ -1,5 +1,5 @@
 /*
- * Fulgurite: exact attention for NVIDIA Hopper GPUs (H100, H200, GH200), C interface.
+ * Fulgurite: exact attention for NVIDIA GPUs, Hopper and all from Ampere on, C interface.
  *
  * The library needs an NVIDIA driver (CUDA 12.0 or later) and no CUDA toolkit. It works in the
  * primary context of a device, the one that CUDA's runtime, and so PyTorch, uses.
@@ -69,7 +69,7 @@ enum {
     FULGURITE_ERROR_REQUEST = 2,
     /* A device address is null, misaligned, missing or too many, or the workspace is too small. */
     FULGURITE_ERROR_BUFFER = 3,
-    /* No driver, a stub or one too old, no such device, or one that is no Hopper GPU. */
+    /* No driver, a stub or one too old, no such device, or one older than Ampere. */
     FULGURITE_ERROR_DEVICE = 4,
     /* A driver call failed, the context was reset, or the process forked. */
     FULGURITE_ERROR_DRIVER = 5,
@@ -152,7 +152,9 @@ enum {
 /* GPU architectures. */
 enum {
     /* Hopper. */
-    FULGURITE_SM90 = 1
+    FULGURITE_SM90 = 1,
+    /* Ampere and everything later. */
+    FULGURITE_SM80 = 2
 };
 
 /* What launches do with a buffer. */
@@ -317,7 +319,7 @@ typedef struct fulgurite_plan_options {
     uint64_t workspace_limit_bytes;
     /* Blocks of a grid at most, as if the device had no more multiprocessors. */
     uint32_t sm_limit;
-    /* Only kernels of this architecture: FULGURITE_SM90. */
+    /* Only kernels of this architecture: FULGURITE_SM90 or FULGURITE_SM80; 0: any. */
     uint32_t arch;
 } fulgurite_plan_options;
 

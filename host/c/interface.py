@@ -18,7 +18,7 @@ MASKS = {"full": 1, "causal": 2, "window": 3}
 WINDOW_ENDS = {"left": 1, "right": 2}
 PRECISIONS = {"given": 1, "s8e4m3": 2, "s8x16": 3, "bits8": 4}
 DESCALES = {"one": 1, "per_tensor": 2, "per_head": 3, "per_row": 4}
-ARCHS = {"sm90": 1}
+ARCHS = {"sm90": 1, "sm80": 2}
 CLASSES = {1: "Argument", 2: "Request", 3: "Buffer", 4: "Device", 5: "Driver", 6: "Internal",
            7: "Unsupported"}
 

@@ -257,20 +257,20 @@ pub enum Error {
         got: &'static str,
     },
     /// The GPU cannot run the kernels.
-    #[error("{device} has compute capability {}.{}: the kernels need {}.{} (Hopper: H100, H200, \
-             GH200); use such a GPU", .got.0, .got.1, .want.0, .want.1)]
+    #[error("{device} has compute capability {}.{}: the kernels need {}; use such a GPU",
+             .got.0, .got.1, crate::device::gpus_of(*.want))]
     Architecture {
         /// Name of the device.
         device: String,
         /// Its compute capability.
         got: (u32, u32),
-        /// The compute capability that the kernels were compiled for.
+        /// The least compute capability that the kernels were compiled for.
         want: (u32, u32),
     },
     /// The GPU offers a block less shared memory than the kernel needs.
     #[error(
         "{device} offers {got_bytes} bytes of shared memory to a block, {entry} needs \
-             {want_bytes}: use a whole Hopper GPU"
+             {want_bytes}: use a GPU that offers as much, and all of it"
     )]
     SharedMemory {
         /// Name of the device.

@@ -19,9 +19,9 @@
 
 pub use fulgurite_spec::backward::{BACKWARD, BackwardRow, BackwardTile, DELTA, Part};
 pub use fulgurite_spec::{
-    Ends, FORWARD as VARIANTS, FORWARD8 as VARIANTS_8BIT, ForwardRow as Variant, Fwd8Params,
-    FwdParams, FwdScalars, JobOrder, KERNELS, Kernel, LaunchSpec, MaskClass, SoftmaxKind,
-    TensorMap, Tile,
+    Ends, FORWARD as VARIANTS, FORWARD_SM80 as VARIANTS_SM80, FORWARD8 as VARIANTS_8BIT,
+    ForwardRow as Variant, Fwd8Params, FwdMmaParams, FwdParams, FwdScalars, JobOrder, KERNELS,
+    Kernel, LaunchSpec, MaskClass, SoftmaxKind, TensorMap, Tile,
 };
 
 pub use crate::tensor_map::TensorMapSpec;

@@ -43,7 +43,8 @@ pub struct PlanOptions {
     pub arch: Option<Arch>,
     /// The kernel of this name, to measure or test it.
     pub entry: Option<&'static str>,
-    /// Blocks of a grid at most, as if the device had no more multiprocessors.
+    /// Blocks of a grid at most, as if the device had no more multiprocessors. Kernels of
+    /// [`Arch::Sm80`] have a block for each query tile, whatever this says.
     pub sm_limit: Option<u32>,
     /// Bytes of the workspace at most; a plan that needs more is refused.
     pub workspace_limit_bytes: Option<u64>,

@@ -26,7 +26,7 @@ use fulgurite_spec::{FwdScalars, QuantScalars, ScaleAddress, launch::WARPGROUP_R
 /// has checked them; rows that are stored lie below `q_len`; each row belongs to one warpgroup.
 #[inline(always)]
 pub unsafe fn store<S: Shape, const D: u32>(
-    call: &Call,
+    call: &Call<'_, impl Copy>,
     job: &Job,
     rows: [u32; 2],
     out: &mut Accum<D>,
@@ -77,7 +77,7 @@ pub unsafe fn store<S: Shape, const D: u32>(
 /// As [`store`]; scales and shifts are those of the call's tensors.
 #[inline(always)]
 unsafe fn shifts<const D: u32>(
-    call: &Call,
+    call: &Call<'_, impl Copy>,
     quant: &QuantScalars,
     job: &Job,
     finished: &Finished,
@@ -101,7 +101,7 @@ unsafe fn shifts<const D: u32>(
 /// As [`shifts`].
 #[inline(always)]
 unsafe fn give_back(
-    call: &Call,
+    call: &Call<'_, impl Copy>,
     quant: &QuantScalars,
     job: &Job,
     rows: [u32; 2],
@@ -144,7 +144,11 @@ pub fn inside(scalars: &FwdScalars, rows: [u32; 2]) -> [bool; 2] {
 /// # Safety
 /// As [`store`], which has stored these rows; called by all threads of the warp.
 #[inline(always)]
-pub unsafe fn lost_rows<T: Values>(call: &Call, job: &Job, rows: [u32; 2]) -> [bool; 2] {
+pub unsafe fn lost_rows<T: Values>(
+    call: &Call<'_, impl Copy>,
+    job: &Job,
+    rows: [u32; 2],
+) -> [bool; 2] {
     let scalars = call.scalars;
     let infinity = T::infinity_bits(call.quant.is_some_and(|quant| quant.out_is_f16 != 0));
     let address = out_addresses(scalars, job.batch_head);

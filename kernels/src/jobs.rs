@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 use fulgurite_gpu::thread;
-use fulgurite_spec::{Ends, FwdScalars, Geometry, JobCursor, Tile};
+use fulgurite_spec::{Ends, FwdScalars, Geometry, JobCursor, Tile, order::QueryTile};
 
 /// K or V.
 #[derive(Clone, Copy)]
@@ -28,6 +28,20 @@ pub struct Job {
 }
 
 impl Job {
+    /// A query tile's job.
+    #[inline(always)]
+    pub fn of<M: Geometry>(found: QueryTile, scalars: &FwdScalars, mask: M, tile: &Tile) -> Job {
+        let first_row = found.q_tile * tile.q_rows();
+        let rows = rows(first_row, tile.q_rows(), scalars.q_len);
+        let segments = mask.segments(rows, tile.kv_rows);
+        Job {
+            first_row,
+            first_tile: segments.begin,
+            kv_tiles: segments.end,
+            batch_head: found.batch_head,
+        }
+    }
+
     /// Batch entry and query head.
     #[inline(always)]
     pub fn batch_and_head(&self, scalars: &FwdScalars) -> (u32, u32) {
@@ -77,15 +91,7 @@ impl<'a, M: Geometry> Jobs<'a, M> {
         let Some(found) = self.cursor.next(order, thread::block(), thread::block_count()) else {
             return Job { first_row: 0, first_tile: 0, kv_tiles: 0, batch_head: 0 };
         };
-        let first_row = found.q_tile * self.tile.q_rows();
-        let rows = rows(first_row, self.tile.q_rows(), self.scalars.q_len);
-        let segments = self.mask.segments(rows, self.tile.kv_rows);
-        Job {
-            first_row,
-            first_tile: segments.begin,
-            kv_tiles: segments.end,
-            batch_head: found.batch_head,
-        }
+        Job::of(found, self.scalars, self.mask, &self.tile)
     }
 }
 

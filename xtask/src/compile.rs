@@ -76,25 +76,15 @@ pub fn families(
     toolchain: &Toolchain,
     families: &[Family],
 ) -> Result<Vec<String>> {
-    let mut libraries: Vec<(Arch, Vec<Library>)> = Vec::new();
-    let mut told: Vec<String> = Vec::new();
-    for family in families {
-        if libraries.iter().all(|(arch, _)| *arch != family.arch) {
-            let (compiled, messages) = libraries::compile(workspace, toolchain, family.arch)?;
-            libraries.push((family.arch, compiled));
-            told.extend(warnings(&messages));
-        }
-    }
+    let (libraries, messages) = libraries::compile(workspace, toolchain)?;
+    let mut told = warnings(&messages);
     let progress = Progress::bar("compiling the kernels", families.len());
     let results = parallel(families, |family| {
         let started = Instant::now();
-        let libraries = libraries
-            .iter()
-            .find(|(arch, _)| *arch == family.arch)
-            .map_or(&[][..], |(_, libraries)| libraries);
-        let (ptx, warnings) = compile_family(workspace, toolchain, family, libraries)?;
+        let (ptx, warnings) = compile_family(workspace, toolchain, family, &libraries)?;
         let seconds = started.elapsed().as_secs_f64();
-        progress.note(&format!("  compiled {} in {seconds:.1} s", family.name));
+        let (arch, name) = (family.arch.name(), &family.name);
+        progress.note(&format!("  compiled {arch} {name} in {seconds:.1} s"));
         progress.advance();
         Ok((ptx, warnings))
     })?;

@@ -28,6 +28,10 @@ const OURS: [(&str, &str); 2] =
 const BUILTINS: &str =
     "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_std]\n//! Empty.\n";
 
+/// The architecture that libraries are compiled for. One will do: all of theirs that reaches PTX is
+/// inlined into a kernel, and so compiled for that kernel's.
+const LIBRARY_ARCH: Arch = Arch::Sm90;
+
 /// A compiled library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Library {
@@ -56,21 +60,17 @@ pub fn arguments(libraries: &[Library]) -> Vec<String> {
     arguments
 }
 
-/// Compiles the libraries of an architecture; returns them and the compiler's messages.
-pub fn compile(
-    workspace: &Workspace,
-    toolchain: &Toolchain,
-    arch: Arch,
-) -> Result<(Vec<Library>, String)> {
+/// Compiles the libraries; returns them and the compiler's messages.
+pub fn compile(workspace: &Workspace, toolchain: &Toolchain) -> Result<(Vec<Library>, String)> {
     let progress = Progress::spinner("compiling the kernels' libraries");
     let mut libraries = match toolchain.core_source() {
-        Some(source) => core(workspace, toolchain, arch, source, &progress)?,
+        Some(source) => core(workspace, toolchain, source, &progress)?,
         None => Vec::new(),
     };
-    let directory = workspace.kernels(arch).join("libraries");
+    let directory = workspace.kernels(LIBRARY_ARCH).join("libraries");
     let mut messages = String::new();
     for (name, root) in OURS {
-        messages += &library(workspace, toolchain, arch, (name, root), &directory, &libraries)?;
+        messages += &library(workspace, toolchain, (name, root), &directory, &libraries)?;
         libraries.push(Library::new(name, &directory, false));
     }
     Ok((libraries, messages))
@@ -79,7 +79,6 @@ pub fn compile(
 fn library(
     workspace: &Workspace,
     toolchain: &Toolchain,
-    arch: Arch,
     (name, root): (&str, &str),
     directory: &Path,
     uses: &[Library],
@@ -90,7 +89,7 @@ fn library(
         .current_dir(workspace.root())
         .args(["--crate-name", name, "--crate-type", "lib", "--out-dir"])
         .arg(directory)
-        .args(flags(toolchain, arch))
+        .args(flags(toolchain, LIBRARY_ARCH))
         .args(arguments(uses))
         .arg(root);
     let output = capture(&format!("compiling {name}"), &mut rustc)?;
@@ -101,18 +100,17 @@ fn library(
 fn core(
     workspace: &Workspace,
     toolchain: &Toolchain,
-    arch: Arch,
     source: &Path,
     progress: &Progress,
 ) -> Result<Vec<Library>> {
     let made_from = [
         toolchain.details.as_str(),
-        &flags(toolchain, arch).join(" "),
+        &flags(toolchain, LIBRARY_ARCH).join(" "),
         BUILTINS,
         include_str!("libraries.rs"),
     ];
     let key = content_hash(made_from.join("\n").as_bytes());
-    let parent = workspace.kernels(arch).join("core");
+    let parent = workspace.kernels(LIBRARY_ARCH).join("core");
     let directory = parent.join(&key);
     let libraries = ["core", "compiler_builtins"].map(|name| Library::new(name, &directory, true));
     if libraries.iter().all(|library| library.path.is_file()) {
@@ -131,7 +129,7 @@ fn core(
             .args(["--crate-name", name, "--crate-type", "lib", "--out-dir"])
             .arg(&part)
             .args(["-Zforce-unstable-if-unmarked", "--cap-lints", "allow"])
-            .args(flags(toolchain, arch))
+            .args(flags(toolchain, LIBRARY_ARCH))
             .args(arguments(&known))
             .arg(root);
         capture(&format!("compiling {name}"), &mut rustc)?;

@@ -80,7 +80,7 @@ pub fn check(workspace: &Workspace, entries: &[&str], arguments: &PtxasArgs) -> 
         println!("resources from ptxas {}", makers.ptxas);
     }
     if problems.is_empty() {
-        println!("resources of {} entries are fine", reports.len());
+        println!("resources of {} entries are fine", kernels.len());
         Ok(())
     } else {
         Err(Error::Resources(problems))
@@ -122,7 +122,7 @@ fn reports(
     ];
     let mut jobs = Vec::new();
     let mut fresh = true;
-    for kernel in kernels {
+    for (kernel, target) in kernels.iter().flat_map(with_targets) {
         let ptx = workspace.ptx().join(format!("{}.ptx", kernel.entry));
         let content = fs::read(&ptx).map_err(Error::file("read", &ptx))?;
         let directory = workspace.kernels(kernel.arch).join("ptxas");
@@ -130,38 +130,61 @@ fn reports(
         let key = content_hash(
             [&hash, &versions[0], &versions[1]].map(|part| &**part).concat().as_bytes(),
         );
-        let kept = directory.join(format!("{}.{key}.txt", kernel.entry));
+        let label = label(kernel, target);
+        let kept = directory.join(format!("{label}.{key}.txt"));
         fresh &= kept.exists();
-        jobs.push((kernel, ptx, hash, kept));
+        jobs.push((kernel, target, label, ptx, hash, kept));
     }
     let progress = (!fresh).then(|| Progress::bar("checking resources", jobs.len()));
-    let reports = parallel(&jobs, |(kernel, ptx, hash, kept)| {
+    let reports = parallel(&jobs, |(kernel, target, label, ptx, hash, kept)| {
         let text = if kept.exists() {
             read(kept)?
         } else {
-            remove_older(kept, kernel.entry);
-            let text = examine(tools, kernel.arch, ptx, &kept.with_extension("cubin"))?;
+            remove_older(kept, label);
+            let text = examine(tools, target, ptx, &kept.with_extension("cubin"))?;
             write_if_changed(kept, &text)?;
             text
         };
         if let Some(progress) = &progress {
             progress.advance();
         }
-        Report::read(kernel.entry, &text, hash)
+        Ok(Report { label: label.clone(), ..Report::read(kernel.entry, &text, hash)? })
     })?;
     Ok((reports, fresh))
 }
 
+/// A kernel with each GPU that ptxas compiles it for: its own, or where PTX runs on many one of
+/// each kind that plans choose it for. The same text spills on one and not on another. Kernels of
+/// f16 are those of bf16 but for the type of their products, head dim 64 apart: the first is
+/// enough.
+fn with_targets(kernel: &Kernel) -> impl Iterator<Item = (&Kernel, &'static str)> {
+    let fits_100_kb = kernel.launch.blocks_per_sm * (kernel.launch.smem_bytes + 1024) <= 100 << 10;
+    let targets: &[&'static str] = match kernel.arch {
+        Arch::Sm90 => &["sm_90a"],
+        Arch::Sm80 if fits_100_kb => &["sm_86", "sm_89", "sm_120"],
+        Arch::Sm80 => &["sm_80", "sm_90", "sm_100"],
+    };
+    let is_twin = kernel.entry.contains("_f16_") && !kernel.entry.contains("_d64_");
+    let count = if is_twin { 1 } else { targets.len() };
+    targets[..count].iter().map(move |target| (kernel, *target))
+}
+
+/// What a kernel compiled for a GPU is called: by its entry alone, if that is the first.
+fn label(kernel: &Kernel, target: &str) -> String {
+    let is_first = with_targets(kernel).next().is_some_and(|(_, first)| first == target);
+    if is_first { kernel.entry.to_string() } else { format!("{}@{target}", kernel.entry) }
+}
+
 /// What ptxas says about a PTX file, and a line with the counts of its code. The code is in `cubin`
 /// meanwhile.
-fn examine(tools: &Tools, arch: Arch, ptx: &Path, cubin: &Path) -> Result<String> {
+fn examine(tools: &Tools, target: &str, ptx: &Path, cubin: &Path) -> Result<String> {
     let Some(nvdisasm) = &tools.nvdisasm else {
-        return assemble(&tools.ptxas, arch.target(), ptx, null_device());
+        return assemble(&tools.ptxas, target, ptx, null_device());
     };
     if let Some(directory) = cubin.parent() {
         fs::create_dir_all(directory).map_err(Error::file("create", directory))?;
     }
-    let text = assemble(&tools.ptxas, arch.target(), ptx, cubin)?;
+    let text = assemble(&tools.ptxas, target, ptx, cubin)?;
     let counts = sass::count(nvdisasm, cubin)?;
     fs::remove_file(cubin).map_err(Error::file("remove", cubin))?;
     Ok(format!("{}\n{}\n", text.trim_end(), counts.line()))
@@ -194,13 +217,13 @@ fn null_device() -> &'static Path {
     Path::new(if cfg!(windows) { "NUL" } else { "/dev/null" })
 }
 
-/// Removes the kept reports of older PTX of an entry; what cannot be removed does no harm.
-fn remove_older(kept: &Path, entry: &str) {
+/// Removes the kept reports of older PTX under a label; what cannot be removed does no harm.
+fn remove_older(kept: &Path, label: &str) {
     let Some(items) = kept.parent().and_then(|directory| fs::read_dir(directory).ok()) else {
         return;
     };
     for item in items.flatten() {
-        if item.file_name().to_string_lossy().starts_with(&format!("{entry}.")) {
+        if item.file_name().to_string_lossy().starts_with(&format!("{label}.")) {
             let _ = fs::remove_file(item.path());
         }
     }
@@ -210,7 +233,7 @@ fn table(reports: &[Report]) -> Table {
     let mut table = output::table([
         "entry", "regs", "smem", "spills", "instr.", "R2UR", "MUFU", "HGMMA", "notes",
     ]);
-    for report in reports {
+    for report in reports.iter().filter(|report| report.label == report.entry) {
         let smem_bytes = Kernel::find(&report.entry).map_or(0, |kernel| kernel.launch.smem_bytes);
         let count = |of: fn(&sass::Counts) -> u32| {
             report.sass.as_ref().map_or_else(|| "-".to_string(), |counts| of(counts).to_string())
@@ -248,6 +271,7 @@ mod tests {
         };
         let report = |notes: &[&str]| Report {
             entry: String::new(),
+            label: String::new(),
             registers: 168,
             stack_bytes: 0,
             spill_store_bytes: 0,
@@ -257,7 +281,8 @@ mod tests {
             ptx: String::new(),
         };
         let reports = KERNELS.iter().flat_map(|kernel| {
-            let one = |report| Report { entry: kernel.entry.to_string(), ..report };
+            let entry = || kernel.entry.to_string();
+            let one = |report| Report { entry: entry(), label: entry(), ..report };
             [one(report(&[])), one(report(&["(C7519) a fence", "another note, without a code"]))]
         });
         let text = table(&reports.collect::<Vec<_>>()).to_string();

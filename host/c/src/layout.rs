@@ -47,7 +47,8 @@ pub(crate) const PRECISIONS: &Numbers<Precision> = &[
 ];
 
 /// Architectures.
-pub(crate) const ARCHS: &Numbers<Arch> = &[("FULGURITE_SM90", Arch::Sm90)];
+pub(crate) const ARCHS: &Numbers<Arch> =
+    &[("FULGURITE_SM90", Arch::Sm90), ("FULGURITE_SM80", Arch::Sm80)];
 
 /// `fulgurite_layout` of the header.
 #[repr(C)]

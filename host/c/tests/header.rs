@@ -136,7 +136,7 @@ fn numbers() -> Vec<(i32, &'static str)> {
         &["WINDOW_LEFT", "WINDOW_RIGHT"],
         &["PRECISION_GIVEN", "PRECISION_S8E4M3", "PRECISION_S8X16", "PRECISION_BITS8"],
         &["DESCALE_ONE", "DESCALE_PER_TENSOR", "DESCALE_PER_HEAD", "DESCALE_PER_ROW"],
-        &["SM90"],
+        &["SM90", "SM80"],
         &["READ", "WRITE"],
     ];
     let statuses = statuses.into_iter().map(|(status, name)| (status as i32, name));

@@ -183,8 +183,8 @@ fn numbers_that_stand_for_nothing() {
     refuses(&q(Layout { form: 4, ..base }), argument, &["request.q.form is 4", forms]);
     let sequences = q(Layout { sequences: 3, ..base });
     refuses(&sequences, argument, &["request.q.sequences is 3", "not FULGURITE_PACKED"]);
-    let arch = PlanOptions { arch: 2, ..options() };
-    refuses_with(&request(), &arch, argument, &["options.arch is 2", "1 (FULGURITE_SM90)"]);
+    let arch = PlanOptions { arch: 3, ..options() };
+    refuses_with(&request(), &arch, argument, &["options.arch is 3", "2 (FULGURITE_SM80)"]);
     let entry = PlanOptions { entry: c"fwd_sm90".as_ptr(), ..options() };
     refuses_with(&request(), &entry, argument, &["options.entry is \"fwd_sm90\"", "fwd_sm90_"]);
 }

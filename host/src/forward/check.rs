@@ -2,7 +2,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use fulgurite_spec::{Dtype, ForwardRow as Variant, Tile};
+use fulgurite_spec::{Arch, Dtype, ForwardRow as Variant, Tile};
 
 use super::jobs::keyless_q_tiles;
 use super::{Forward, Precision, variants};
@@ -203,7 +203,9 @@ pub(super) fn select(
     }
     let keyless = |row: &Variant| keyless_q_tiles(request, &Tile::of(row)) > 0;
     let suits = |row: &Variant| {
-        k.rows() <= row.kv_len_limit as usize && (row.stores_keyless() || !keyless(row))
+        k.rows() <= row.kv_len_limit as usize
+            && (row.stores_keyless() || !keyless(row))
+            && device.holds(&row.kernel())
     };
     let able = |row: &Variant| {
         accepts(row, request)
@@ -212,19 +214,47 @@ pub(super) fn select(
     };
     let mut rows = variants().filter(|row| able(row));
     let Some(narrowest) = rows.next() else {
-        // Every head dim that passed has a row; so the device lacks what those ask for.
-        let why = variants().filter(|row| accepts(row, request));
-        let why = why.map(|row| device.check(&row.kernel())).find_map(Result::err);
-        return Err(why.unwrap_or_else(|| {
-            let differs = format!("architecture ({:?} asked)", options.arch);
-            unsupported(request, q.head_dim(), differs, "let the plan choose the architecture")
-        }));
+        return Err(none_able(request, device, options));
     };
-    // A wider head dim would cost more than an unsuitable row of this one.
+    // A wider head dim would cost more than an unsuitable row of this one, as would another
+    // architecture.
+    let same = [narrowest.head_dim, narrowest.arch as u32];
     let best = std::iter::once(narrowest)
         .chain(rows)
-        .find(|row| row.head_dim == narrowest.head_dim && suits(row));
+        .find(|row| [row.head_dim, row.arch as u32] == same && suits(row));
     Ok(best.unwrap_or(narrowest))
+}
+
+/// Why no row that could compute a request runs on the device, in the architecture that is asked
+/// for.
+fn none_able(request: &Forward, device: &DeviceFacts, options: &PlanOptions) -> Error {
+    let head_dim = request.q.head_dim();
+    let runs = |row: &&Variant| device.check(&row.kernel()).is_ok();
+    let others = || variants().filter(|row| accepts(row, request));
+    if others().any(|row| runs(&row)) {
+        let asked = options.arch.map_or("none", Arch::name);
+        let differs = format!("architecture ({asked} asked)");
+        return unsupported(request, head_dim, differs, "let the plan choose the architecture");
+    }
+    if !variants().any(|row| row.arch == Arch::Sm80 && runs(&row)) {
+        let why = others().map(|row| device.check(&row.kernel())).find_map(Result::err);
+        if let Some(why) = why {
+            return why;
+        }
+    }
+    // The device runs kernels, but those that know of this are Hopper's.
+    let (major, minor) = device.compute_capability;
+    let what = match request.precision {
+        Precision::Given if request.q.dtype != Dtype::E4m3 => request.mask.name(),
+        Precision::Given => request.q.dtype.name(),
+        other => other.name(),
+    };
+    let differs = format!(
+        "architecture ({what} is there for compute capability 9.0, Hopper; {} has {major}.{minor})",
+        device.name
+    );
+    let remedy = "use a Hopper GPU, or full or causal masks and 16 bits";
+    unsupported(request, head_dim, differs, remedy)
 }
 
 /// Whether a variant can compute the request. One without keys is all keyless query tiles.

@@ -144,7 +144,7 @@ impl<'a> Given8<'a> {
                 slots.push(Slot::Address(*at, Memory::Buffer(name)));
             }
         }
-        slots.extend(result_slots(request));
+        slots.extend(result_slots(request, self.variant));
         slots
     }
 }

@@ -2,7 +2,7 @@
 //! nearly the same work.
 
 use fulgurite_spec::mask::AnyGeometry;
-use fulgurite_spec::{ForwardRow as Variant, JobCursor, JobOrder, Tile};
+use fulgurite_spec::{Arch, ForwardRow as Variant, JobCursor, JobOrder, Tile};
 
 use super::Forward;
 use crate::{DeviceFacts, Error};
@@ -58,6 +58,18 @@ pub(super) fn job_order(
     let keyless_q_tiles = if variant.stores_keyless() { keyless_q_tiles(request, tile) } else { 0 };
     let q_tile_count = q_tile_count as u32 - keyless_q_tiles;
     let batch_head_count = batch_head_count as u32;
+    if variant.arch == Arch::Sm80 {
+        let jobs = Jobs {
+            request,
+            tile,
+            q_tile_count,
+            keyless_q_tiles,
+            batch_head_count,
+            cta_count: device.sm_count.clamp(1, CTA_LIMIT),
+        };
+        let order = jobs.order_of_blocks(device.l2_bytes).behind(keyless_q_tiles);
+        return Ok((got as u32, order));
+    }
     // Blocks without a job have query tiles without keys to store.
     let sm_count = device.sm_count.min(sm_limit.unwrap_or(u32::MAX));
     let cta_count = (got as u32).min(sm_count.clamp(1, CTA_LIMIT));
@@ -111,6 +123,23 @@ impl Jobs<'_> {
             return even;
         }
         JobOrder::growing(q_tile_count, batch_head_count, section_heads, cta_count)
+    }
+
+    /// The order where each job has a block of its own, which start in their order when there is
+    /// room: longest first, in sections of as many heads as K and V have room for in two thirds of
+    /// the L2 cache. How even that is, is the block scheduler's.
+    fn order_of_blocks(&self, l2_bytes: u32) -> JobOrder {
+        let Jobs { q_tile_count, batch_head_count, cta_count, .. } = *self;
+        if q_tile_count == 0 || batch_head_count == 0 {
+            return JobOrder::even(q_tile_count, batch_head_count, cta_count);
+        }
+        if !self.request.mask.class().rows_differ() {
+            return JobOrder::even(q_tile_count, batch_head_count, cta_count);
+        }
+        let group_size = (self.request.q.heads() / self.request.k.heads()) as u128;
+        let kv_heads = u128::from(l2_bytes) * 2 / 3 / self.kv_head_bytes().max(1);
+        let heads = (kv_heads * group_size).clamp(1, u128::from(batch_head_count)) as u32;
+        JobOrder::growing(q_tile_count, batch_head_count, heads, cta_count)
     }
 
     /// Whether the call is so short that loads decide, not the order of work.
@@ -187,10 +216,15 @@ impl Jobs<'_> {
     fn fits_section(&self, heads: u32) -> bool {
         let Forward { q, k, .. } = self.request;
         let group_size = (q.heads() / k.heads()) as u128;
-        let element_bytes = self.tile.scores.bytes() + self.tile.values.bytes();
-        let kv_head_bytes = k.rows() as u128 * k.head_dim() as u128 * u128::from(element_bytes);
-        u128::from(heads).div_ceil(group_size) * kv_head_bytes <= SECTION_BYTES
+        u128::from(heads).div_ceil(group_size) * self.kv_head_bytes() <= SECTION_BYTES
             && heads <= SECTION_JOBS / self.q_tile_count
+    }
+
+    /// Bytes of K and V of one head.
+    fn kv_head_bytes(&self) -> u128 {
+        let k = &self.request.k;
+        let element_bytes = self.tile.scores.bytes() + self.tile.values.bytes();
+        k.rows() as u128 * k.head_dim() as u128 * u128::from(element_bytes)
     }
 
     /// What a query tile costs, in KV tiles; the first one with keys is number 0.

@@ -13,7 +13,8 @@ use std::hash::{Hash, Hasher};
 use std::mem::offset_of;
 
 use fulgurite_spec::{
-    Ends, FORWARD, FORWARD8, ForwardRow as Variant, FwdParams, FwdScalars, Mask, Tile,
+    Arch, Ends, FORWARD, FORWARD_SM80, FORWARD8, ForwardRow as Variant, FwdMmaParams, FwdParams,
+    FwdScalars, Mask, Tile,
 };
 
 use crate::args::args;
@@ -28,7 +29,16 @@ pub use precision::Precision;
 
 /// Every forward kernel, in order of preference among those of the same element types.
 fn variants() -> impl Iterator<Item = &'static Variant> {
-    FORWARD.iter().chain(FORWARD8)
+    FORWARD.iter().chain(FORWARD_SM80).chain(FORWARD8)
+}
+
+/// Where the scalars lie in the parameters of a row's kernel.
+const fn scalars_at(variant: &Variant) -> usize {
+    match variant.arch {
+        // The same in those of 8 bits (asserted where the structs are defined).
+        Arch::Sm90 => offset_of!(FwdParams, scalars),
+        Arch::Sm80 => offset_of!(FwdMmaParams, scalars),
+    }
 }
 
 /// A forward attention call: `out = softmax(scale · q kᵀ + mask) v` for every head.
@@ -254,7 +264,8 @@ impl Plan<Forward> {
         self.launches().last()
     }
 
-    /// The row of [`VARIANTS`](crate::internals::VARIANTS) or of
+    /// The row of [`VARIANTS`](crate::internals::VARIANTS), of
+    /// [`VARIANTS_SM80`](crate::internals::VARIANTS_SM80) or of
     /// [`VARIANTS_8BIT`](crate::internals::VARIANTS_8BIT) that computes it; `None` if there is no
     /// work.
     pub fn variant(&self) -> Option<&'static Variant> {
@@ -269,15 +280,17 @@ impl Plan<Forward> {
 
     /// What the kernel's threads read of its parameters, yet without addresses.
     pub fn scalars(&self) -> Option<FwdScalars> {
+        let at = scalars_at(self.variant()?);
         let params = &self.attention()?.params;
-        // SAFETY: the struct is one of integers and floats, at the same place in the parameters of
-        // all forward kernels (asserted where these are defined).
-        Some(unsafe { params.get(offset_of!(FwdParams, scalars)) })
+        // SAFETY: the struct is one of integers and floats, at this place in the parameters of the
+        // row's kernel.
+        Some(unsafe { params.get(at) })
     }
 
-    /// The numbers of the mask among them, where elements have 16 bits.
+    /// The numbers of the mask among them, on Hopper where elements have 16 bits.
     pub fn ends(&self) -> Option<Ends> {
-        self.variant().filter(|variant| !variant.is_quantised())?;
+        let has_ends = |variant: &&Variant| !variant.is_quantised() && variant.arch == Arch::Sm90;
+        self.variant().filter(has_ends)?;
         let params = &self.attention()?.params;
         // SAFETY: two integers, at this place in the parameters of the kernels of 16-bit elements.
         Some(unsafe { params.get(offset_of!(FwdParams, ends)) })

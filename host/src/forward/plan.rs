@@ -3,7 +3,10 @@
 use std::mem::offset_of;
 
 use fulgurite_spec::launch::WARPGROUP_ROWS;
-use fulgurite_spec::{Divisor, ForwardRow as Variant, FwdParams, FwdScalars, JobOrder, Mask, Tile};
+use fulgurite_spec::{
+    Arch, Divisor, ForwardRow as Variant, FwdMmaParams, FwdParams, FwdScalars, JobOrder, Mask,
+    Source, Tile,
+};
 
 use super::check::{
     check_dtypes, check_mask, check_shapes, check_sizes, lse_elements, scale_log2, select, tensors,
@@ -12,7 +15,7 @@ use super::descale::{self, Descale};
 use super::given8::Given8;
 use super::jobs::job_order;
 use super::quantised::Quantised;
-use super::{Forward, ForwardArgs, Precision, variants};
+use super::{Forward, ForwardArgs, Precision, scalars_at, variants};
 use crate::args::{Access, Args};
 use crate::place::Raw;
 use crate::request::PlanOptions;
@@ -44,6 +47,9 @@ pub(super) fn decide(
             let given = Given8::of(request, variant)?;
             let launches = vec![given.transpose(device)?, given.forward(grid, &scalars)?];
             (launches, given.workspace_bytes())
+        }
+        Precision::Given if variant.arch == Arch::Sm80 => {
+            (vec![launch_sm80(request, variant, grid, &scalars)?], 0)
         }
         Precision::Given => (vec![launch(request, variant, grid, &scalars)?], 0),
         _ => {
@@ -171,7 +177,7 @@ fn launch(
         map(offset_of!(FwdParams, k), "k", k, [scores, tile.kv_rows]),
         map(offset_of!(FwdParams, v), "v", v, [values, tile.kv_rows]),
     ];
-    slots.extend(result_slots(request));
+    slots.extend(result_slots(request, variant));
     let params = Block::zeroed(size_of::<FwdParams>());
     let ends = request.mask.ends();
     // SAFETY: numbers only, and no padding (asserted where the structs are defined).
@@ -181,13 +187,40 @@ fn launch(
     Ok(Launch { kernel: module::index(variant.entry)?, grid, params, slots })
 }
 
-/// Where every forward kernel leaves its results.
-pub(super) fn result_slots(request: &Forward) -> Vec<Slot> {
-    const SCALARS: usize = offset_of!(FwdParams, scalars);
+/// The one launch of a call by a kernel that copies q, k and v itself.
+fn launch_sm80(
+    request: &Forward,
+    variant: &Variant,
+    grid: u32,
+    scalars: &FwdScalars,
+) -> Result<Launch, Error> {
+    let Forward { q, k, v, .. } = request;
+    let mut slots = result_slots(request, variant);
+    let mut params = Block::zeroed(size_of::<FwdMmaParams>());
+    for (at, name, layout) in [
+        (offset_of!(FwdMmaParams, q), "q", q),
+        (offset_of!(FwdMmaParams, k), "k", k),
+        (offset_of!(FwdMmaParams, v), "v", v),
+    ] {
+        let [batch_stride, head_stride, row_stride, _] =
+            layout.effective_strides().map(|stride| stride as u64);
+        let source = Source { address: 0, row_stride, head_stride, batch_stride };
+        slots.push(Slot::Address(at + offset_of!(Source, address), Memory::Buffer(name)));
+        // SAFETY: integers only, and no padding (asserted where the struct is defined).
+        params = unsafe { params.put(at, &source) };
+    }
+    // SAFETY: numbers only, and no padding, likewise.
+    let params = unsafe { params.put(offset_of!(FwdMmaParams, scalars), scalars) };
+    Ok(Launch { kernel: module::index(variant.entry)?, grid, params, slots })
+}
+
+/// Where a forward kernel leaves its results.
+pub(super) fn result_slots(request: &Forward, variant: &Variant) -> Vec<Slot> {
     let out = (offset_of!(FwdScalars, out), "out");
     let lse = request.lse.then_some((offset_of!(FwdScalars, lse), "lse"));
     let results = std::iter::once(out).chain(lse);
-    results.map(|(at, name)| Slot::Address(SCALARS + at, Memory::Buffer(name))).collect()
+    let scalars = scalars_at(variant);
+    results.map(|(at, name)| Slot::Address(scalars + at, Memory::Buffer(name))).collect()
 }
 
 /// Whether all batch entries of q read the one of k or v.

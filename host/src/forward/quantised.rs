@@ -241,7 +241,7 @@ impl<'a> Quantised<'a> {
             let at = QUANT + offset_of!(QuantScalars, q_shift);
             slots.push(Slot::Address(at, in_q(q.q_shift)));
         }
-        slots.extend(result_slots(request));
+        slots.extend(result_slots(request, self.variant));
         slots
     }
 

@@ -110,7 +110,18 @@ call!(cuDeviceGetName(name: *mut c_char, length: c_int, _device: c_int) {
 });
 call!(cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { give(bytes, 80 << 30) });
 call!(cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {
-    give(value, match attribute { 16 => 132, 75 => 9, 76 => 0, 97 => 232_448, _ => 0 })
+    give(
+        value,
+        match attribute {
+            16 => 132,
+            38 => 50 << 20,
+            75 => 9,
+            76 => 0,
+            81 => 233_472,
+            97 => 232_448,
+            _ => 0,
+        },
+    )
 });
 call!(cuDevicePrimaryCtxRetain(context: *mut Handle, device: c_int) {
     let mut state = STATE.lock().unwrap();

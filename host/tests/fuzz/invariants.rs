@@ -2,7 +2,7 @@
 
 use fulgurite::internals::{FwdScalars, JobOrder, Launch, MaskClass, TensorMapSpec, Tile, Variant};
 use fulgurite::{
-    Descale, DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision,
+    Arch, Descale, DeviceFacts, Dtype, Error, Forward, ForwardArgs, Layout, Mask, Plan, Precision,
     RawWorkspace, Workspace,
 };
 use fulgurite_spec::JobCursor;
@@ -91,17 +91,26 @@ pub fn check_plan(plan: &Plan<Forward>, request: &Forward, facts: &DeviceFacts) 
     assert!(tiles <= i32::MAX as u128);
     // A grid of more blocks than any device has multiprocessors would gain nothing.
     let blocks = u128::from(facts.sm_count.clamp(1, 1024));
-    assert_eq!(u128::from(grid(plan)), tiles.min(blocks));
+    let is_sm80 = variant.arch == Arch::Sm80;
+    assert_eq!(u128::from(grid(plan)), if is_sm80 { tiles } else { tiles.min(blocks) });
     if is_quantised || is_e4m3 {
         check_workspace(plan, if is_e4m3 { 2 } else { 4 });
     } else if request.q.dtype == Dtype::E4m3 {
         assert_eq!((plan.launches().len(), plan.workspace_bytes()), (1, 0));
     } else {
         assert_eq!((plan.launches().len(), plan.workspace_bytes()), (1, 0));
-        check_maps(plan, &spans);
+        if !is_sm80 {
+            check_maps(plan, &spans);
+        }
     }
     check_scalars(plan, request);
-    check_order(&scalars(plan).order, plan, request);
+    let order = &scalars(plan).order;
+    if is_sm80 {
+        let keyless = u128::from(order.keyless_q_tiles) * batch * heads;
+        assert_eq!(u128::from(order.job_count()) + keyless, tiles);
+    } else {
+        check_order(order, plan, request);
+    }
 }
 
 /// A map is one that the driver takes.

@@ -3,7 +3,7 @@
 use crate::{frag::Accum, imp};
 use fulgurite_spec::Dtype;
 
-/// A 16-bit float that `wgmma` multiplies with float32 accumulation.
+/// A 16-bit float that the tensor core multiplies with float32 accumulation.
 ///
 /// # Safety
 /// The functions compute in the type that `DTYPE` names.
@@ -37,6 +37,12 @@ pub unsafe trait Element: Copy {
     /// # Safety
     /// As [`crate::wgmma::issue_rs`].
     unsafe fn wgmma_rs<const N: u32>(acc: &mut Accum<N>, a: [u32; 4], b: u64);
+
+    /// One warp's `sums + A × B`; 16×8×16.
+    ///
+    /// # Safety
+    /// As [`crate::mma::multiply`].
+    unsafe fn mma(sums: [f32; 4], a: [u32; 4], b: [u32; 2]) -> [f32; 4];
 }
 
 /// The type of a dtype, for code that has a dtype as a constant: `Of<{ dtype as u8 }>`.
@@ -53,7 +59,7 @@ pub type Of<const DTYPE: u8> = <Code<DTYPE> as Coded>::Element;
 
 macro_rules! element {
     ($(#[$doc:meta])* $name:ident, $headroom:literal, $infinity:literal, $pack:ident, $unpack:ident,
-     $ss:ident, $rs:ident) => {
+     $ss:ident, $rs:ident, $mma:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -62,7 +68,7 @@ macro_rules! element {
             type Element = $name;
         }
 
-        // SAFETY: the three instructions named are those of this type.
+        // SAFETY: the instructions named are those of this type.
         unsafe impl Element for $name {
             const DTYPE: Dtype = Dtype::$name;
             const HEADROOM: f32 = $headroom;
@@ -96,15 +102,22 @@ macro_rules! element {
                 // SAFETY: the caller's contract is the instruction's.
                 unsafe { imp::$rs::<N>(&mut acc.registers, a, b) }
             }
+
+            #[inline(always)]
+            #[track_caller]
+            unsafe fn mma(sums: [f32; 4], a: [u32; 4], b: [u32; 2]) -> [f32; 4] {
+                // SAFETY: the caller's contract is the instruction's.
+                unsafe { imp::$mma(sums, a, b) }
+            }
         }
     };
 }
 
 element!(
     /// bfloat16.
-    Bf16, 16.0, 0x7f80, pack_bf16, unpack_bf16, wgmma_ss_bf16, wgmma_rs_bf16
+    Bf16, 16.0, 0x7f80, pack_bf16, unpack_bf16, wgmma_ss_bf16, wgmma_rs_bf16, mma_bf16
 );
 element!(
     /// IEEE half: no exponents to spare, and values of at most 2^16.
-    F16, 0.0, 0x7c00, pack_f16, unpack_f16, wgmma_ss_f16, wgmma_rs_f16
+    F16, 0.0, 0x7c00, pack_f16, unpack_f16, wgmma_ss_f16, wgmma_rs_f16, mma_f16
 );

@@ -14,7 +14,10 @@ use core::ops::Range;
 mod bytes;
 mod gradient;
 mod mask;
+mod panels;
 pub use bytes::{IntegerAccum, PackedBytes, column_at};
+use panels::held;
+pub use panels::{Matrices, Panels, RowsOf, row_bytes, rows_of_warp};
 
 /// Registers of the widest accumulator (64×256).
 const ACCUM_REGISTERS: usize = 128;
@@ -34,10 +37,7 @@ pub struct Packed<const N: u32> {
 #[track_caller]
 pub fn rows() -> [u32; 2] {
     let thread = imp::thread_index() % 128;
-    let first = thread / 32 * 16 + thread % 32 / 4;
-    let halves = [0, 8];
-    let halves = imp::alter(imp::Rows::Held, halves, [0; 2]);
-    halves.map(|half| first + half)
+    held(thread / 32 * 16 + thread % 32 / 4)
 }
 
 /// First of the thread's columns in every group of eight.

@@ -25,6 +25,7 @@ pub mod imp;
 pub mod emu;
 
 pub mod barrier;
+pub mod copy;
 pub mod element;
 pub mod element8;
 pub mod fence;
@@ -32,6 +33,7 @@ pub mod frag;
 pub mod global;
 pub mod math;
 pub mod mbarrier;
+pub mod mma;
 pub mod planted;
 pub mod product;
 pub mod quad;

@@ -2,7 +2,7 @@
 
 use crate::arch::Arch;
 use crate::backward::{BACKWARD, DELTA};
-use crate::forward::{FORWARD, FORWARD8};
+use crate::forward::{FORWARD, FORWARD_SM80, FORWARD8};
 use crate::launch::LaunchSpec;
 use crate::quantise::QUANTISE;
 use crate::smem::SMEM_LIMIT_BYTES;
@@ -32,11 +32,11 @@ impl Kernel {
 /// Every kernel of the library, put together from the operations' tables. Each lists its families
 /// by the time that they take to compile, the longest last.
 pub const KERNELS: &[Kernel] = &{
-    const COUNT: usize =
-        FORWARD.len() + FORWARD8.len() + QUANTISE.len() + DELTA.len() + BACKWARD.len();
+    const FORWARDS: usize = FORWARD.len() + FORWARD_SM80.len() + FORWARD8.len();
+    const COUNT: usize = FORWARDS + QUANTISE.len() + DELTA.len() + BACKWARD.len();
     let mut kernels = [FORWARD[0].kernel(); COUNT];
     let mut count = 0;
-    let tables = [FORWARD, FORWARD8];
+    let tables = [FORWARD, FORWARD_SM80, FORWARD8];
     let mut table = 0;
     while table < tables.len() {
         let mut i = 0;

@@ -35,8 +35,8 @@ pub use arch::Arch;
 pub use divisor::Divisor;
 pub use dtype::Dtype;
 pub use forward::{
-    FORWARD, FORWARD8, ForwardRow, Fwd8Params, FwdParams, FwdScalars, QuantScalars, ScaleAddress,
-    SmemPlan, SoftmaxKind, Tile,
+    FORWARD, FORWARD_SM80, FORWARD8, ForwardRow, Fwd8Params, FwdMmaParams, FwdParams, FwdScalars,
+    QuantScalars, ScaleAddress, SmemPlan, SoftmaxKind, Source, Tile,
 };
 pub use kernel::{KERNELS, Kernel};
 pub use launch::LaunchSpec;

@@ -83,6 +83,35 @@ impl JobOrder {
         }
     }
 
+    /// Query tiles of all heads that are jobs.
+    #[inline(always)]
+    pub const fn job_count(&self) -> u32 {
+        self.q_tile_count * self.batch_head_count
+    }
+
+    /// The job of this number, below [`job_count`](Self::job_count), where a grid has a block for
+    /// each: section after section without gaps, so that blocks that start in their order find the
+    /// longest of a section first.
+    #[inline(always)]
+    pub const fn nth(&self, number: u32) -> QueryTile {
+        let section = number / (self.section_heads * self.q_tile_count);
+        let first_head = section * self.section_heads;
+        self.ranked(first_head, number - first_head * self.q_tile_count)
+    }
+
+    /// Of the section of heads from `first_head` on, the job of this rank.
+    #[inline(always)]
+    const fn ranked(&self, first_head: u32, rank: u32) -> QueryTile {
+        let last = self.batch_head_count - first_head <= self.section_heads;
+        let run = if last { self.last_run } else { self.run };
+        let runs_before = run.divide(rank);
+        let inside = rank - runs_before * run.value;
+        let (tiles_before, head) =
+            if self.longest_first != 0 { (runs_before, inside) } else { (inside, runs_before) };
+        let q_tile = self.keyless_q_tiles + self.q_tile_count - 1 - tiles_before;
+        QueryTile { q_tile, batch_head: first_head + head }
+    }
+
     /// The same jobs, each so many query tiles further down its head.
     pub const fn behind(self, keyless_q_tiles: u32) -> JobOrder {
         JobOrder { keyless_q_tiles, ..self }
@@ -192,6 +221,29 @@ mod tests {
                         assert!(seen.iter().all(|count| *count == 1), "{order:?}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_find_each_job_once_and_the_longest_of_a_section_first() {
+        for (q_tiles, heads, section) in [(1, 1, 1), (3, 7, 2), (5, 6, 6), (4, 5, 1)] {
+            for order in [
+                JobOrder::growing(q_tiles, heads, section, 3).behind(2),
+                JobOrder::even(q_tiles, heads, 3).behind(2),
+            ] {
+                let jobs: Vec<QueryTile> = (0..order.job_count()).map(|n| order.nth(n)).collect();
+                let mut seen = vec![0; (q_tiles * heads) as usize];
+                for job in &jobs {
+                    seen[(job.batch_head * q_tiles + job.q_tile - 2) as usize] += 1;
+                }
+                assert!(seen.iter().all(|count| *count == 1), "{order:?}: {jobs:?}");
+                let falls = |two: &[QueryTile]| {
+                    let [a, b] = [two[0].batch_head, two[1].batch_head].map(|it| it / section);
+                    a < b || two[0].q_tile >= two[1].q_tile
+                };
+                let growing = order.longest_first != 0;
+                assert!(!growing || jobs.windows(2).all(falls), "{order:?}: {jobs:?}");
             }
         }
     }

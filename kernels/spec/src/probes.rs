@@ -90,6 +90,9 @@ macro_rules! for_each_probe {
             probe_product_f16_n176: products::of_loads::<F16, 176>;
             probe_product_f16_n192: products::of_loads::<F16, 192>;
             probe_product_f16_n256: products::of_loads::<F16, 256>;
+            probe_thread_copies: warps::copies;
+            probe_warp_product_bf16: warps::product::<Bf16>;
+            probe_warp_product_f16: warps::product::<F16>;
             probe_bytes: bytes::conversions;
             probe_product_e4m3_n64: bytes::of_e4m3::<64, 128>;
             probe_product_e4m3_n96: bytes::of_e4m3::<96, 128>;

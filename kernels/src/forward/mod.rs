@@ -3,4 +3,5 @@
 
 pub mod barriers;
 pub mod shape;
+pub mod sm80;
 pub mod sm90;

@@ -45,17 +45,17 @@ impl<S: Shape> Budget for ConsumerBudget<S> {
     const REGISTERS: u32 = S::LAUNCH.consumer_registers;
 }
 
-/// What every role needs.
+/// What every role needs; `I`: what says where Q, K and V are.
 #[derive(Clone, Copy)]
-pub struct Call<'a> {
+pub struct Call<'a, I = MapAddress> {
     /// The parameters that threads read.
     pub scalars: &'a FwdScalars,
     /// The numbers of the mask.
     pub ends: Ends,
     /// Scales and shifts of elements of 8 bits, if they have such.
     pub quant: Option<&'a QuantScalars>,
-    /// Map of Q; those of K and V follow.
-    pub maps: MapAddress,
+    /// Where Q, K and V are; on Hopper the map of Q, which those of K and V follow.
+    pub inputs: I,
     /// The block's shared memory.
     pub smem: Smem,
 }

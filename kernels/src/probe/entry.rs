@@ -2,7 +2,7 @@
 #![allow(unexpected_cfgs, reason = "the names of entries stand in the table of probes")]
 #![cfg_attr(selected, allow(unused_imports, reason = "the other table's entries may be wanted"))]
 
-use super::{Probe, barriers, bytes, copies, memory, products, values};
+use super::{Probe, barriers, bytes, copies, memory, products, values, warps};
 use crate::entry::{entry, host_entries};
 use fulgurite_gpu::{
     element::{Bf16, F16},

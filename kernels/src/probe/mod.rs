@@ -10,6 +10,7 @@ pub mod entry;
 pub mod memory;
 pub mod products;
 pub mod values;
+pub mod warps;
 
 use fulgurite_gpu::{barrier, global, mbarrier, smem::Smem, thread, tma::MapAddress};
 use fulgurite_spec::ProbeScalars;

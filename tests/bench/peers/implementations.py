@@ -87,6 +87,7 @@ class Fulgurite(Implementation):
     def __init__(self, job):
         self.device = job["device"]
         self.library = interface.Library(job["library"])
+        self.arch = job.get("arch")
         self.plan = self.gradient_plan = None
         # What the plan's launches read.
         self.tensors = None
@@ -95,7 +96,7 @@ class Fulgurite(Implementation):
 
     def options(self, dtype):
         # Each launch quantises the tensors of 16 bits.
-        return "quantise" if dtype in interface.PRECISIONS else ""
+        return "quantise" if dtype in interface.PRECISIONS else self.arch or ""
 
     def prepare(self, cell, q, k, v):
         # Elements that no one writes are found by the check.
@@ -120,7 +121,8 @@ class Fulgurite(Implementation):
                 given[name] = numbers.data_ptr()
         request = interface.ForwardRequest(device=self.device, mask=mask, precision=precision,
                                            **layouts, **said)
-        self.plan = self.library.plan_forward(request)
+        options = interface.PlanOptions(arch=interface.ARCHS[self.arch]) if self.arch else None
+        self.plan = self.library.plan_forward(request, options)
         self.tensors = (tensors, descales)
         stream = torch.cuda.current_stream().cuda_stream
         args = interface.ForwardArgs(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),

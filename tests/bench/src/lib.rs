@@ -25,6 +25,7 @@ pub mod variants;
 use std::path::PathBuf;
 
 use clap::Args;
+use fulgurite::Arch;
 
 use facts::{Earlier, Facts};
 use grid::{Cell, DtypeName, Kind};
@@ -97,6 +98,9 @@ pub struct Options {
     /// The commit that is measured, for the record
     #[arg(long, default_value = option_env!("FULGURITE_COMMIT").unwrap_or("unknown"))]
     pub commit: String,
+    /// Measure our kernels of this architecture (sm90, sm80) instead of those that a plan chooses
+    #[arg(long, value_name = "ARCH", value_parser = check::gpu::arch)]
+    pub arch: Option<Arch>,
     /// Ordinal of the GPU
     #[arg(long, default_value_t = 0)]
     pub device: usize,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use check::forward::call::ForwardCall;
 use check::gpu::{Bits, Gpu};
 use check::progress::Steps;
 use half::{bf16, f16};
@@ -73,7 +74,8 @@ fn measure_typed<T: Bits>(
             break;
         }
         steps.at(cell.to_string());
-        let prepared = cell.call().prepare(gpu.attention())?;
+        let call = ForwardCall { arch: options.arch, ..cell.call() };
+        let prepared = call.prepare(gpu.attention())?;
         Expected::of(cell, &data)
             .check(gpu, cell, &prepared, &mut data)
             .map_err(|reason| format!("{cell}: {reason}"))?;

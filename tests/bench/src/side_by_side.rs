@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use fulgurite::Arch;
 use output::Pulse;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -47,6 +48,8 @@ struct Job<'a> {
     library: PathBuf,
     peers_dir: PathBuf,
     device: usize,
+    /// The name of the architecture, if it is not the plan's choice.
+    arch: Option<&'static str>,
     budget_seconds: f64,
     rounds: usize,
     cell_ms: f64,
@@ -132,6 +135,7 @@ fn harness(
         library: library(options)?,
         peers_dir: absolute(peers_dir)?,
         device: options.device,
+        arch: options.arch.map(Arch::name),
         budget_seconds: options.budget_seconds.unwrap_or(NO_BUDGET_SECONDS),
         rounds: options.reps,
         cell_ms: options.cell_ms,

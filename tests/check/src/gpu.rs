@@ -4,10 +4,11 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use fulgurite::Arch;
 use fulgurite::cudarc::driver::{
     CudaSlice, CudaStream, CudaView, CudaViewMut, DeviceRepr, DriverError,
 };
-use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, VARIANTS_SM80, Variant};
 use fulgurite::{DeviceFacts, Element, FlashAttention};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
@@ -112,11 +113,18 @@ impl Gpu {
         self.attention.facts()
     }
 
+    /// The architecture whose kernels plans choose on it.
+    pub fn arch(&self) -> Arch {
+        let runs = |arch: &Arch| arch.runs_on(self.facts().compute_capability);
+        Arch::ALL.into_iter().find(runs).unwrap_or(Arch::Sm90)
+    }
+
     /// Has the driver compile and load kernels; says how many. One that it refuses is reported by
     /// its first call.
     pub fn preload(&self, entries: &[&str]) -> Option<usize> {
         let wanted = |variant: &&Variant| entries.contains(&variant.entry);
-        let variants: Vec<&Variant> = VARIANTS.iter().chain(VARIANTS_8BIT).filter(wanted).collect();
+        let all = VARIANTS.iter().chain(VARIANTS_SM80).chain(VARIANTS_8BIT);
+        let variants: Vec<&Variant> = all.filter(wanted).collect();
         let loaded = variants.iter().try_for_each(|variant| load(&self.attention, variant));
         loaded.is_ok().then_some(variants.len())
     }
@@ -301,4 +309,13 @@ impl Device for Gpu {
     fn lost(&self) -> Option<String> {
         self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The architecture of a name, for options of commands.
+///
+/// # Errors
+/// The names that there are.
+pub fn arch(name: &str) -> Result<Arch, String> {
+    let found = Arch::ALL.into_iter().find(|arch| arch.name() == name);
+    found.ok_or_else(|| format!("it is one of {}", Arch::ALL.map(Arch::name).join(", ")))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use check::probes::cases::all;
 use check::verify::{every_case, every_emulated_case};
+use fulgurite::Arch;
 
 /// The number of kernels of a list's case, by both names.
 type Counts = BTreeMap<String, usize>;
@@ -22,8 +23,8 @@ fn counts() -> Counts {
     let mut add = |list: &str, name: &str| {
         *counts.entry(format!("{list}: {name}")).or_default() += 1;
     };
-    every_case().iter().for_each(|case| add("all", case.name()));
-    every_emulated_case().iter().for_each(|case| add("emulated", case.name()));
+    every_case(Arch::Sm90).iter().for_each(|case| add("all", case.name()));
+    every_emulated_case(Arch::Sm90).iter().for_each(|case| add("emulated", case.name()));
     all().iter().for_each(|probe| add("probe", &probe.title()));
     counts
 }

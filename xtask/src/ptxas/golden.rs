@@ -33,7 +33,8 @@ pub struct Makers {
     pub compiler: String,
 }
 
-/// Numbers of one entry, in the order of [`NAMES`], and the hash of its PTX.
+/// Numbers of one entry, or of one compiled for another GPU than its first, in the order of
+/// [`NAMES`], and the hash of its PTX.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Line {
     entry: String,
@@ -66,7 +67,7 @@ const COMPILER_MARK: &str = "# compiler ";
 impl Line {
     /// The numbers of a report; none if its code was not counted.
     fn of(report: &Report) -> Option<Line> {
-        let Report { entry, registers, stack_bytes, .. } = report;
+        let Report { label: entry, registers, stack_bytes, .. } = report;
         let [a, b, c, d, e] = report.sass?.numbers();
         let numbers = [*registers, *stack_bytes, report.spill_bytes(), a, b, c, d, e];
         Some(Line { entry: entry.clone(), numbers, ptx: report.ptx.clone() })
@@ -119,7 +120,7 @@ impl Golden {
         reports: &[Report],
         exists: impl Fn(&str) -> bool,
     ) -> std::result::Result<(), String> {
-        let now = |entry: &str| reports.iter().any(|report| report.entry == entry);
+        let now = |entry: &str| reports.iter().any(|report| report.label == entry);
         self.lines.retain(|line| exists(&line.entry) && !now(&line.entry));
         if !self.lines.is_empty() && self.makers != *makers {
             let Makers { ptxas, compiler } = &self.makers;
@@ -162,11 +163,11 @@ impl Golden {
             ));
         }
         for report in reports {
-            match self.lines.iter().find(|line| line.entry == report.entry) {
+            match self.lines.iter().find(|line| line.entry == report.label) {
                 Some(line) => line.compare(report, same_compiler, &mut found),
                 None => found
                     .worse
-                    .push(format!("{}: no golden numbers; --bless makes them", report.entry)),
+                    .push(format!("{}: no golden numbers; --bless makes them", report.label)),
             }
         }
         if reports.iter().any(|report| report.sass.is_none()) {
@@ -209,10 +210,17 @@ pub fn read(workspace: &Workspace) -> Result<Golden> {
 pub fn bless(workspace: &Workspace, makers: &Makers, reports: &[Report]) -> Result<()> {
     // Where all are there, a file that cannot be read, of an older form for example, is replaced.
     let mut golden = match read(workspace) {
-        Err(_) if reports.len() == KERNELS.len() => Golden::default(),
+        Err(_)
+            if KERNELS.iter().all(|kernel| reports.iter().any(|it| it.entry == kernel.entry)) =>
+        {
+            Golden::default()
+        }
         result => result?,
     };
-    let exists = |entry: &str| KERNELS.iter().any(|kernel| kernel.entry == entry);
+    let exists = |label: &str| {
+        let entry = label.split('@').next();
+        KERNELS.iter().any(|kernel| Some(kernel.entry) == entry)
+    };
     golden.absorb(makers, reports, exists).map_err(Error::Option)?;
     write_if_changed(&workspace.golden_resources(), &golden.write())
 }

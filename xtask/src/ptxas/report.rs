@@ -16,6 +16,9 @@ const HARMLESS_CODES: [&str; 1] = ["C7519"];
 pub struct Report {
     /// Name of the entry.
     pub entry: String,
+    /// The same, with the GPU that it was compiled for if there are several and that is not the
+    /// first.
+    pub label: String,
     /// Registers of a thread at entry.
     pub registers: u32,
     /// Bytes of the stack frame.
@@ -55,6 +58,7 @@ impl Report {
         }
         Ok(Report {
             entry: entry.to_string(),
+            label: entry.to_string(),
             registers: number(" registers")?,
             stack_bytes: number(" bytes stack frame")?,
             spill_store_bytes: number(" bytes spill stores")?,
@@ -72,7 +76,7 @@ impl Report {
 
     /// What must not be: one line each.
     pub fn problems(&self) -> Vec<String> {
-        let entry = &self.entry;
+        let entry = &self.label;
         let mut problems = Vec::new();
         if self.spill_bytes() > 0 {
             problems.push(format!(

@@ -114,6 +114,7 @@ fn row(dtype: Dtype, mask: MaskClass, softmax: SoftmaxKind, tile: &Tile) -> Forw
         softmax,
         q_rows,
         kv_rows,
+        warps: tile.warps,
         q_parts,
         kv_stages,
         kv_len_limit: ANY,
@@ -124,9 +125,7 @@ fn row(dtype: Dtype, mask: MaskClass, softmax: SoftmaxKind, tile: &Tile) -> Forw
 pub fn source(row: &ForwardRow) -> String {
     let ForwardRow { entry, arch, dtype, head_dim, mask, softmax, .. } = row;
     let ForwardRow { q_rows, kv_rows, q_parts, kv_stages, kv_len_limit, .. } = row;
-    let start = match arch {
-        Arch::Sm90 => "sm90",
-    };
+    let start = arch.name();
     format!(
         "{entry}: {start}({dtype:?}, {head_dim}, {mask:?}, {softmax:?})\
          .tile({q_rows}, {kv_rows}, {q_parts}, {kv_stages}).to({kv_len_limit});"

@@ -9,6 +9,7 @@ use fastrand::Rng;
 
 use super::clock::Clocks;
 use super::copy::{CopyEngine, Effect, Transfer};
+use super::format::Format;
 use super::global::Global;
 use super::grid::Grid;
 use super::lanes::{Lanes, State};
@@ -25,6 +26,8 @@ use super::shared::Shared;
 use super::shuffle::Shuffle;
 use super::stats::Stats;
 use super::tensor_core::{ProductRequest, TensorCore};
+use super::thread_copy::{ThreadCopies, ThreadCopy};
+use super::warp_product;
 
 /// A running block.
 pub struct Block {
@@ -42,6 +45,7 @@ pub struct Block {
     pub mbarriers: Mbarriers,
     pub named: NamedBarriers,
     pub copies: CopyEngine,
+    pub thread_copies: ThreadCopies,
     pub tensor_core: TensorCore,
     pub registers: RegisterFile,
     mutation: Option<Mutation>,
@@ -69,6 +73,7 @@ impl Block {
             mbarriers: Mbarriers::default(),
             named: NamedBarriers::new(grid.threads),
             copies: CopyEngine::default(),
+            thread_copies: ThreadCopies::new(grid.seed),
             tensor_core: TensorCore::new(warps, grid.accumulator),
             registers: RegisterFile::new(grid.threads),
             mutation: grid.mutation,
@@ -266,6 +271,19 @@ impl Block {
         self.copies.stores_done(global, &mut self.clocks, whose, pending, read)
     }
 
+    /// The current thread starts a copy of its own.
+    pub fn start_copy(&mut self, to: u32, from: u64, bytes: u32, site: Site) -> Checked {
+        let (number, thread, global) = (self.number(), self.current, self.global());
+        let copy = ThreadCopy { to, from, bytes, site, number };
+        self.thread_copies.issue(&mut self.shared, global, &mut self.clocks, thread, copy)
+    }
+
+    /// The current thread waits for all of its groups of copies but the last `pending`.
+    pub fn wait_copies(&mut self, pending: u32) -> Checked {
+        let (thread, global) = (self.current, self.global());
+        self.thread_copies.wait(&mut self.shared, global, &mut self.clocks, thread, pending)
+    }
+
     /// Takes the pending copy `index` a step further; a broken rule is the copy's.
     pub fn step_copy(&mut self, index: usize) {
         let (primitive, site, thread) = self.copies.issued(index);
@@ -343,6 +361,7 @@ impl Block {
             Request::StoreMatrices { transposed, .. } => {
                 self.store_matrices(warp, transposed, site)?;
             }
+            Request::WarpProduct { format, .. } => self.multiply_in_warp(warp, format),
         }
         threads.for_each(|thread| self.lanes.wake(thread));
         Ok(())
@@ -443,6 +462,18 @@ impl Block {
             }
         }
         Ok(())
+    }
+
+    fn multiply_in_warp(&mut self, warp: usize, format: Format) {
+        self.stats.products += 1;
+        let operands = self.lanes.given(warp, |request| match request {
+            Request::WarpProduct { operands, .. } => Some(*operands),
+            _ => None,
+        });
+        let sums = warp_product::multiply(format, self.tensor_core.accumulator, &operands);
+        for (lane, sums) in sums.into_iter().enumerate() {
+            self.lanes[warp * 32 + lane].result = sums;
+        }
     }
 
     fn load_matrices(&mut self, warp: usize, transposed: bool) -> Checked {

@@ -7,6 +7,7 @@
 use std::panic::Location;
 
 use crate::emu::current::{self, act, collective, suspend, wait, with};
+use crate::emu::format::Format;
 use crate::emu::lanes::State;
 use crate::emu::mutation::Change;
 use crate::emu::named::Coming;
@@ -14,6 +15,7 @@ use crate::emu::report::{Primitive, broken};
 use crate::emu::request::Request;
 use crate::emu::shared::BASE;
 use crate::emu::shuffle::Shuffle;
+use crate::emu::warp_product::WarpOperands;
 use crate::registers::Budget;
 use crate::tma::Keep;
 
@@ -397,4 +399,54 @@ pub unsafe fn tma_store_wait<const PENDING: u32>() {
 #[track_caller]
 pub unsafe fn tma_store_wait_read<const PENDING: u32>() {
     wait_stores(Primitive::TmaStoreWaitRead, PENDING, true);
+}
+
+#[track_caller]
+pub unsafe fn copy_16(to: u32, from: u64, bytes: u32) {
+    let site = Location::caller();
+    if current::planted(Primitive::CopyStart, site).is_none() {
+        act(Primitive::CopyStart, site, |block| block.start_copy(to, from, bytes, site));
+    }
+}
+
+#[track_caller]
+pub fn copy_commit() {
+    if current::planted(Primitive::CopyCommit, Location::caller()).is_none() {
+        with(|block| block.thread_copies.close(&mut block.clocks, block.current));
+    }
+}
+
+#[track_caller]
+pub fn copy_wait<const PENDING: u32>() {
+    let site = Location::caller();
+    let pending = match current::planted(Primitive::CopyWait, site) {
+        Some(Change::Drop) => return,
+        Some(Change::More) => PENDING + 1,
+        _ => PENDING,
+    };
+    act(Primitive::CopyWait, site, |block| block.wait_copies(pending));
+}
+
+/// One warp's product.
+#[track_caller]
+fn warp_product(format: Format, sums: [f32; 4], mut a: [u32; 4], b: [u32; 2]) -> [f32; 4] {
+    let site = Location::caller();
+    match current::planted(Primitive::WarpProduct, site) {
+        Some(Change::Drop) => return sums,
+        Some(_) => a.swap(0, 1),
+        None => {}
+    }
+    let operands = WarpOperands { sums: sums.map(f32::to_bits), a, b };
+    let request = Request::WarpProduct { format, operands };
+    collective(Primitive::WarpProduct, site, request).map(f32::from_bits)
+}
+
+#[track_caller]
+pub unsafe fn mma_bf16(sums: [f32; 4], a: [u32; 4], b: [u32; 2]) -> [f32; 4] {
+    warp_product(Format::Bf16, sums, a, b)
+}
+
+#[track_caller]
+pub unsafe fn mma_f16(sums: [f32; 4], a: [u32; 4], b: [u32; 2]) -> [f32; 4] {
+    warp_product(Format::F16, sums, a, b)
 }

@@ -64,6 +64,12 @@ pub fn finish(block: &mut Block) {
         let broken = unfinished(text.to_owned());
         return block.fail(Primitive::TmaStore, Some(site), Some(thread), broken);
     }
+    if let Some((thread, site)) = block.thread_copies.open(&block.clocks) {
+        let broken = unfinished(
+            "the block has ended, and its thread has not waited for this copy".to_owned(),
+        );
+        return block.fail(Primitive::CopyStart, Some(site), Some(thread), broken);
+    }
     if let Some((warp, site)) = block.tensor_core.unfinished() {
         let text = "the block has ended, and this product was never waited for";
         let broken = unfinished(text.to_owned());

@@ -15,7 +15,8 @@
 //! * `block`: composes the parts. Each of them owns its state, knows no other part's, and returns
 //!   what its operations bring about.
 //! * The parts: `mbarrier`, `named` (barriers); `copy` with `store` (the copy engine);
-//!   `tensor_core` with `operand`, `format`, `e4m3` and `accumulator`; `register_file`; `lanes`
+//!   `thread_copy` (copies of threads); `warp_product`; `tensor_core` with `operand`, `format`,
+//!   `e4m3` and `accumulator`; `register_file`; `lanes`
 //!   with `request` and `pins` (threads, what they ask for together, the registers that they
 //!   name); `shuffle`, `matrix` (what a warp exchanges).
 //! * Memory and who may touch it: `shared`, `global`, `parameters` with `tensor_map`, `clock`.
@@ -78,7 +79,9 @@ pub(crate) mod tensor_core;
 mod tensor_map;
 #[cfg(test)]
 mod tests;
+mod thread_copy;
 mod trace;
+pub(crate) mod warp_product;
 
 pub use crate::planted::Rows;
 pub use accumulator::Accumulator;

@@ -83,7 +83,8 @@ impl MutationSite {
             Primitive::WgmmaWait
             | Primitive::MbarrierArrive
             | Primitive::TmaStoreWait
-            | Primitive::TmaStoreWaitRead => &[Change::Drop, Change::More],
+            | Primitive::TmaStoreWaitRead
+            | Primitive::CopyWait => &[Change::Drop, Change::More],
             Primitive::BarrierFenceInit
             | Primitive::WgmmaBegin
             | Primitive::WgmmaCommit
@@ -91,6 +92,8 @@ impl MutationSite {
             | Primitive::TmaLoad
             | Primitive::TmaStore
             | Primitive::TmaStoreCommit
+            | Primitive::CopyStart
+            | Primitive::CopyCommit
             | Primitive::RegistersShrink
             | Primitive::RegistersGrow => &[Change::Drop],
             _ => &[],
@@ -109,6 +112,7 @@ impl MutationSite {
             Primitive::Ballot | Primitive::BarrierAny => &[Flip, Vote(false), Vote(true)],
             Primitive::Pack => &[Truncate, Swap, Half, Drop],
             Primitive::WgmmaIssue => &[Drop, More, Less, Flip],
+            Primitive::WarpProduct => &[Drop, Swap],
             Primitive::TmaLoad => {
                 &[Less, Coordinate(0), Coordinate(1), Coordinate(2), Coordinate(3)]
             }

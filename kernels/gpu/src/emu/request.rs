@@ -1,8 +1,10 @@
 //! Collective operations, as one thread asks for them.
 
+use super::format::Format;
 use super::named::Coming;
 use super::shuffle::Shuffle;
 use super::tensor_core::ProductRequest;
+use super::warp_product::WarpOperands;
 
 /// A collective operation, as one thread asks for it.
 #[derive(Clone, Debug)]
@@ -16,6 +18,7 @@ pub enum Request {
     Registers { grow: bool, count: u32 },
     LoadMatrices { row: u32, transposed: bool },
     StoreMatrices { row: u32, words: [u32; 4], transposed: bool },
+    WarpProduct { format: Format, operands: WarpOperands },
 }
 
 impl Request {
@@ -45,6 +48,9 @@ impl Request {
                 Request::StoreMatrices { transposed: a, .. },
                 Request::StoreMatrices { transposed: b, .. },
             ) => a == b,
+            (Request::WarpProduct { format: a, .. }, Request::WarpProduct { format: b, .. }) => {
+                a == b
+            }
             _ => false,
         }
     }

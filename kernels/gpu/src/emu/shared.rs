@@ -89,7 +89,7 @@ impl Shared {
     }
 
     /// The granule of an access of 16 bytes.
-    fn aligned_granule(&self, address: u32) -> Checked<usize> {
+    pub fn aligned_granule(&self, address: u32) -> Checked<usize> {
         if !address.is_multiple_of(GRANULE) {
             return broken!(Malformed, "16 shared bytes at {address:#x}, no multiple of 16");
         }

@@ -274,7 +274,8 @@ pub struct TensorCore {
     groups: Vec<Groups>,
     /// By warpgroup: a write that all of its threads are known to have seen.
     known: Vec<Cell<(Agent, u32)>>,
-    accumulator: Accumulator,
+    /// How it adds.
+    pub accumulator: Accumulator,
 }
 
 impl TensorCore {

@@ -1,4 +1,4 @@
-//! The copy engine.
+//! The copy engine, and copies of threads.
 
 use crate::tma::Keep;
 use core::arch::asm;
@@ -58,4 +58,22 @@ pub unsafe fn tma_store_wait<const PENDING: u32>() {
 #[inline(always)]
 pub unsafe fn tma_store_wait_read<const PENDING: u32>() {
     unsafe { asm!("cp.async.bulk.wait_group.read {0};", const PENDING, options(nostack)) }
+}
+
+#[inline(always)]
+pub unsafe fn copy_16(to: u32, from: u64, bytes: u32) {
+    unsafe {
+        asm!("cp.async.cg.shared.global.L2::128B [{0}], [{1}], 16, {2};", in(reg32) to,
+             in(reg64) from, in(reg32) bytes, options(nostack));
+    }
+}
+
+#[inline(always)]
+pub fn copy_commit() {
+    unsafe { asm!("cp.async.commit_group;", options(nostack)) }
+}
+
+#[inline(always)]
+pub fn copy_wait<const PENDING: u32>() {
+    unsafe { asm!("cp.async.wait_group {0};", const PENDING, options(nostack)) }
 }

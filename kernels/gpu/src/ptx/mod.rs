@@ -7,6 +7,7 @@
 
 mod copy;
 mod matrix;
+mod mma;
 mod planted;
 mod scalar;
 mod sync;
@@ -14,6 +15,7 @@ mod wgmma;
 
 pub use copy::*;
 pub use matrix::*;
+pub use mma::*;
 pub use planted::*;
 pub use scalar::*;
 pub use sync::*;

@@ -1,6 +1,7 @@
 //! Planted errors in tiny kernels: what the emulator says of each.
 
 mod bytes;
+mod copies;
 mod stores;
 mod support;
 mod votes;

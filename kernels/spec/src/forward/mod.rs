@@ -3,11 +3,13 @@
 //! A row is a decision someone made. Whoever needs all forward kernels walks [`FORWARD`] or expands
 //! [`for_each_forward!`](crate::for_each_forward): the device crate makes an entry of each row, the
 //! host finds the row that accepts a request. Kernels of 8-bit elements have a table of their own,
-//! [`FORWARD8`], since they receive more.
+//! [`FORWARD8`], since they receive more; and so have those for all GPUs from Ampere on,
+//! [`FORWARD_SM80`], since they receive addresses in place of tensor maps.
 
 mod params;
 mod table;
 mod table8;
+mod table_sm80;
 mod tile;
 
 use core::mem::size_of;
@@ -15,11 +17,13 @@ use core::mem::size_of;
 use crate::arch::Arch;
 use crate::dtype::Dtype;
 use crate::kernel::{self, Kernel};
-use crate::launch::LaunchSpec;
+use crate::launch::{LaunchSpec, WARPGROUP_ROWS};
 use crate::mask::MaskClass;
 
-pub use params::{Fwd8Params, FwdParams, FwdScalars, QuantScalars, ScaleAddress};
-pub use tile::{KV_ROWS_LEAST, KV_ROWS_MOST, STEP_BYTES, SmemPlan, Tile};
+pub use params::{
+    Fwd8Params, FwdMmaParams, FwdParams, FwdScalars, QuantScalars, ScaleAddress, Source,
+};
+pub use tile::{KV_ROWS_LEAST, KV_ROWS_MOST, STEP_BYTES, SmemPlan, Tile, WARP_ROWS};
 
 /// How a row's softmax finds the numbers that its exponents are relative to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +105,8 @@ pub struct ForwardRow {
     pub q_rows: u32,
     /// Rows of K and V in one step.
     pub kv_rows: u32,
+    /// Warps that compute.
+    pub warps: u32,
     /// Buffers for Q, of one warpgroup's rows each.
     pub q_parts: u32,
     /// Buffers for K and for V.
@@ -137,10 +143,16 @@ const fn sm90(dtype: Dtype, head_dim: u32, mask: MaskClass, softmax: SoftmaxKind
         softmax,
         q_rows: 0,
         kv_rows: 0,
+        warps: 0,
         q_parts: 0,
         kv_stages: 0,
         kv_len_limit: ANY,
     }
+}
+
+/// A row for all GPUs from Ampere on, likewise.
+const fn sm80(dtype: Dtype, head_dim: u32, mask: MaskClass, softmax: SoftmaxKind) -> ForwardRow {
+    ForwardRow { arch: Arch::Sm80, ..sm90(dtype, head_dim, mask, softmax) }
 }
 
 impl ForwardRow {
@@ -150,7 +162,11 @@ impl ForwardRow {
     }
 
     const fn tile(self, q_rows: u32, kv_rows: u32, q_parts: u32, kv_stages: u32) -> ForwardRow {
-        ForwardRow { q_rows, kv_rows, q_parts, kv_stages, ..self }
+        ForwardRow { q_rows, kv_rows, warps: q_rows / 16, q_parts, kv_stages, ..self }
+    }
+
+    const fn mma(self, q_rows: u32, kv_rows: u32, warps: u32, kv_stages: u32) -> ForwardRow {
+        ForwardRow { q_rows, kv_rows, warps, q_parts: q_rows / WARPGROUP_ROWS, kv_stages, ..self }
     }
 
     const fn to(self, kv_len_limit: u32) -> ForwardRow {
@@ -166,7 +182,7 @@ impl ForwardRow {
     /// # Panics
     /// If the table has no such entry.
     pub const fn of_entry(entry: &str) -> ForwardRow {
-        let tables = [FORWARD, FORWARD8];
+        let tables = [FORWARD, FORWARD8, FORWARD_SM80];
         let mut table = 0;
         while table < tables.len() {
             let mut i = 0;
@@ -219,17 +235,19 @@ impl ForwardRow {
         Kernel {
             entry: self.entry,
             arch: self.arch,
-            family: if self.is_quantised() {
+            family: if matches!(self.arch, Arch::Sm80) {
+                family(self.head_dim)
+            } else if self.is_quantised() {
                 family8(self.head_dim)
             } else if matches!(self.mask, MaskClass::Window) {
                 family_window(self.head_dim)
             } else {
                 family(self.head_dim)
             },
-            param_bytes: if self.is_quantised() {
-                size_of::<Fwd8Params>() as u32
-            } else {
-                size_of::<FwdParams>() as u32
+            param_bytes: match self.arch {
+                Arch::Sm80 => size_of::<FwdMmaParams>() as u32,
+                Arch::Sm90 if self.is_quantised() => size_of::<Fwd8Params>() as u32,
+                Arch::Sm90 => size_of::<FwdParams>() as u32,
             },
             launch: self.launch(),
         }
@@ -310,3 +328,13 @@ macro_rules! table8 {
     };
 }
 crate::for_each_forward8!(table8);
+
+macro_rules! table_sm80 {
+    ($($row:tt)*) => {
+        table! {
+            /// Every forward kernel for all GPUs from Ampere on, in order of preference.
+            FORWARD_SM80: $($row)*
+        }
+    };
+}
+crate::for_each_forward_sm80!(table_sm80);

@@ -20,6 +20,36 @@ pub struct FwdParams {
     pub ends: Ends,
 }
 
+/// Parameters of the forward kernels that copy Q, K and V themselves.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FwdMmaParams {
+    /// Q.
+    pub q: Source,
+    /// K.
+    pub k: Source,
+    /// V.
+    pub v: Source,
+    /// Everything else.
+    pub scalars: FwdScalars,
+    /// Makes the size a multiple of the alignment, which is that of all kernels' parameters.
+    pub unused: u64,
+}
+
+/// Where the elements of a tensor lie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Source {
+    /// Device address of the first element, 16-byte aligned.
+    pub address: u64,
+    /// Elements from one row to the next, a multiple of 8, as all strides are.
+    pub row_stride: u64,
+    /// Elements from one head to the next.
+    pub head_stride: u64,
+    /// Elements from one batch entry to the next.
+    pub batch_stride: u64,
+}
+
 /// The part of [`FwdParams`] that threads read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,4 +167,7 @@ const _: () = {
     // Without padding.
     assert!(size_of::<QuantScalars>() == 3 * 24 + 16 + 8);
     assert!(size_of::<Fwd8Params>() == 624);
+    assert!(offset_of!(Source, address) == 0 && size_of::<Source>() == 32);
+    assert!(offset_of!(FwdMmaParams, scalars) == 3 * size_of::<Source>());
+    assert!(size_of::<FwdMmaParams>() == 96 + size_of::<FwdScalars>() + 8);
 };

@@ -1,6 +1,7 @@
 //! Tile shapes of the forward, and the shared-memory plan and launch that follow from them.
 
 use super::{ForwardRow, SoftmaxKind};
+use crate::arch::Arch;
 use crate::dtype::Dtype;
 use crate::launch::{LaunchSpec, WARPGROUP_ROWS, WARPGROUP_THREADS};
 use crate::smem::SMEM_LIMIT_BYTES;
@@ -10,6 +11,9 @@ pub const KV_ROWS_LEAST: u32 = 48;
 
 /// Bytes of both operands that one `wgmma` multiplies along K.
 pub const STEP_BYTES: u32 = 32;
+
+/// Rows of one warp's products.
+pub const WARP_ROWS: u32 = 16;
 
 /// Most rows of K and V in one step: the widest `wgmma`, and the longest TMA box.
 pub const KV_ROWS_MOST: u32 = 256;
@@ -23,12 +27,16 @@ const CONSUMER_STATE_REGISTERS: u32 = 28;
 /// takes at a time, how many of each it keeps in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
+    /// Architecture of the kernel, which shared memory and launch depend on.
+    pub arch: Arch,
     /// Element type of Q and K.
     pub scores: Dtype,
     /// Element type of V.
     pub values: Dtype,
-    /// Consumer warpgroups; each owns 64 query rows.
+    /// Parts of 64 query rows; on Hopper each is that of one consumer warpgroup.
     pub consumers: u32,
+    /// Warps that compute.
+    pub warps: u32,
     /// Rows of K and V in one step.
     pub kv_rows: u32,
     /// Columns of Q, K, V and the output that the products use.
@@ -47,11 +55,11 @@ impl Tile {
     pub const fn of(row: &ForwardRow) -> Tile {
         let &ForwardRow { softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages, .. } = row;
         let tile = Tile::forward(softmax, head_dim, q_rows, kv_rows, q_parts, kv_stages);
-        Tile { scores: row.scores, values: row.dtype, ..tile }
+        Tile { arch: row.arch, warps: row.warps, scores: row.scores, values: row.dtype, ..tile }
     }
 
-    /// The forward tile of these numbers, in the order of the table's columns, for elements of 16
-    /// bits.
+    /// Hopper's forward tile of these numbers, in the order of the table's columns, for elements of
+    /// 16 bits.
     pub const fn forward(
         softmax: SoftmaxKind,
         head_dim: u32,
@@ -61,8 +69,20 @@ impl Tile {
         kv_stages: u32,
     ) -> Tile {
         let (consumers, parks) = (q_rows / WARPGROUP_ROWS, softmax.parks());
+        let (arch, warps) = (Arch::Sm90, q_rows / WARP_ROWS);
         let (scores, values) = (Dtype::Bf16, Dtype::Bf16);
-        Tile { scores, values, consumers, kv_rows, head_dim, q_parts, kv_stages, parks }
+        Tile {
+            arch,
+            scores,
+            values,
+            consumers,
+            warps,
+            kv_rows,
+            head_dim,
+            q_parts,
+            kv_stages,
+            parks,
+        }
     }
 
     /// Registers that a consumer's thread needs at least: the fragments, and what it keeps besides.
@@ -91,6 +111,17 @@ impl Tile {
 
     /// The launch of a kernel with this tile.
     pub const fn launch(&self) -> LaunchSpec {
+        if matches!(self.arch, Arch::Sm80) {
+            return LaunchSpec {
+                threads: 32 * self.warps,
+                // All registers of the multiprocessor: with one block of four warps nobody would
+                // compute products while those are in their softmax.
+                blocks_per_sm: if self.warps == 4 { 2 } else { 1 },
+                smem_bytes: SmemPlan::of(self).total_bytes,
+                producer_registers: 0,
+                consumer_registers: 0,
+            };
+        }
         let (producer_registers, consumer_registers) = match self.consumers {
             // 24 for the producer left it with spills of 4 to 16 bytes.
             2 => (40, 232),
@@ -257,6 +288,9 @@ impl SmemPlan {
         let k = q + tile.q_parts * tile.q_part_bytes();
         let v = k + tile.kv_stages * tile.k_stage_bytes();
         let parked = v + tile.kv_stages * tile.v_stage_bytes();
+        if matches!(tile.arch, Arch::Sm80) {
+            return SmemPlan::without_barriers(q, k, v, parked);
+        }
         let q_full = parked + tile.parked_bytes();
         let q_empty = q_full + 8 * tile.q_parts;
         let k_full = q_empty + 8 * tile.q_parts;
@@ -266,19 +300,34 @@ impl SmemPlan {
         let total_bytes = v_empty + 8 * tile.kv_stages;
         SmemPlan { q, k, v, parked, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
     }
+
+    /// Of a kernel that copies by its own threads and parks nothing: all else is empty.
+    const fn without_barriers(q: u32, k: u32, v: u32, end: u32) -> SmemPlan {
+        let (parked, total_bytes) = (end, end);
+        let (q_full, q_empty, k_full, k_empty, v_full, v_empty) = (end, end, end, end, end, end);
+        SmemPlan { q, k, v, parked, q_full, q_empty, k_full, k_empty, v_full, v_empty, total_bytes }
+    }
 }
 
 /// Refuses a tile that the kernel cannot work with.
 pub(super) const fn assert_possible(tile: &Tile) {
     let plan = SmemPlan::of(tile);
     assert!(plan.k.is_multiple_of(1024) && plan.v.is_multiple_of(1024));
+    assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
+    if matches!(tile.arch, Arch::Sm80) {
+        assert!(tile.warps == 4 || tile.warps == 8);
+        assert!(tile.q_rows().is_multiple_of(tile.warps * WARP_ROWS) && tile.kv_rows <= 128);
+        // Each pass of the threads copies whole rows, four of each warp.
+        assert!(tile.kv_rows.is_multiple_of(16) && tile.kv_rows.is_multiple_of(4 * tile.warps));
+        assert!(!tile.parks && (tile.kv_stages == 1 || tile.kv_stages == 2));
+        return;
+    }
     assert!(
         tile.kv_rows.is_multiple_of(STEP_BYTES / tile.values.bytes())
             && KV_ROWS_LEAST <= tile.kv_rows
             && tile.kv_rows <= KV_ROWS_MOST,
         "no product has this number of KV rows"
     );
-    assert!(tile.head_dim.is_multiple_of(32) && tile.head_dim <= 256);
     assert!(tile.consumers == 2 || tile.consumers == 3);
     assert!(tile.q_parts >= tile.consumers);
 }

@@ -12,7 +12,7 @@ use crate::{
     forward::shape::{Call, ConsumerBudget, Shape},
     jobs::{Job, Jobs, rows},
     ring::Cursor,
-    softmax::OnlineSoftmax,
+    softmax::{OnlineSoftmax, SETTLING_TILES},
 };
 use factors::Factors;
 use fulgurite_gpu::{
@@ -22,11 +22,6 @@ use fulgurite_gpu::{
     wgmma::{self, Operand, PanelWidth},
 };
 use fulgurite_spec::{Geometry, SmemPlan, Tile, forward::STEP_BYTES, launch::WARPGROUP_ROWS};
-
-/// Tiles that follow the maxima at least, after the first and those that the mask may touch; behind
-/// them few rows outgrow their anchors. Of 0, 1, 2, 3 and 5 this and 2 were the fastest on an H200,
-/// and more tiles leave less error.
-const SETTLING_TILES: u32 = 3;
 
 /// Where a step is.
 #[derive(Clone, Copy)]

@@ -49,7 +49,7 @@ pub unsafe fn run<M: Geometry, S: Shape, const D: u32, const KV: u32>(
 ) {
     const { assert!(S::TILE.head_dim == D && S::TILE.kv_rows == KV) };
     const { assert!(!M::FIRST || !S::SOFTMAX.parks(), "parked keys are counted from tile 0 on") };
-    let call = Call { scalars, ends, quant, maps, smem: Smem::base() };
+    let call = Call { scalars, ends, quant, inputs: maps, smem: Smem::base() };
     // SAFETY: every thread of the block comes here, then takes exactly one role.
     unsafe {
         if thread::index() == 0 {
@@ -92,9 +92,9 @@ unsafe fn start<S: Shape>(call: &Call) {
     // SAFETY: this thread initialised the barriers; the maps follow each other.
     unsafe {
         mbarrier::fence_init();
-        tma::prefetch(call.maps);
-        tma::prefetch(call.maps.plus(1));
-        tma::prefetch(call.maps.plus(2));
+        tma::prefetch(call.inputs);
+        tma::prefetch(call.inputs.plus(1));
+        tma::prefetch(call.inputs.plus(2));
     }
 }
 

@@ -95,7 +95,7 @@ pub unsafe fn load_q<S: Shape>(call: &Call, cursor: &mut Cursor, job: &Job, lead
                 while panel < tile.score_panels() {
                     let at = [panel * tile.score_panel_columns(), row, head, batch];
                     let to = to.plus(panel * WARPGROUP_ROWS * tile.score_panel_bytes());
-                    tma::load(to, call.maps, full, at, Keep::Short);
+                    tma::load(to, call.inputs, full, at, Keep::Short);
                     panel += 1;
                 }
             }
@@ -203,7 +203,7 @@ unsafe fn load_kv(
                     [column, first_key, kv_head, kv_batch]
                 };
                 let to = to.plus(panel * tensor.panel_bytes);
-                tma::load(to, call.maps.plus(map), full, at, Keep::Long);
+                tma::load(to, call.inputs.plus(map), full, at, Keep::Long);
                 panel += 1;
             }
         }

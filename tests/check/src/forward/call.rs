@@ -6,7 +6,7 @@ use fulgurite::cudarc::driver::{CudaStream, CudaViewMut};
 use fulgurite::emulator::{Emulator, Global};
 use fulgurite::internals::{Tile, Variant};
 use fulgurite::{
-    Descale, DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan,
+    Arch, Descale, DeviceFacts, Dtype, FlashAttention, Forward, ForwardArgs, Layout, Mask, Plan,
     PlanOptions, Precision, Prepared, Raw, Read, Write,
 };
 use half::{bf16, f16};
@@ -44,6 +44,8 @@ pub struct ForwardCall {
     pub descale: [Descale; 3],
     /// The kernel, if it is not the plan's choice.
     pub variant: Option<Variant>,
+    /// The architecture of the kernel, if that is not.
+    pub arch: Option<Arch>,
 }
 
 impl ForwardCall {
@@ -51,8 +53,8 @@ impl ForwardCall {
     pub fn plain(q: Layout, kv: Layout, mask: Mask) -> ForwardCall {
         let (k, v, out) = (kv, kv, q);
         let (precision, descale) = (Precision::Given, [Descale::One; 3]);
-        let (scale, lse, variant) = (None, false, None);
-        ForwardCall { q, k, v, out, mask, scale, lse, precision, descale, variant }
+        let (scale, lse, variant, arch) = (None, false, None, None);
+        ForwardCall { q, k, v, out, mask, scale, lse, precision, descale, variant, arch }
     }
 
     /// The request of the host crate.
@@ -67,9 +69,13 @@ impl ForwardCall {
         forward
     }
 
-    /// How it is carried out: by its kernel, if it has one of its own.
+    /// How it is carried out: by its kernel or architecture, if it has one of its own.
     fn options(&self) -> PlanOptions {
-        self.variant.map_or_else(PlanOptions::default, |row| PlanOptions::entry(row.entry))
+        match (self.variant, self.arch) {
+            (Some(row), _) => PlanOptions::entry(row.entry),
+            (None, Some(arch)) => PlanOptions::default().arch(arch),
+            (None, None) => PlanOptions::default(),
+        }
     }
 
     fn decided(&self, plan: &Plan<Forward>) -> Decided {
@@ -102,9 +108,9 @@ impl ForwardCall {
     /// # Errors
     /// A message: what the host crate refuses.
     pub fn prepare(&self, attention: &FlashAttention) -> Result<Prepared<Forward>, String> {
-        let prepared = match &self.variant {
-            Some(_) => attention.plan_with(&self.request(), &self.options()),
-            None => attention.plan(&self.request()),
+        let prepared = match self.options() {
+            options if options == PlanOptions::default() => attention.plan(&self.request()),
+            options => attention.plan_with(&self.request(), &options),
         };
         prepared.map_err(|error| error.to_string())
     }

@@ -1,6 +1,6 @@
 //! A batch entry's results have the same bits alone and in any company, wherever its tensors lie.
 
-use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, Variant};
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, VARIANTS_SM80, Variant};
 use reference::forward::values::{Inputs, Poison};
 use reference::tensor::Tensor;
 
@@ -22,7 +22,7 @@ pub fn every(entries: &[&str], device: &dyn Device) -> Result<(), String> {
         same_alone(variant, (4, 2), (130, 1150), device)
             .map_err(|reason| format!("{}: {reason}", variant.entry))
     };
-    let all = VARIANTS.iter().chain(VARIANTS_8BIT);
+    let all = VARIANTS.iter().chain(VARIANTS_SM80).chain(VARIANTS_8BIT);
     all.filter(|variant| entries.contains(&variant.entry)).try_for_each(one)
 }
 

@@ -181,6 +181,9 @@ fn claim<'a>(case: &ForwardCase, phases: &'a [LowPrecision]) -> Option<Claim<'a>
 /// Rows of a head whose results may depend on each other's queries in kernels with anchors.
 const GROUP_ROWS: usize = 64;
 
+/// KV tiles that follow the maxima at least: up to so many, no row keeps an anchor.
+const SETTLED_TILES: usize = 4;
+
 /// What of a row's result may depend on what was planted.
 fn reach(case: &ForwardCase, poison: Poison, reference: &Reference, index: usize) -> Reach {
     let row = reference.rows[index];
@@ -192,12 +195,22 @@ fn reach(case: &ForwardCase, poison: Poison, reference: &Reference, index: usize
     // A NaN in a row's first column has such kernels compute it again, another way.
     let once = case.variant.is_some_and(|variant| !variant.softmax.loses());
     let near = if row_local { 1 } else { GROUP_ROWS };
+    // Only behind the first tiles do rows keep anchors, and a bad row's neighbours none.
+    let settles =
+        case.variant.is_some_and(|row| case.kv_len > SETTLED_TILES * row.kv_rows as usize);
+    let group = if settles { near } else { 1 };
     let reached = match poison {
         Poison::QueryNan | Poison::QueryInf => {
-            is_head && Poison::query_rows(case.q_len).any(|r| r == row.row)
+            is_head && Poison::query_rows(case.q_len).any(|r| r / group == row.row / group)
         }
         Poison::KeyNan | Poison::KeyInf => {
-            is_kv_head && reference.kept[index].contains(&Poison::key_row(case.kv_len))
+            let key = Poison::key_row(case.kv_len);
+            let neighbour = |other: &RowId| {
+                let same = (other.batch, other.head) == (row.batch, row.head);
+                same && other.row / group == row.row / group
+            };
+            let rows = reference.rows.iter().zip(&reference.kept);
+            is_kv_head && rows.filter(|(it, _)| neighbour(it)).any(|(_, kept)| kept.contains(&key))
         }
         Poison::RowNan | Poison::RowInf | Poison::RowPeak | Poison::RowHuge => {
             is_head && row.row / near == LONE_ROW / near

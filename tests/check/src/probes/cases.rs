@@ -32,7 +32,13 @@ pub fn all() -> Vec<Case> {
         let stores = [[4, 0, 0, 0], [0, -6, 0, 0], [-8, 5, 0, 1]].map(|at| store(swizzle, at));
         cases.extend(loads.into_iter().chain(stores).map(refused));
     }
-    for entry in PROBES.iter().filter(|entry| entry.contains("product_") && entry.contains("f16")) {
+    cases.extend([
+        thread_copies(),
+        warp_product("probe_warp_product_bf16", Dtype::Bf16),
+        warp_product("probe_warp_product_f16", Dtype::F16),
+    ]);
+    let of_loads = |entry: &&&str| entry.starts_with("probe_product_") && entry.contains("f16");
+    for entry in PROBES.iter().filter(of_loads) {
         let (dtype, width) = entry.trim_start_matches("probe_product_").split_once("_n").unwrap();
         let dtype = if dtype == Dtype::Bf16.name() { Dtype::Bf16 } else { Dtype::F16 };
         cases.push(product(entry, dtype, width.parse().expect("names end with the width")));
@@ -382,6 +388,26 @@ fn stored_product() -> Case {
     let box_bytes = input.len() as u32;
     let case = plain("probe_product_of_stores", input, products(&values, Dtype::Bf16, 64));
     Case { box_bytes, ..case }
+}
+
+fn thread_copies() -> Case {
+    let input = bytes((0..3 * 4 * THREADS).map(noise));
+    let unit = |part: usize, thread: usize| match (thread + part) % 4 {
+        3 => vec![0; 16],
+        _ => units(&input, std::iter::once(part * THREADS + thread)),
+    };
+    let others = [37, 90, 5].into_iter().enumerate();
+    let out =
+        others.flat_map(|(part, other)| (0..THREADS).flat_map(move |it| [(part, it ^ other)]));
+    let out = out.flat_map(|(part, thread)| unit(part, thread)).collect();
+    plain("probe_thread_copies", input.clone(), out)
+}
+
+fn warp_product(entry: &'static str, dtype: Dtype) -> Case {
+    let (tensor, mut values) = blocks(dtype);
+    let input = tensor.bytes[..128 * 128].to_vec();
+    values[64 * 124..64 * 128].fill(0);
+    plain(entry, input, products(&values, dtype, 64))
 }
 
 /// Whether every width that a kernel of the table multiplies is probed.

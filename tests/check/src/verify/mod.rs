@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use fulgurite::internals::{VARIANTS, VARIANTS_8BIT};
+use fulgurite::Arch;
+use fulgurite::internals::{VARIANTS, VARIANTS_8BIT, VARIANTS_SM80};
 use output::{Pulse, WIDTH, wrapped};
 use rayon::prelude::*;
 
@@ -28,6 +29,10 @@ pub struct Options {
     /// Only variants and cases whose "entry case" contains this text; may be repeated (all must)
     #[arg(long, value_name = "TEXT")]
     pub filter: Vec<String>,
+    /// The kernels of this architecture (sm90, sm80), also where a plan would choose others; by
+    /// default those that it chooses on the GPU, or without one sm90
+    #[arg(long, value_name = "ARCH", value_parser = gpu::arch)]
+    pub arch: Option<Arch>,
     /// Check the q, k and v of a safetensors file instead of the case list. Tensors are named
     /// `q`, `k`, `v` or `<prefix>.q`, ... and shaped [batch, heads, rows, head_dim] or
     /// [heads, rows, head_dim]; F32, F16 and BF16 are read, each set runs as bf16 and f16, full
@@ -103,8 +108,11 @@ impl Options {
     }
 }
 
-/// Every case of every operation.
-pub fn every_case() -> Vec<Job> {
+/// Every case of every operation, of the kernels of an architecture.
+pub fn every_case(arch: Arch) -> Vec<Job> {
+    if arch == Arch::Sm80 {
+        return every(VARIANTS_SM80, cases);
+    }
     let mut all = every(VARIANTS, cases);
     all.extend(every(VARIANTS_8BIT, eight_bits::cases));
     all.extend(gradients::every(gradients::cases));
@@ -112,11 +120,21 @@ pub fn every_case() -> Vec<Job> {
 }
 
 /// The cases of every operation that are made for the emulator: small, but with every branch.
-pub fn every_emulated_case() -> Vec<Job> {
+pub fn every_emulated_case(arch: Arch) -> Vec<Job> {
+    if arch == Arch::Sm80 {
+        let mut all = every(VARIANTS_SM80, emulated_cases);
+        all.retain(is_emulated);
+        return all;
+    }
     let mut all = every(VARIANTS, emulated_cases);
     all.extend(every(VARIANTS_8BIT, eight_bits::emulated_cases));
     all.extend(gradients::every(gradients::emulated_cases));
     all
+}
+
+/// Whether this build has a case's kernel for the CPU: of those for GPUs from Ampere on some.
+fn is_emulated(job: &Job) -> bool {
+    fulgurite_kernels::entry::find(job.entry()).is_some()
 }
 
 /// Runs `verify`; `Ok(true)` if nothing failed.
@@ -125,8 +143,10 @@ pub fn every_emulated_case() -> Vec<Job> {
 /// A message if the options cannot be followed: an unreadable input, a report that cannot be
 /// written.
 pub fn run(options: &Options) -> Result<bool, String> {
-    let jobs = options.wanted(every_case());
-    let emulated = options.wanted(every_emulated_case());
+    let gpu = if options.list || options.long { None } else { open(options)? };
+    let arch = options.arch.unwrap_or_else(|| gpu.as_ref().map_or(Arch::Sm90, Gpu::arch));
+    let jobs = options.wanted(every_case(arch));
+    let emulated = options.wanted(every_emulated_case(arch));
     let probes = probes::wanted(options);
     if options.list {
         let listed = if options.emulate { &emulated } else { &jobs };
@@ -144,7 +164,6 @@ pub fn run(options: &Options) -> Result<bool, String> {
         println!("{}", tally.summary());
         return Ok(tally.passed());
     }
-    let gpu = open(options)?;
     if let Some(path) = &options.input {
         input::verify(path, options, gpu.as_ref(), &mut tally)?;
     } else {
@@ -161,7 +180,8 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 if !options.emulate {
                     offline::verify_model(&jobs, &mut tally);
                 }
-                emulate::verify(&emulated, jobs, options, &mut tally);
+                let full = jobs.into_iter().filter(is_emulated).collect();
+                emulate::verify(&emulated, full, options, &mut tally);
             }
         }
         let _pulse = Pulse::text("single primitives");

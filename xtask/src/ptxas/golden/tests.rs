@@ -4,6 +4,7 @@ use super::*;
 fn report(entry: &str, counts: [u32; 5]) -> Report {
     Report {
         entry: entry.to_string(),
+        label: entry.to_string(),
         registers: 168,
         stack_bytes: 0,
         spill_store_bytes: 0,
