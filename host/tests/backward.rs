@@ -114,7 +114,7 @@ fn lse_of_the_forward() {
     let error = refused(&request);
     assert_eq!(error, Error::LseOfForward);
     assert_eq!(error.class(), ErrorClass::Request);
-    says(&error, &["no log-sum-exp", "Forward::with_lse"]);
+    says(&error, &["no log-sum-exp", "with_lse"]);
 }
 
 #[test]

@@ -37,7 +37,8 @@ const OTHER_TOOLKITS: [&str; 6] = [
 const LINK: &str = "-Clink-arg=-Wl,--unresolved-symbols=ignore-all";
 
 /// The tests that call nothing of CUDA.
-const TESTS: [&str; 7] = ["--lib", "--test", "cpu", "--test", "refusals", "--test", "signatures"];
+const TESTS: [&str; 9] =
+    ["--lib", "--test", "cpu", "--test", "gradients", "--test", "refusals", "--test", "signatures"];
 
 /// Checks format and lints of the package, and runs its tests that need no GPU.
 pub fn run(workspace: &Workspace) -> Result<()> {

@@ -40,6 +40,22 @@ fn forward_launches_its_kernel() {
 }
 
 #[test]
+fn backward_launches_its_kernels_behind_the_forward() {
+    for said in LANGUAGES.into_iter().filter_map(|language| said("backward", language)) {
+        let launches: Vec<&str> =
+            said.lines().filter_map(|line| line.strip_prefix("launch ")).collect();
+        let wanted = [
+            "fwd_sm90_bf16_d64_causal",
+            "bwd_delta_bf16",
+            "bwd_dkdv_sm90_bf16_d64_causal",
+            "bwd_dq_sm90_bf16_d64_causal",
+        ];
+        assert_eq!(launches, wanted, "{said}");
+        assert!(said.ends_with("dv is 0x0000 (1/256 is 0x3b80)\n"), "{said}");
+    }
+}
+
+#[test]
 fn plan_launches_three_times() {
     for said in LANGUAGES.into_iter().filter_map(|language| said("plan", language)) {
         assert_eq!(said.matches("launch fwd_sm90_s8e4m3_d128_full\n").count(), 3, "{said}");

@@ -1,11 +1,13 @@
 //! The body on a CPU: plain loops in f32, for the tests of models.
 
+use std::ops::Range;
+
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, DType, Error, Layout, Result, Shape, Storage};
+use candle_core::{CpuStorage, DType, Error, Layout, Result, Shape, Storage, Tensor};
 use fulgurite::{DeviceFacts, Dtype, Mask, Plan};
 use half::{bf16, f16};
 
-use crate::op::{Attention, library};
+use crate::op::{Attention, Given, library};
 
 /// Products of a query's and a key's elements that a call on a CPU may need at most
 /// (batch · heads · rows · keys · head_dim): larger calls are an error, because they belong on a
@@ -24,7 +26,7 @@ pub(crate) fn forward(
     let v = read("v", tensors[2], layouts[2])?;
     let (out, lse) = call.compute(&q, &k, &v);
     if op.wants_lse() {
-        op.keep_lse(Storage::Cpu(CpuStorage::F32(lse)));
+        op.keep_lse(Storage::Cpu(CpuStorage::F32(lse)), [call.batch, call.heads, call.rows]);
     }
     let out = match tensors[0].dtype() {
         DType::BF16 => CpuStorage::BF16(out.into_iter().map(bf16::from_f32).collect()),
@@ -114,17 +116,14 @@ impl Call {
             let start = ((entry * self.keys + key) * self.kv_heads + kv_head) * self.head_dim;
             <[f32]>::get(tensor, start..start + self.head_dim).unwrap_or_default()
         };
-        let keys = match self.mask {
-            Mask::Causal => (row + self.keys + 1).saturating_sub(self.rows),
-            _ => self.keys,
-        };
+        let keys = seen(self.mask, row, [self.rows, self.keys]);
         let product = |key| at(k, key).iter().zip(q).map(|(k, q)| k * q).sum::<f32>();
-        let scores = (0..keys).map(|key| self.scale * product(key)).collect::<Vec<f32>>();
+        let scores = keys.clone().map(|key| self.scale * product(key)).collect::<Vec<f32>>();
         let Some(largest) = scores.iter().copied().reduce(f32::max) else {
             return f32::NEG_INFINITY;
         };
         let mut sum = 0.0;
-        for (key, score) in scores.iter().enumerate() {
+        for (key, score) in keys.zip(&scores) {
             let weight = (score - largest).exp();
             sum += weight;
             out.iter_mut().zip(at(v, key)).for_each(|(out, v)| *out += weight * v);
@@ -132,6 +131,53 @@ impl Call {
         out.iter_mut().for_each(|out| *out /= sum);
         largest + sum.ln()
     }
+}
+
+/// The keys that a row sees, one run of them.
+fn seen(mask: Mask, row: usize, [rows, keys]: [usize; 2]) -> Range<usize> {
+    let sees = |key: &usize| mask.sees(row as i64, *key as i64, rows as i64, keys as i64);
+    let first = (0..keys).find(sees).unwrap_or(keys);
+    let count = (first..keys).take_while(sees).count();
+    first..first + count
+}
+
+/// Gradients of q, k and v in f32, rounded once to their type; contiguous.
+pub(crate) fn backward(op: &Attention, given: &Given<'_>) -> Result<[Tensor; 3]> {
+    let (batch, rows, heads, head_dim) = given.q.dims4()?;
+    let (_, keys, kv_heads, _) = given.k.dims4()?;
+    if given.q.elem_count() == 0 || given.k.elem_count() == 0 {
+        return Ok([given.q.zeros_like()?, given.k.zeros_like()?, given.v.zeros_like()?]);
+    }
+    // (batch, heads, rows, head_dim), keys and values once for each query head.
+    let by_head = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.transpose(1, 2)?.contiguous();
+    let grouped = |tensor: &Tensor| {
+        let shape = (batch, kv_heads, heads / kv_heads, keys, head_dim);
+        by_head(tensor)?.unsqueeze(2)?.expand(shape)?.reshape((batch, heads, keys, head_dim))
+    };
+    let (q, out, d_out) = (by_head(given.q)?, by_head(given.out)?, by_head(given.d_out)?);
+    let (k, v) = (grouped(given.k)?, grouped(given.v)?);
+    let scale = f64::from(op.scale());
+    let sees = (0..rows).flat_map(|row| {
+        let seen = seen(op.mask(), row, [rows, keys]);
+        (0..keys).map(move |key| u8::from(seen.contains(&key)))
+    });
+    let sees = Tensor::from_vec(sees.collect::<Vec<u8>>(), (rows, keys), q.device())?;
+    let sees = sees.broadcast_as((batch, heads, rows, keys))?;
+    let scores = (q.matmul(&k.t()?)? * scale)?.broadcast_sub(&given.lse.unsqueeze(3)?)?;
+    let weights = sees.where_cond(&scores.exp()?, &scores.zeros_like()?)?;
+    let delta = (&d_out * &out)?.sum_keepdim(3)?;
+    let of_scores = (&weights * d_out.matmul(&v.t()?)?.broadcast_sub(&delta)?)?;
+    let of_scores = (of_scores * scale)?;
+    let dq = of_scores.matmul(&k)?;
+    let summed = |of_heads: Tensor| {
+        of_heads.reshape((batch, kv_heads, heads / kv_heads, keys, head_dim))?.sum(2)
+    };
+    let dk = summed(of_scores.transpose(2, 3)?.contiguous()?.matmul(&q)?)?;
+    let dv = summed(weights.transpose(2, 3)?.contiguous()?.matmul(&d_out)?)?;
+    let stored = |tensor: Tensor| {
+        tensor.transpose(1, 2)?.contiguous()?.to_dtype(given.q.dtype()).map(|it| it.detach())
+    };
+    Ok([stored(dq)?, stored(dk)?, stored(dv)?])
 }
 
 /// Every entry, head and row, in this order.

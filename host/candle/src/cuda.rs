@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, DeviceRepr};
-use candle_core::{CudaStorage, DType, Layout, Result, Shape, Storage};
-use fulgurite::{Element, FlashAttention, ForwardArgs};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaSlice, DeviceRepr};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor};
+use fulgurite::{BackwardArgs, Element, FlashAttention, ForwardArgs, Workspace};
 use half::{bf16, f16};
 
-use crate::op::{Attention, library};
+use crate::op::{Attention, Given, library};
 
 /// Attention of tensors on a GPU.
 pub(crate) fn forward(
@@ -58,10 +59,71 @@ fn typed<T: Element + CudaDType + DeviceRepr>(
     prepared.launch(&stream, args).map_err(library)?;
 
     if let Some(lse) = lse {
-        op.keep_lse(Storage::Cuda(CudaStorage::wrap_cuda_slice(lse, device.clone())));
+        let lse = CudaStorage::wrap_cuda_slice(lse, device.clone());
+        op.keep_lse(Storage::Cuda(lse), [batch, heads, rows]);
     }
     let out = CudaStorage::wrap_cuda_slice(out, device.clone());
     Ok((out, q_layout.shape().clone()))
+}
+
+/// Gradients of q, k and v on a GPU, contiguous.
+pub(crate) fn backward(op: &Attention, given: &Given<'_>) -> Result<[Tensor; 3]> {
+    match given.q.dtype() {
+        DType::BF16 => typed_gradients::<bf16>(op, given),
+        DType::F16 => typed_gradients::<f16>(op, given),
+        other => candle_core::bail!("fulgurite_candle: no gradients of {other:?} on a GPU"),
+    }
+}
+
+fn typed_gradients<T: Element + CudaDType + DeviceRepr>(
+    op: &Attention,
+    given: &Given<'_>,
+) -> Result<[Tensor; 3]> {
+    let Given { q, k, v, out, lse, d_out } = given;
+    let tensors = [q, k, v, out, d_out].map(|tensor| tensor.storage_and_layout());
+    let [q, k, v, out, d_out] = &tensors;
+    let (lse, _) = lse.storage_and_layout();
+    let device = given.q.device().as_cuda_device()?.clone();
+    let stream = device.cuda_stream();
+    let request = op.gradients([q.1, k.1, v.1], d_out.1, T::DTYPE)?;
+    let prepared = attention(stream.context())?.plan(&request).map_err(library)?;
+    let mut workspace = Workspace::new(&stream);
+    workspace.grow(prepared.plan().workspace_bytes()).map_err(library)?;
+
+    let shapes = [q.1, k.1, v.1].map(|layout| layout.shape().clone());
+    // An allocation of no bytes is an error of the driver.
+    let room = |shape: &Shape| shape.elem_count().max(1);
+    // SAFETY: the launch writes every element of the gradients, or there are none that are read.
+    let [mut dq, mut dk, mut dv] = unsafe {
+        [
+            device.alloc::<T>(room(&shapes[0]))?,
+            device.alloc::<T>(room(&shapes[1]))?,
+            device.alloc::<T>(room(&shapes[2]))?,
+        ]
+    };
+    let q = slice::<T>(&q.0)?.slice(q.1.start_offset()..);
+    let k = slice::<T>(&k.0)?.slice(k.1.start_offset()..);
+    let v = slice::<T>(&v.0)?.slice(v.1.start_offset()..);
+    let out = slice::<T>(&out.0)?.slice(out.1.start_offset()..);
+    let d_out = slice::<T>(&d_out.0)?.slice(d_out.1.start_offset()..);
+    let lse = slice::<f32>(&lse)?;
+    let args = BackwardArgs::new(&q, &k, &v, &out, lse, &d_out, &mut dq, &mut dk, &mut dv);
+    prepared.launch(&stream, args.workspace(&mut workspace)).map_err(library)?;
+
+    let mut shapes = shapes.into_iter();
+    Ok([dq, dk, dv].map(|gradient| {
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(gradient, device.clone()));
+        let shape = shapes.next().unwrap_or_else(|| Shape::from(0));
+        Tensor::from_storage(storage, shape, BackpropOp::none(), false)
+    }))
+}
+
+/// The elements of a tensor on a GPU.
+fn slice<T: CudaDType>(storage: &Storage) -> Result<&CudaSlice<T>> {
+    match storage {
+        Storage::Cuda(storage) => storage.as_cuda_slice::<T>(),
+        _ => Err(Error::msg("fulgurite_candle: a tensor of the call is on no GPU")),
+    }
 }
 
 /// The library on a context, with the plans that it keeps.

@@ -33,8 +33,8 @@
 //!   is no multiple of 8) is made contiguous first.
 //! * **On a CPU** the same functions compute in f32 by plain loops, up to [`CPU_LIMIT`], so that
 //!   the tests of a model run without a GPU; f32 tensors are taken there too, and give f32.
-//! * **Gradients**: there is no backward; `backward()` through a result is candle's
-//!   [`BackwardNotSupported`](candle_core::Error::BackwardNotSupported).
+//! * **Gradients**: `backward()` flows through a result to q, k and v, with the same bits on every
+//!   run; where one of them is a variable, or made from one, the log-sum-exp is kept for it.
 //! * **Order**: kernels run on the stream of candle's device, after what is on it; cudarc's events
 //!   order other streams of the context. The first call of each kind of request compiles a kernel,
 //!   which takes about a second. A program that captures graphs makes such a call before, and turns
@@ -42,9 +42,8 @@
 //!   ([`disable_event_tracking`](candle_core::CudaDevice::disable_event_tracking)).
 //!
 //! # What is refused
-//! Windows that are neither the full nor the causal mask, ALiBi slopes, softcap, sequences of
-//! different lengths and paged caches are not there yet: such calls return an error that names the
-//! function and the argument, before anything is launched.
+//! ALiBi slopes, softcap, sequences of different lengths and paged caches are not there yet: such
+//! calls return an error that names the function and the argument, before anything is launched.
 //!
 //! # Errors
 //! Refusals of arguments are [`Error::Msg`](candle_core::Error::Msg). What the library refuses
@@ -122,11 +121,11 @@ pub fn flash_attn_with_lse(
 
 /// As [`flash_attn`], over keys at most so far before and behind the row's own (bottom right).
 ///
-/// Windows that leave the full mask or the causal one are taken: `window_size_left` `None` or at
-/// least `keys - 1`; `window_size_right` `Some(0)`, `None` or at least `rows - 1`.
+/// Row `r` sees the keys from `r + keys - rows - window_size_left` to
+/// `r + keys - rows + window_size_right`; `None` is unbounded.
 ///
 /// # Errors
-/// Other windows; those of the [crate](crate#errors).
+/// Those of the [crate](crate#errors).
 pub fn flash_attn_windowed(
     q: &Tensor,
     k: &Tensor,
@@ -135,8 +134,7 @@ pub fn flash_attn_windowed(
     window_size_left: Option<usize>,
     window_size_right: Option<usize>,
 ) -> Result<Tensor> {
-    let mask = mask_of_window("flash_attn_windowed", q, k, window_size_left, window_size_right)?;
-    dense(q, k, v, softmax_scale, mask)
+    dense(q, k, v, softmax_scale, mask_of_window(window_size_left, window_size_right))
 }
 
 /// As [`flash_attn`], with ALiBi's bias, `f32 (heads)`.
@@ -193,8 +191,7 @@ pub fn flash_attn_alibi_windowed_softcap(
     if softcap != 0.0 {
         return refuse::softcap(NAME, softcap);
     }
-    let mask = mask_of_window(NAME, q, k, window_size_left, window_size_right)?;
-    dense(q, k, v, softmax_scale, mask)
+    dense(q, k, v, softmax_scale, mask_of_window(window_size_left, window_size_right))
 }
 
 macro_rules! varlen {

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::op::BackpropOp;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CudaStorage, CustomOp3, Device, Error, Layout, Result, Shape, Storage, Tensor,
 };
-use fulgurite::{Dtype, Forward, Mask};
+use fulgurite::{Backward, Dtype, Forward, Mask};
 
-use crate::{cpu, cuda, refuse};
+use crate::{cpu, cuda};
 
 /// Strides and offsets of a tensor that a kernel reads are multiples of so many 16-bit elements.
 const UNIT: usize = 8;
@@ -18,43 +18,30 @@ pub(crate) struct Attention {
     scale: f32,
     mask: Mask,
     /// Where the log-sum-exp goes, if it is wanted: candle's operations have one result.
-    lse: Option<Arc<Mutex<Option<Storage>>>>,
+    lse: Option<Kept>,
 }
+
+/// A tensor that an operation leaves besides its result.
+type Kept = Arc<Mutex<Option<Tensor>>>;
 
 /// The mask of the flag.
 pub(crate) fn mask(causal: bool) -> Mask {
     if causal { Mask::Causal } else { Mask::Full }
 }
 
-/// The mask that a window leaves: row `r` sees the keys from `r + keys - rows - left` to
+/// The mask of a window: row `r` sees the keys from `r + keys - rows - left` to
 /// `r + keys - rows + right`.
-pub(crate) fn mask_of_window(
-    function: &str,
-    q: &Tensor,
-    k: &Tensor,
-    left: Option<usize>,
-    right: Option<usize>,
-) -> Result<Mask> {
-    let (rows, keys) = (q.dims4()?.1, k.dims4()?.1);
-    // The last row begins at key `keys - 1 - left`, the first one ends at `keys - rows + right`.
-    if let Some(got) = left.filter(|left| left.saturating_add(1) < keys) {
-        let allowed = format!("None, or at least {}, the number of keys less 1", keys - 1);
-        return refuse::window(function, "window_size_left", got, &allowed);
-    }
-    match right {
-        Some(0) => Ok(Mask::Causal),
-        Some(got) if got.saturating_add(1) < rows => {
-            let allowed =
-                format!("Some(0), None, or at least {}, the number of rows less 1", rows - 1);
-            refuse::window(function, "window_size_right", got, &allowed)
-        }
-        _ => Ok(Mask::Full),
-    }
+pub(crate) fn mask_of_window(left: Option<usize>, right: Option<usize>) -> Mask {
+    // No call has as many rows or keys as the largest number that an end can be.
+    let end = |end: Option<usize>| end.and_then(|end| i32::try_from(end).ok());
+    Mask::Window { left: end(left), right: end(right) }
 }
 
-/// Attention of dense tensors.
+/// Attention of dense tensors. Gradients need the log-sum-exp.
 pub(crate) fn dense(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32, mask: Mask) -> Result<Tensor> {
-    apply(q, k, v, Attention { scale, mask, lse: None })
+    let is_tracked = [q, k, v].iter().any(|tensor| tensor.track_op());
+    let lse = is_tracked.then(Kept::default);
+    apply(q, k, v, Attention { scale, mask, lse })
 }
 
 /// Attention of dense tensors, and its log-sum-exp.
@@ -65,13 +52,15 @@ pub(crate) fn dense_with_lse(
     scale: f32,
     mask: Mask,
 ) -> Result<(Tensor, Tensor)> {
-    let kept = Arc::new(Mutex::new(None));
+    let kept = Kept::default();
     let out = apply(q, k, v, Attention { scale, mask, lse: Some(kept.clone()) })?;
-    let (batch, rows, heads, _) = q.dims4()?;
-    let storage = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let storage = storage.ok_or_else(|| Error::msg("no log-sum-exp was computed"))?;
-    let lse = Tensor::from_storage(storage, (batch, heads, rows), BackpropOp::none(), false);
-    Ok((out, lse))
+    Ok((out, taken(&kept)?))
+}
+
+/// What an operation left.
+fn taken(kept: &Kept) -> Result<Tensor> {
+    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    kept.ok_or_else(|| Error::msg("no log-sum-exp was computed"))
 }
 
 fn apply(q: &Tensor, k: &Tensor, v: &Tensor, op: Attention) -> Result<Tensor> {
@@ -128,11 +117,32 @@ impl Attention {
         self.lse.is_some()
     }
 
-    /// Hands the log-sum-exp over.
-    pub(crate) fn keep_lse(&self, storage: Storage) {
+    /// Hands the log-sum-exp over, `f32 (batch, heads, rows)`.
+    pub(crate) fn keep_lse(&self, storage: Storage, shape: [usize; 3]) {
         if let Some(place) = &self.lse {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(storage);
+            let shape = (shape[0], shape[1], shape[2]);
+            let lse = Tensor::from_storage(storage, shape, BackpropOp::none(), false);
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(lse);
         }
+    }
+
+    /// The request of the gradients of a call, all of them contiguous.
+    ///
+    /// # Errors
+    /// Tensors whose rank is not 4.
+    pub(crate) fn gradients(
+        &self,
+        [q, k, v]: [&Layout; 3],
+        d_out: &Layout,
+        dtype: Dtype,
+    ) -> Result<Backward> {
+        let forward = self.request([q, k, v], [dtype; 3])?;
+        let like = |layout: &fulgurite::Layout| {
+            let [batch, heads, rows, head_dim] = layout.shape;
+            fulgurite::Layout::bshd(dtype, batch, rows, heads, head_dim)
+        };
+        let [dq, dk, dv] = [&forward.q, &forward.k, &forward.v].map(like);
+        Ok(Backward::new(&forward, layout(d_out, dtype)?, dq, dk, dv))
     }
 }
 
@@ -179,6 +189,43 @@ impl CustomOp3 for Attention {
     ) -> Result<(CudaStorage, Shape)> {
         cuda::forward(self, [q, k, v], [q_layout, k_layout, v_layout])
     }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        out: &Tensor,
+        d_out: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let lse = match &self.lse {
+            Some(kept) => taken(kept)?,
+            None => return Err(Error::BackwardNotSupported { op: self.name() }),
+        };
+        let d_out = walkable(&d_out.to_dtype(q.dtype())?, false)?;
+        let given = Given { q, k, v, out, lse: &lse, d_out: &d_out };
+        let [dq, dk, dv] = match q.device() {
+            Device::Cuda(_) => cuda::backward(self, &given)?,
+            _ => cpu::backward(self, &given)?,
+        };
+        Ok((Some(dq), Some(dk), Some(dv)))
+    }
+}
+
+/// What gradients are computed from.
+pub(crate) struct Given<'a> {
+    /// Queries.
+    pub(crate) q: &'a Tensor,
+    /// Keys.
+    pub(crate) k: &'a Tensor,
+    /// Values.
+    pub(crate) v: &'a Tensor,
+    /// The result.
+    pub(crate) out: &'a Tensor,
+    /// Its log-sum-exp, contiguous.
+    pub(crate) lse: &'a Tensor,
+    /// Its gradient, walkable.
+    pub(crate) d_out: &'a Tensor,
 }
 
 #[cfg(test)]
@@ -229,41 +276,10 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_full_or_causal_or_refused() {
-        let (q, k) = (tensor((1, 5, 1, 8)), tensor((1, 7, 1, 8)));
-        let mask = |left, right| mask_of_window("f", &q, &k, left, right);
-        for left in [None, Some(6), Some(7), Some(usize::MAX)] {
-            assert_eq!(mask(left, Some(0)).unwrap(), Mask::Causal);
-            for right in [None, Some(4), Some(5), Some(usize::MAX)] {
-                assert_eq!(mask(left, right).unwrap(), Mask::Full);
-            }
-        }
-        let text = |left, right| mask(left, right).unwrap_err().to_string();
-        assert!(text(Some(5), None).contains("f: `window_size_left` Some(5) is not supported"));
-        assert!(text(Some(0), Some(0)).contains("at least 6, the number of keys less 1"));
-        assert!(text(None, Some(3)).contains("f: `window_size_right` Some(3) is not supported"));
-        assert!(text(None, Some(1)).contains("at least 4, the number of rows less 1"));
-    }
-
-    /// The bounds of the windows that are taken, against the definition.
-    #[test]
-    fn windows_that_are_taken_see_what_the_mask_sees() {
-        let sees = |row: usize, col: usize, rows: usize, keys: usize, left, right| {
-            let middle = (row + keys) as i64 - rows as i64;
-            let within = |limit: Option<usize>, over: i64| limit.is_none_or(|it| over <= it as i64);
-            within(left, middle - col as i64) && within(right, col as i64 - middle)
-        };
-        let sizes = |limit| (0..limit).map(Some).chain([None]);
-        for (rows, keys) in [(1, 1), (1, 5), (5, 1), (3, 4), (4, 3)] {
-            let (q, k) = (tensor((1, rows, 1, 8)), tensor((1, keys, 1, 8)));
-            for (left, right) in sizes(8).flat_map(|left| sizes(8).map(move |right| (left, right)))
-            {
-                let Ok(mask) = mask_of_window("f", &q, &k, left, right) else { continue };
-                for (row, col) in (0..rows).flat_map(|row| (0..keys).map(move |col| (row, col))) {
-                    let want = mask == Mask::Full || col + rows <= row + keys;
-                    assert_eq!(sees(row, col, rows, keys, left, right), want, "{left:?} {right:?}");
-                }
-            }
-        }
+    fn ends_that_no_call_reaches_are_none() {
+        let window = |left, right| Mask::Window { left, right };
+        assert_eq!(mask_of_window(Some(3), Some(0)), window(Some(3), Some(0)));
+        assert_eq!(mask_of_window(None, Some(usize::MAX)), window(None, None));
+        assert_eq!(mask_of_window(Some(1 << 31), None), window(None, None));
     }
 }

@@ -22,15 +22,6 @@ pub(crate) fn varlen<T>(function: &str) -> Result<T> {
     )
 }
 
-/// Refuses a window; `allowed` says which ones are.
-pub(crate) fn window<T>(function: &str, argument: &str, got: usize, allowed: &str) -> Result<T> {
-    let text = format!(
-        "`{argument}` Some({got}) is not supported yet: it is neither the full nor the causal \
-         mask; allowed is {allowed}"
-    );
-    refuse(function, &text)
-}
-
 fn refuse<T>(function: &str, text: &str) -> Result<T> {
     Err(Error::msg(format!("fulgurite_candle::{function}: {text}")))
 }

@@ -26,7 +26,7 @@ pub fn flash_attn(
 /// [`flash_attn_windowed`](crate::flash_attn_windowed).
 ///
 /// # Errors
-/// Windows that are neither the full nor the causal mask; those of the [crate](crate#errors).
+/// Those of the [crate](crate#errors).
 pub fn flash_attn_windowed(
     q: &Tensor,
     k: &Tensor,
@@ -36,9 +36,7 @@ pub fn flash_attn_windowed(
     window_size_right: Option<usize>,
     _use_gqa_packing: bool,
 ) -> Result<Tensor> {
-    let name = "v3::flash_attn_windowed";
-    let mask = mask_of_window(name, q, k, window_size_left, window_size_right)?;
-    dense(q, k, v, softmax_scale, mask)
+    dense(q, k, v, softmax_scale, mask_of_window(window_size_left, window_size_right))
 }
 
 /// [`flash_attn_alibi`](crate::flash_attn_alibi).
