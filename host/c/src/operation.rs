@@ -90,10 +90,12 @@ pub(crate) unsafe fn call<O: Operation>(
     args: *const O::Args,
 ) -> Status {
     guard(|| {
-        // SAFETY: this function's contract.
-        let (device, request) = unsafe { read(request) }?;
+        // SAFETY: null or a request, by this function's contract.
+        let request = unsafe { grown::read(request, "request") }?;
         // SAFETY: null or arguments, by this function's contract.
         let args = unsafe { grown::read(args, "args") }?;
+        // SAFETY: this function's contract. Sizes of both structs are looked at before what they say.
+        let (device, request) = unsafe { request.meaning() }?;
         let options = fulgurite::PlanOptions::default();
         let prepared = crate::device::plan(device, &request, &options)?;
         // SAFETY: this function's contract.

@@ -333,7 +333,7 @@ fn gradients_that_make_no_sense() {
         refuses_gradients(&off, Status::Argument, &[text]);
     }
     let off = BackwardRequest { dk: right.dq, ..right };
-    refuses_gradients(&off, Status::Request, &["dk has heads 8, k has 2"]);
+    refuses_gradients(&off, Status::Request, &["dk has heads 8, but k has 2"]);
     let without = ForwardRequest { with_lse: 0, ..forward };
     let off = BackwardRequest { forward: &raw const without, ..right };
     refuses_gradients(&off, Status::Request, &["no log-sum-exp"]);
