@@ -94,7 +94,7 @@ pub(crate) unsafe fn call<O: Operation>(
         let request = unsafe { grown::read(request, "request") }?;
         // SAFETY: null or arguments, by this function's contract.
         let args = unsafe { grown::read(args, "args") }?;
-        // SAFETY: this function's contract. Sizes of both structs are looked at before what they say.
+        // SAFETY: this function's contract. Both sizes are looked at before what the structs say.
         let (device, request) = unsafe { request.meaning() }?;
         let options = fulgurite::PlanOptions::default();
         let prepared = crate::device::plan(device, &request, &options)?;
