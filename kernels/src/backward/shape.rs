@@ -65,15 +65,22 @@ impl Call<'_> {
 /// | `first_full[stage]`, `second_full[stage]` | producer, with the bytes of a step | consumers |
 /// | `first_empty[stage]`, `second_empty[stage]` | each warp of every consumer | producer |
 pub const fn barriers(tile: &BackwardTile, plan: &BackwardPlan) -> [BarrierSpec; 5] {
-    const fn family(name: &'static str, offset: u32, count: u32, arrivals: u32) -> BarrierSpec {
-        BarrierSpec { name, offset, count, arrivals }
-    }
     let (first, second, warps) = (tile.first_stages, tile.second_stages, tile.consumer_warps());
     [
-        family("held_full", plan.held_full, 1, 1),
-        family("first_full", plan.first_full, first, 1),
-        family("first_empty", plan.first_empty, first, warps),
-        family("second_full", plan.second_full, second, 1),
-        family("second_empty", plan.second_empty, second, warps),
+        BarrierSpec { name: "held_full", offset: plan.held_full, count: 1, arrivals: 1 },
+        BarrierSpec { name: "first_full", offset: plan.first_full, count: first, arrivals: 1 },
+        BarrierSpec {
+            name: "first_empty",
+            offset: plan.first_empty,
+            count: first,
+            arrivals: warps,
+        },
+        BarrierSpec { name: "second_full", offset: plan.second_full, count: second, arrivals: 1 },
+        BarrierSpec {
+            name: "second_empty",
+            offset: plan.second_empty,
+            count: second,
+            arrivals: warps,
+        },
     ]
 }
