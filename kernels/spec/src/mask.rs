@@ -82,16 +82,7 @@ pub trait Geometry: Copy {
     /// rows from there to [`end_row`](Self::end_row) see this key, and no others do.
     #[inline(always)]
     fn first_row(self, col: u32, q_len: u32) -> u32 {
-        let (mut before, mut others) = (0, q_len);
-        while before < others {
-            let row = before + (others - before) / 2;
-            if self.keys(row).end <= col {
-                before = row + 1;
-            } else {
-                others = row;
-            }
-        }
-        before
+        rows_before(q_len, |row| self.keys(row).end <= col)
     }
 
     /// First query row of `q_len` whose keys begin behind key `col`; `q_len` if there is none.
@@ -100,17 +91,24 @@ pub trait Geometry: Copy {
         if !Self::FIRST {
             return q_len;
         }
-        let (mut before, mut others) = (0, q_len);
-        while before < others {
-            let row = before + (others - before) / 2;
-            if self.keys(row).start <= col {
-                before = row + 1;
-            } else {
-                others = row;
-            }
-        }
-        before
+        rows_before(q_len, |row| self.keys(row).start <= col)
     }
+}
+
+/// How many of `q_len` rows are in front of the first for which `is_before` does not hold, nor does
+/// for any behind that one.
+#[inline(always)]
+fn rows_before(q_len: u32, is_before: impl Fn(u32) -> bool) -> u32 {
+    let (mut before, mut others) = (0, q_len);
+    while before < others {
+        let row = before + (others - before) / 2;
+        if is_before(row) {
+            before = row + 1;
+        } else {
+            others = row;
+        }
+    }
+    before
 }
 
 /// The type of a class, for code that has a class as a constant: `Of<{ class as u8 }>`.
