@@ -90,17 +90,10 @@ fn typed_gradients<T: Element + CudaDType + DeviceRepr>(
     let mut workspace = Workspace::new(&stream);
     workspace.grow(prepared.plan().workspace_bytes()).map_err(library)?;
 
-    let shapes = [q.1, k.1, v.1].map(|layout| layout.shape().clone());
-    // An allocation of no bytes is an error of the driver.
-    let room = |shape: &Shape| shape.elem_count().max(1);
-    // SAFETY: the launch writes every element of the gradients, or there are none that are read.
-    let [mut dq, mut dk, mut dv] = unsafe {
-        [
-            device.alloc::<T>(room(&shapes[0]))?,
-            device.alloc::<T>(room(&shapes[1]))?,
-            device.alloc::<T>(room(&shapes[2]))?,
-        ]
-    };
+    // An allocation of no bytes is an error of the driver. SAFETY: the launch writes every element
+    // of the gradients, or there are none that are read.
+    let room = |of: &Tensor| unsafe { device.alloc::<T>(of.elem_count().max(1)) };
+    let (mut dq, mut dk, mut dv) = (room(given.q)?, room(given.k)?, room(given.v)?);
     let q = slice::<T>(&q.0)?.slice(q.1.start_offset()..);
     let k = slice::<T>(&k.0)?.slice(k.1.start_offset()..);
     let v = slice::<T>(&v.0)?.slice(v.1.start_offset()..);
@@ -110,12 +103,11 @@ fn typed_gradients<T: Element + CudaDType + DeviceRepr>(
     let args = BackwardArgs::new(&q, &k, &v, &out, lse, &d_out, &mut dq, &mut dk, &mut dv);
     prepared.launch(&stream, args.workspace(&mut workspace)).map_err(library)?;
 
-    let mut shapes = shapes.into_iter();
-    Ok([dq, dk, dv].map(|gradient| {
+    let stored = |gradient, of: &Tensor| {
         let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(gradient, device.clone()));
-        let shape = shapes.next().unwrap_or_else(|| Shape::from(0));
-        Tensor::from_storage(storage, shape, BackpropOp::none(), false)
-    }))
+        Tensor::from_storage(storage, of.shape().clone(), BackpropOp::none(), false)
+    };
+    Ok([stored(dq, given.q), stored(dk, given.k), stored(dv, given.v)])
 }
 
 /// The elements of a tensor on a GPU.
