@@ -121,8 +121,7 @@ class Fulgurite(Implementation):
                 given[name] = numbers.data_ptr()
         request = interface.ForwardRequest(device=self.device, mask=mask, precision=precision,
                                            **layouts, **said)
-        options = interface.PlanOptions(arch=interface.ARCHS[self.arch]) if self.arch else None
-        self.plan = self.library.plan_forward(request, options)
+        self.plan = self.library.plan_forward(request, self.plan_options())
         self.tensors = (tensors, descales)
         stream = torch.cuda.current_stream().cuda_stream
         args = interface.ForwardArgs(q=q.data_ptr(), k=k.data_ptr(), v=v.data_ptr(),
@@ -153,8 +152,8 @@ class Fulgurite(Implementation):
         dq, dk, dv = map(layout, results)
         request = interface.BackwardRequest(forward=ctypes.pointer(forward), d_out=layout(d_out),
                                             dq=dq, dk=dk, dv=dv)
-        self.plan = self.library.plan_forward(forward)
-        self.gradient_plan = self.library.plan_backward(request)
+        self.plan = self.library.plan_forward(forward, self.plan_options())
+        self.gradient_plan = self.library.plan_backward(request, self.plan_options())
         self.tensors = (q, k, v, out, lse, d_out, results)
         stream = torch.cuda.current_stream().cuda_stream
         read = {"q": q, "k": k, "v": v, "out": out, "lse": lse}
@@ -174,6 +173,10 @@ class Fulgurite(Implementation):
             return results
 
         return call
+
+    def plan_options(self):
+        """How plans are made."""
+        return interface.PlanOptions(arch=interface.ARCHS[self.arch]) if self.arch else None
 
     def room(self, size, stream):
         """The workspace for a plan that needs so many bytes, as fields of a launch's arguments."""
