@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from ._errors import DeviceError, UnsupportedError, shown
-from ._forward import Request, check_rank
-from ._gradients import GradientPlan, Gradients, walkable
-from ._torch_tensors import PLANS_MOST, contiguous_copies, described, stream_of
+from ._errors import DeviceError, DriverError, UnsupportedError, shown
+from ._forward import Request, Tensor, check_rank
+from ._gradients import GradientPlan, Gradients, check_rows, walkable
+from ._torch_tensors import (DTYPES, PLANS_MOST, check_device, contiguous_copies, described,
+                             stream_of)
 
 Gradients3 = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Those of q, k and v."""
@@ -62,13 +63,18 @@ def launch(d_out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     lse = lse.contiguous()
     d_lse = None if d_lse is None else d_lse.contiguous()
     read = (q, k, v, out, d_out)
-    key = (device, mask, scale, d_lse is None,
-           *((one.dtype, one.shape, one.stride(), one.device) for one in (*read, lse)))
+    of_rows = {"lse": lse} if d_lse is None else {"lse": lse, "d_lse": d_lse}
+    key = (device, mask, scale, *((one.dtype, one.shape, one.stride(), one.device)
+                                  for one in (*read, *of_rows.values())))
     known = _plans.get(key)
     if known is None:
         queries, keys, values, result, of_out = (
             described(name, tensor, q.device)
             for name, tensor in zip(("q", "k", "v", "out", "d_out"), read))
+        for name, numbers in of_rows.items():
+            check_device(name, numbers, q.device)
+            dtype = DTYPES.get(numbers.dtype, str(numbers.dtype))
+            check_rows(name, Tensor(dtype, tuple(numbers.shape), numbers.stride()), queries)
         forward = Request(queries, keys, values, result, mask, scale, "given", True)
         request, copied = walkable(Gradients(forward, of_out, d_lse is not None))
         known = GradientPlan(request, device), copied
@@ -89,7 +95,7 @@ def launch(d_out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     try:
         plan.run(stream, tuple(addresses), tuple(one.data_ptr() for one in gradients),
                  0 if d_lse is None else d_lse.data_ptr(), memory.data_ptr(), device)
-    except Exception:
+    except DriverError:
         # The context may have been reset: the next call plans anew.
         _plans.pop(key, None)
         raise

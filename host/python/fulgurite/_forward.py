@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from . import _interface
 from ._errors import ArgumentError, RequestError
-from ._library import ARGS_BYTES, library, pack_args
+from ._library import ARGS_BYTES, Library, library, pack_args
 from ._masks import ends_of
 
 
@@ -196,18 +196,17 @@ def request_struct(request: Request, device: int) -> _interface.ForwardRequest:
     return struct
 
 
-class Plan:
+class Prepared:
     """A checked request with its kernels loaded; serves any number of launches and threads."""
 
     __slots__ = ("_plan", "_functions", "_check", "handle", "launch", "workspace_bytes")
 
-    def __init__(self, request: Request, device: int) -> None:
-        loaded = library()
-        self._plan: Any = loaded.plan_forward(request_struct(request, device))
+    def __init__(self, loaded: Library, plan: Any, launch: Any) -> None:
+        self._plan: Any = plan
         self._functions, self._check = loaded.functions, loaded.check
-        self.handle: Any = self._plan.handle
-        self.launch: Any = loaded.launch_forward
-        self.workspace_bytes: int = self._plan.workspace_bytes()
+        self.handle: Any = plan.handle
+        self.launch: Any = launch
+        self.workspace_bytes: int = plan.workspace_bytes()
 
     def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
         # At the end of a process what `destroy` needs may be gone already.
@@ -222,6 +221,17 @@ class Plan:
     def describe(self) -> str:
         """All that was decided, in some lines."""
         return str(self._plan.describe())
+
+
+class Plan(Prepared):
+    """That of a forward call."""
+
+    __slots__ = ()
+
+    def __init__(self, request: Request, device: int) -> None:
+        loaded = library()
+        plan = loaded.plan_forward(request_struct(request, device))
+        super().__init__(loaded, plan, loaded.launch_forward)
 
     def run(self, stream: int, q: int, k: int, v: int, out: int, lse: int = 0, workspace: int = 0,
             device: int = 0, descale_q: int = 0, descale_k: int = 0, descale_v: int = 0) -> None:

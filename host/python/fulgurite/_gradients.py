@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import _interface
-from ._forward import Request, Tensor, layout, needs_copy, request_struct
+from ._errors import RequestError
+from ._forward import Prepared, Request, Tensor, layout, needs_copy, request_struct
 from ._forward import walkable as walkable_forward
 from ._library import BACKWARD_ARGS_BYTES, library, pack_backward_args
 
@@ -18,6 +17,16 @@ class Gradients(NamedTuple):
     forward: Request
     d_out: Tensor
     with_d_lse: bool
+
+
+def check_rows(name: str, numbers: Tensor, q: Tensor) -> None:
+    """Raises `RequestError` unless these are one float32 for each row of q: the library sees no
+    more of them than an address."""
+    batch, rows, heads, _ = q.shape
+    if numbers.dtype != "f32" or numbers.shape != (batch, heads, rows):
+        raise RequestError(f"{name} has elements of type {numbers.dtype} and the shape "
+                           f"{numbers.shape}: it must be float32 (batch, heads, rows) "
+                           f"{(batch, heads, rows)}")
 
 
 def walkable(request: Gradients) -> tuple[Gradients, tuple[bool, ...]]:
@@ -43,23 +52,15 @@ def _struct(request: Gradients, device: int) -> _interface.BackwardRequest:
         with_d_lse=int(request.with_d_lse))
 
 
-class GradientPlan:
-    """A checked request with its kernels loaded; serves any number of launches and threads."""
+class GradientPlan(Prepared):
+    """A plan of gradients."""
 
-    __slots__ = ("_plan", "_functions", "_check", "_launch", "workspace_bytes")
+    __slots__ = ()
 
     def __init__(self, request: Gradients, device: int) -> None:
         loaded = library()
-        self._plan: Any = loaded.plan_backward(_struct(request, device))
-        self._functions, self._check = loaded.functions, loaded.check
-        self._launch: Any = loaded.launch_backward
-        self.workspace_bytes: int = self._plan.workspace_bytes()
-
-    def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At the end of a process what `destroy` needs may be gone already.
-        plan = getattr(self, "_plan", None)
-        if plan is not None and not is_ending():
-            plan.destroy()
+        plan = loaded.plan_backward(_struct(request, device))
+        super().__init__(loaded, plan, loaded.launch_backward)
 
     def run(self, stream: int, read: tuple[int, ...], written: tuple[int, ...], d_lse: int,
             workspace: int, device: int) -> None:
@@ -68,7 +69,7 @@ class GradientPlan:
         size = self.workspace_bytes
         if size:
             self._check(self._functions.fulgurite_workspace_reset(device, stream, workspace, size))
-        status = self._launch(self._plan.handle, stream, pack_backward_args(
+        status = self.launch(self.handle, stream, pack_backward_args(
             BACKWARD_ARGS_BYTES, *read, *written, d_lse, workspace, size))
         if status:
             self._check(status)

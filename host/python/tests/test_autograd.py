@@ -179,6 +179,10 @@ def test_what_calls_get_wrong_is_told(scene: Scene) -> None:
 refused(fulgurite.RequestError, "k has batch 3", k=tensor(3, 200, 2, 64))
 refused(fulgurite.RequestError, "d_out has rows 99", d_out=tensor(2, 99, 8, 64))
 refused(fulgurite.RequestError, "d_out is on meta, q on cpu", d_out=q.to("meta"))
+refused(fulgurite.RequestError, "lse has elements of type f32 and the shape (2, 8, 99)",
+        lse=torch.zeros(2, 8, 99))
+refused(fulgurite.RequestError, "d_lse has elements of type f16", d_lse=lse.half())
+refused(fulgurite.RequestError, "lse is on meta, q on cpu", lse=lse.to("meta"))
 refused(fulgurite.UnsupportedError, "f32", q=q.float(), k=kv.float(), v=kv.float(),
         out=q.float(), d_out=q.float())
 assert not _autograd._plans

@@ -130,3 +130,57 @@ kept = Plan(request(), 0)
 print("freed", len(freed))
 """)
     assert "freed 3\n" in said
+
+
+GRADIENTS = CALLS + """
+from fulgurite._gradients import GradientPlan, Gradients, check_rows, walkable
+
+def gradients(**changed):
+    forward = request(**changed)
+    return Gradients(forward, forward.out, True)
+"""
+
+
+def test_a_plan_of_gradients_launches_its_kernels(scene: Scene) -> None:
+    said = scene.run(GRADIENTS + """
+plan = GradientPlan(gradients(), 0)
+assert plan.entry() == "bwd_dq_sm90_f16_d64_causal" and plan.workspace_bytes > 8192
+read, written = [0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x6000], [0x7000, 0x8000, 0x9000]
+plan.run(0, tuple(read), tuple(written), 0xa000, 0x10000, 0)
+for place, name in enumerate(["q", "k", "v", "out", "lse", "d_out"]):
+    addresses = list(read)
+    addresses[place] = 0x1002
+    try:
+        plan.run(0, tuple(addresses), tuple(written), 0xa000, 0x10000, 0)
+    except fulgurite.AddressError as error:
+        assert f"the address of {name} is" in str(error), error
+    else:
+        raise AssertionError(name)
+del plan
+""")
+    assert said.count("launch bwd_dkdv_sm90_f16_d64_causal") == 1
+    assert said.count("launch bwd_dq_sm90_f16_d64_causal") == 1
+
+
+def test_numbers_of_rows_have_a_row_each(scene: Scene) -> None:
+    scene.run(GRADIENTS + """
+q = request().q
+check_rows("lse", Tensor.contiguous("f32", (2, 8, 100)), q)
+for wrong in (Tensor.contiguous("f16", (2, 8, 100)), Tensor.contiguous("f32", (2, 8, 99)),
+              Tensor.contiguous("f32", (1600,))):
+    try:
+        check_rows("lse", wrong, q)
+    except fulgurite.RequestError as error:
+        assert "it must be float32 (batch, heads, rows) (2, 8, 100)" in str(error), error
+    else:
+        raise AssertionError(wrong)
+""")
+
+
+def test_gradients_of_what_no_kernel_can_walk_are_copied(scene: Scene) -> None:
+    scene.run(GRADIENTS + """
+given = gradients()
+assert walkable(given) == (given, (False,) * 5)
+summed = Tensor("f16", given.d_out.shape, (0, 0, 0, 0))
+assert walkable(given._replace(d_out=summed)) == (given, (False, False, False, False, True))
+""")
